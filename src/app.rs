@@ -1,0 +1,1 @@
+//! App: builds the rooms from the configuration; bind order and drain order.

@@ -1,0 +1,1 @@
+//! Config: what the operator wrote, and what it means.

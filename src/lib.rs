@@ -1,0 +1,25 @@
+//! weir: a sidecar that proxies, caches, prices and measures an app's LLM calls.
+//!
+//! ARCHITECTURE.md is the map of this crate: rooms, floors, and which may know which. Nothing is re-exported here, so
+//! that every dependency between rooms is visible as a `use crate::room::Item` to a reader and to
+//! `tests/architecture.rs`.
+
+pub mod admin;
+pub mod app;
+pub mod cache;
+pub mod cli;
+pub mod coding;
+pub mod config;
+pub mod exchange;
+pub mod labels;
+pub mod listener;
+pub mod price;
+pub mod provider;
+pub mod record;
+pub mod secret;
+pub mod semconv;
+pub mod simulator;
+pub mod sinks;
+pub mod sse;
+pub mod units;
+pub mod upstream;

@@ -1,0 +1,3 @@
+//! weir: arguments → command → exit code.
+
+fn main() {}

@@ -1,0 +1,286 @@
+//! Provider: wire formats. What is asked, what the reply says, and how an error is worded, API by API.
+//!
+//! Pure: no I/O, no clock. Adding an API is one file here and one row of [`Api`]; adding a vendor that speaks a known
+//! API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
+
+pub mod anthropic;
+pub mod openai;
+pub mod reader;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderName, Method, StatusCode, Uri};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json_borrow::Value;
+
+use crate::record::ReplyFacts;
+use crate::record::call::{Delivery, Operation};
+use crate::record::usage::Usage;
+use crate::sse;
+
+/// What the operator writes of one provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The API it speaks. Known by itself for `openai` and `anthropic`; needed for any other name.
+    pub api: Option<Api>,
+    /// Where it is, such as `https://api.openai.com`; the rest of the app's path is appended to it. Known by itself
+    /// for `openai` and `anthropic`.
+    pub base_url: Option<String>,
+    /// A file that holds the API key to put in, in place of the app's own. Re-read when it changes. Without this and
+    /// `api_key_env`, the app's own credential passes through.
+    pub api_key_file: Option<PathBuf>,
+    /// An environment variable that holds the API key to put in, in place of the app's own.
+    pub api_key_env: Option<String>,
+    /// Whose prices apply: the id of a provider in the price table, or `free`. Without it, the provider is found by
+    /// its name or its URL.
+    pub prices: Option<String>,
+    /// Whether weir asks for usage on OpenAI-style streams when the app did not (and then removes exactly that chunk
+    /// again). Turn it off for servers that refuse `stream_options`.
+    pub ask_for_usage: Option<bool>,
+}
+
+/// The APIs weir can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// The OpenAI API and everything that copies it.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// The Anthropic API.
+    Anthropic,
+}
+
+impl Api {
+    /// How this API is read.
+    #[must_use]
+    pub const fn dialect(self) -> &'static Dialect {
+        match self {
+            Self::OpenAi => &openai::DIALECT,
+            Self::Anthropic => &anthropic::DIALECT,
+        }
+    }
+}
+
+/// A provider that needs no configuration.
+#[derive(Debug)]
+pub struct Known {
+    /// The name in the path: `/<name>/…`.
+    pub name: &'static str,
+    /// The API it speaks.
+    pub api: Api,
+    /// Where it is.
+    pub base_url: &'static str,
+    /// `gen_ai.provider.name`.
+    pub label: &'static str,
+    /// Its id in the price table.
+    pub prices: &'static str,
+}
+
+/// The providers that need no configuration.
+pub const KNOWN: &[Known] = &[
+    Known { name: "openai", api: Api::OpenAi, base_url: "https://api.openai.com", label: "openai", prices: "openai" },
+    Known {
+        name: "anthropic",
+        api: Api::Anthropic,
+        base_url: "https://api.anthropic.com",
+        label: "anthropic",
+        prices: "anthropic",
+    },
+];
+
+/// A configured provider, made whole: where its calls go and how they are read.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The name in the path and in the configuration.
+    pub name: Arc<str>,
+    /// The value of the label `provider`.
+    pub label: Arc<str>,
+    /// The API it speaks.
+    pub api: Api,
+    /// Where it is: scheme, authority and a path prefix without a trailing slash (or just `/`). No query.
+    pub base_url: Uri,
+    /// Whether weir may ask for usage on streams.
+    pub ask_for_usage: bool,
+    /// Whose prices apply.
+    pub prices: PricedAs,
+    /// Whose credential the provider sees.
+    pub credential: CredentialSource,
+}
+
+/// Whose prices apply to a provider's calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PricedAs {
+    /// Nothing is charged.
+    Free,
+    /// The price table's entry with this id.
+    Table(Box<str>),
+    /// No entry is known: calls are unpriced.
+    Unknown,
+}
+
+/// Whose credential a provider sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// The app's own.
+    App,
+    /// The content of this file.
+    File(PathBuf),
+    /// The value of this environment variable.
+    Environment(String),
+}
+
+/// How one API is read. A table of functions, so that an API is one file.
+#[derive(Debug)]
+pub struct Dialect {
+    /// A prefix of every path of the API; added where an app leaves it out and `base_url` has no path of its own.
+    pub version_prefix: &'static str,
+    /// What a request to this path (without query, below the base URL) is.
+    pub endpoint: fn(&Method, &str) -> Endpoint,
+    /// What the body of a request asks.
+    pub asked: for<'a> fn(Endpoint, &'a Value<'a>) -> Asked<'a>,
+    /// A fresh reader for one reply.
+    pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
+    /// An error in the API's own shape.
+    pub error: fn(&Problem<'_>) -> Vec<u8>,
+    /// Request headers that change the answer, and so are part of a cache key.
+    pub key_headers: &'static [&'static str],
+    /// Where a credential travels: the header, and what precedes the key in its value.
+    pub credential: (HeaderName, &'static str),
+    /// Every header an app's own credential may travel in.
+    pub credential_headers: &'static [HeaderName],
+}
+
+/// What kind of request a path is. One list for all APIs: a kind is how it is read, not who offers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `POST /chat/completions`.
+    ChatCompletions,
+    /// `POST /responses`.
+    Responses,
+    /// `POST /responses/compact`: billed like a response, never streamed, never stored.
+    ResponsesCompact,
+    /// `POST /completions`.
+    Completions,
+    /// `POST /embeddings`.
+    Embeddings,
+    /// `POST /moderations`.
+    Moderations,
+    /// Anthropic's `POST /messages`.
+    Messages,
+    /// Counting tokens without generating: `POST /messages/count_tokens`, `POST /responses/input_tokens`.
+    CountTokens,
+    /// Anything else: passed through, not read.
+    Other,
+}
+
+impl Endpoint {
+    /// The operation such a request counts as.
+    #[must_use]
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::ChatCompletions | Self::Responses | Self::ResponsesCompact | Self::Messages => Operation::Chat,
+            Self::Completions => Operation::TextCompletion,
+            Self::Embeddings => Operation::Embeddings,
+            Self::Moderations => Operation::Moderation,
+            Self::CountTokens => Operation::CountTokens,
+            Self::Other => Operation::Other,
+        }
+    }
+}
+
+/// What a request's body asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked<'a> {
+    /// The model, as the app spelt it.
+    pub model: Option<&'a str>,
+    /// In one piece or event by event.
+    pub delivery: Delivery,
+    /// The body's own word on who the end user is.
+    pub user: Option<&'a str>,
+    /// Whether the reply will say what was used.
+    pub usage: UsageRequest,
+    /// Whether the answer may serve another, equal request.
+    pub reuse: Reuse,
+}
+
+/// Whether a reply will say what was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageRequest {
+    /// It will, or there is none to say.
+    Unneeded,
+    /// Only if `stream_options.include_usage` is set, and the app did not set it.
+    Missing,
+}
+
+/// Whether an answer may serve another, equal request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It may; these top-level fields are known not to change the answer.
+    Allowed(&'static [&'static str]),
+    /// It may not: the call has side effects, or its answer depends on state or live data.
+    Never,
+}
+
+/// Reads one reply, whole or event by event, and says at the end what it learnt.
+pub trait ReadReply: Send {
+    /// Reads a reply that came in one piece. `body` is decoded, and complete.
+    fn whole(&mut self, status: StatusCode, body: &[u8]);
+
+    /// Reads one event of a streamed reply.
+    fn event(&mut self, event: &sse::Event<'_>) -> EventKind;
+
+    /// What was learnt. `None` usage means that none was reported.
+    fn finish(self: Box<Self>) -> Said;
+}
+
+/// What an event of a stream is to weir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// It carries generated content, reasoning or a tool call.
+    Content,
+    /// It carries usage and nothing else: the chunk that `stream_options.include_usage` adds.
+    UsageOnly,
+    /// Anything else.
+    Other,
+}
+
+/// What a reply said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// About itself.
+    pub facts: ReplyFacts,
+    /// About what was used.
+    pub usage: Option<Usage>,
+    /// About its end.
+    pub ending: Ending,
+}
+
+/// How a reply ended, judged by its content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Complete, and a success.
+    Complete,
+    /// Complete, but the model refused or its output was filtered: not for anybody else.
+    Declined,
+    /// It carries an error, or says that it failed.
+    Failed,
+    /// Its end marker never came, or it could not be read.
+    #[default]
+    Unfinished,
+}
+
+/// An error of weir's own, for the app, to be worded in the API's shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a> {
+    /// The HTTP status it travels with.
+    pub status: StatusCode,
+    /// A short machine-readable code, such as `upstream_connect_error`.
+    pub code: &'a str,
+    /// What happened and what mends it, for the app's developer.
+    pub message: &'a str,
+    /// The exchange's id.
+    pub request_id: &'a str,
+}

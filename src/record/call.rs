@@ -1,0 +1,126 @@
+//! Call: what an app asks of a model, and who asks. Facts read from one request, before anything is done about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One request of the app, as far as weir understood it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The value of the label `provider`: `gen_ai.provider.name`, or the configured name where none is defined.
+    pub provider: Arc<str>,
+    /// What kind of call it is.
+    pub operation: Operation,
+    /// The model asked for, as the app spelt it. `None` where the request names none or was not read.
+    pub model: Option<Box<str>>,
+    /// How the app wants the answer.
+    pub delivery: Delivery,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// `gen_ai.operation.name`, with weir's own values where the conventions define none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    /// Chat completions, OpenAI Responses, Anthropic Messages.
+    Chat,
+    /// Legacy completions.
+    TextCompletion,
+    /// Vectors for texts.
+    Embeddings,
+    /// Counting without generating; free.
+    CountTokens,
+    /// A moderation verdict; free.
+    Moderation,
+    /// Anything else: passed through, counted and timed, not read.
+    Other,
+}
+
+impl Operation {
+    /// Every operation there is, for creating series at zero.
+    pub const ALL: [Self; 6] =
+        [Self::Chat, Self::TextCompletion, Self::Embeddings, Self::CountTokens, Self::Moderation, Self::Other];
+
+    /// The value of the labels `operation` and `gen_ai_operation_name`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::CountTokens => "count_tokens",
+            Self::Moderation => "moderation",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the provider bills such a call by its usage. Unbilled calls have no cost to miss.
+    #[must_use]
+    pub const fn is_billed(self) -> bool {
+        matches!(self, Self::Chat | Self::TextCompletion | Self::Embeddings)
+    }
+}
+
+/// How an answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// In one piece.
+    Whole,
+    /// Event by event.
+    Stream,
+}
+
+/// Who asks, by the headers the app sent. Every part is optional; none is ever invented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// `X-Cache-Namespace`: keeps cached answers apart.
+    pub namespace: Option<Box<str>>,
+    /// `X-Workspace-ID`.
+    pub workspace: Option<Box<str>>,
+    /// `X-User-ID`, else the body's own user field.
+    pub user: Option<Box<str>>,
+    /// `X-Agent-ID`.
+    pub agent: Option<Box<str>>,
+    /// `X-Loop-Type`.
+    pub loop_type: Option<Box<str>>,
+    /// `X-Run-ID`.
+    pub run: Option<Box<str>>,
+}
+
+/// A name for one exchange, unique in this process and unlikely to repeat elsewhere: start time and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    started: u64,
+    number: u64,
+}
+
+impl RequestId {
+    /// The next id of this process.
+    #[must_use]
+    pub fn next() -> Self {
+        static STARTED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let pid = u64::from(std::process::id());
+            u64::try_from(since.as_micros()).unwrap_or_default().rotate_left(16) ^ pid
+        });
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        Self { started: *STARTED, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:08x}", self.started, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_differ() {
+        assert_ne!(RequestId::next().to_string(), RequestId::next().to_string());
+    }
+}

@@ -1,0 +1,104 @@
+//! Record: the nouns of the house. What was asked, what it used, what it cost, how it ended.
+//!
+//! A [`Record`] is built once, when an exchange closes, and is never changed after. Knows no wire format, no price, no
+//! sink.
+
+pub mod call;
+pub mod outcome;
+pub mod usage;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::record::call::{Call, RequestId};
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::usage::{Cost, Usage};
+
+/// All that is known of one exchange once it is over. One per request of the app, whatever happened.
+#[derive(Debug)]
+pub struct Record {
+    /// Names this exchange in logs and in `X-Weir-Request-Id`.
+    pub id: RequestId,
+    /// What was asked, as far as weir could tell.
+    pub call: Call,
+    /// What the provider's reply said about itself; empty when it was not read.
+    pub reply: ReplyFacts,
+    /// The tokens: bought from the provider on a miss, saved on a hit. `None` when nothing was reported.
+    pub usage: Option<Usage>,
+    /// The price of `usage`: spent on a miss, saved on a hit.
+    pub cost: Cost,
+    /// The price table's id of the model, if it knows it.
+    pub priced_model: Option<Arc<str>>,
+    /// What the cache said and did.
+    pub cache: CacheFacts,
+    /// How it ended for the app.
+    pub outcome: Outcome,
+    /// Why, if not well.
+    pub error_type: Option<ErrorType>,
+    /// The HTTP status the app got; `None` if it hung up before there was one.
+    pub status: Option<u16>,
+    /// The attempt upstream; `None` if none was made.
+    pub attempt: Option<Attempt>,
+    /// When the request's head had been read, by the wall clock.
+    pub arrived_at: SystemTime,
+    /// How long each part took.
+    pub timing: Timing,
+    /// Bytes of body read from the app.
+    pub bytes_in: u64,
+    /// Bytes of body handed to the app.
+    pub bytes_out: u64,
+}
+
+/// What a reply says about itself, in the provider's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplyFacts {
+    /// The model that answered, which may be more exact than the one asked for.
+    pub model: Option<Box<str>>,
+    /// The provider's id of the reply.
+    pub id: Option<Box<str>>,
+    /// The tier the provider says it served (and bills) the call at.
+    pub service_tier: Option<Box<str>>,
+    /// Anthropic's `usage.speed`.
+    pub speed: Option<Box<str>>,
+    /// Why the model stopped, one per choice, in the provider's words.
+    pub finish_reasons: Vec<Box<str>>,
+    /// Names of the tools the model asked to call, in order.
+    pub tools: Vec<Box<str>>,
+}
+
+/// One attempt to get an answer from the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The provider answered with this HTTP status.
+    Answered(u16),
+    /// There was no answer before a deadline.
+    TimedOut,
+    /// There was no answer for another reason.
+    Failed,
+}
+
+/// The cache's part in an exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheFacts {
+    /// What the look-up said.
+    pub status: CacheStatus,
+    /// How long the look-up took; `None` if there was none.
+    pub lookup: Option<Duration>,
+    /// What became of the reply when it was offered; `None` if it was not.
+    pub store: Option<StoreResult>,
+}
+
+/// Durations of one exchange. Every one is measured by the monotonic clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Request head read → last byte of the response handed over (or the exchange given up).
+    pub total: Duration,
+    /// Request head read → request handed to the upstream, less the wait for the app's body.
+    pub overhead_request: Option<Duration>,
+    /// Response head from the provider → response head handed to the app.
+    pub overhead_response: Option<Duration>,
+    /// Request handed to the upstream → last byte of its answer, or its failure.
+    pub upstream: Option<Duration>,
+    /// Request handed to the upstream → first content, reasoning or tool delta of a streamed reply.
+    pub first_token: Option<Duration>,
+}

@@ -1,0 +1,192 @@
+//! Outcome: how an exchange ended, in the closed sets of words that labels, logs and spans share.
+
+/// How a call ended for the app: the label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A complete, successful reply.
+    Success,
+    /// The provider refused the request (4xx), or the request was wrong before it left.
+    ClientError,
+    /// The provider failed (5xx), could not be reached, or broke off.
+    UpstreamError,
+    /// A deadline passed before the provider answered or went on.
+    Timeout,
+    /// weir itself failed.
+    InternalError,
+    /// A configured rate limit refused the call.
+    RateLimited,
+    /// A configured budget refused the call.
+    BudgetBlocked,
+    /// The app hung up.
+    Cancelled,
+}
+
+impl Outcome {
+    /// Every outcome there is, for creating series at zero.
+    pub const ALL: [Self; 8] = [
+        Self::Success,
+        Self::ClientError,
+        Self::UpstreamError,
+        Self::Timeout,
+        Self::InternalError,
+        Self::RateLimited,
+        Self::BudgetBlocked,
+        Self::Cancelled,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client_error",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::InternalError => "internal_error",
+            Self::RateLimited => "rate_limited",
+            Self::BudgetBlocked => "budget_blocked",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why a call did not end well: the label `error_type`, OpenTelemetry's `error.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorType {
+    /// The provider answered with this HTTP status.
+    Status(u16),
+    /// A deadline passed.
+    Timeout,
+    /// The upstream's name did not resolve.
+    Dns,
+    /// No connection could be made.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The connection broke before the response head came.
+    ConnectionReset,
+    /// The reply broke off, or carried an error, after its head.
+    StreamAborted,
+    /// The reply was not what the API promises.
+    InvalidResponse,
+    /// A body was larger than is allowed.
+    BodyTooLarge,
+    /// The app hung up.
+    Cancelled,
+    /// None of the above.
+    Other,
+}
+
+impl ErrorType {
+    /// The label value. Statuses outside the catalogue's list count as `_OTHER`, which keeps the set closed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status(status) => Self::status_str(status),
+            Self::Timeout => "timeout",
+            Self::Dns => "dns_error",
+            Self::Connect => "connect_error",
+            Self::Tls => "tls_error",
+            Self::ConnectionReset => "connection_reset",
+            Self::StreamAborted => "stream_aborted",
+            Self::InvalidResponse => "invalid_response",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Cancelled => "cancelled",
+            Self::Other => "_OTHER",
+        }
+    }
+
+    const fn status_str(status: u16) -> &'static str {
+        match status {
+            400 => "400",
+            401 => "401",
+            403 => "403",
+            404 => "404",
+            408 => "408",
+            413 => "413",
+            422 => "422",
+            429 => "429",
+            500 => "500",
+            502 => "502",
+            503 => "503",
+            504 => "504",
+            529 => "529",
+            _ => "_OTHER",
+        }
+    }
+}
+
+/// What the cache said to a call. `Cache-Status` (RFC 9211) and `X-Cache` say it to the app, `result` to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheStatus {
+    /// Answered from the cache.
+    Hit,
+    /// Not stored.
+    Miss,
+    /// Stored, but no longer fresh.
+    Expired,
+    /// Not looked up.
+    Bypass(BypassReason),
+}
+
+/// Why a call went past the cache: told to the app in `Cache-Status`, to the operator in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BypassReason {
+    /// The operator turned the cache off.
+    Off,
+    /// The request's `Cache-Control` asked for it.
+    RequestDirective,
+    /// This kind of call is never cached: it has side effects, uses state or live data, or is not known.
+    Uncacheable,
+    /// The request's body was too large to keep, or could not be read.
+    Unread,
+}
+
+impl BypassReason {
+    /// The reason as a token for `Cache-Status; detail=`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::RequestDirective => "request",
+            Self::Uncacheable => "uncacheable",
+            Self::Unread => "unread",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// The label `result` of `weir_cache_requests_total`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Expired => "expired",
+            Self::Bypass(_) => "bypass",
+        }
+    }
+}
+
+/// What became of a reply that was offered to the cache: the label `result` of `weir_cache_stores_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreResult {
+    /// Kept.
+    Stored,
+    /// Over the size cap.
+    TooLarge,
+    /// Not complete, not a success, or the request said `no-store`.
+    NotCacheable,
+}
+
+impl StoreResult {
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::TooLarge => "too_large",
+            Self::NotCacheable => "not_cacheable",
+        }
+    }
+}
