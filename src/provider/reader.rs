@@ -1,1 +1,171 @@
-//! Reader.
+//! Reader: reads one reply as its bytes pass, in whatever coding and framing it comes, with what its API says it means.
+//!
+//! Only ever sees a copy. What it cannot read (another content type, an unknown coding, a body over the limit) costs
+//! knowledge, never the reply. Knows no API itself, and no socket.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::provider::{Api, Ending, Endpoint, EventKind, ReadReply, Said};
+use crate::{coding, sse};
+
+/// Reads one reply.
+pub struct Reader {
+    status: StatusCode,
+    coding: Option<coding::Decoder>,
+    body: Body,
+    /// Bytes taken in, as they came.
+    received: u64,
+}
+
+enum Body {
+    /// Event by event.
+    Events(sse::Decoder, Box<dyn ReadReply>),
+    /// In one piece, kept until it is complete.
+    Whole(Kept, Box<dyn ReadReply>),
+    /// Not read.
+    Opaque,
+}
+
+/// A body kept until it is complete. One that comes in one piece is not copied.
+struct Kept {
+    first: Bytes,
+    joined: Vec<u8>,
+    max_bytes: usize,
+}
+
+impl Reader {
+    /// For a reply with this head. It is read as what it says it is, not as what was asked for: errors come as JSON even
+    /// where a stream was asked for. A body larger than `max_bytes`, or an event of that size, is not read.
+    #[must_use]
+    pub fn open(api: Api, endpoint: Endpoint, status: StatusCode, headers: &HeaderMap, max_bytes: usize) -> Self {
+        let coding = coding_of(headers, max_bytes);
+        let content_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let reply = || (api.dialect().reader)(endpoint);
+        let body = if coding.is_none() || endpoint == Endpoint::Other {
+            Body::Opaque
+        } else if essence == "text/event-stream" && status.is_success() {
+            Body::Events(sse::Decoder::new(max_bytes), reply())
+        } else if essence == "application/json" || essence.ends_with("+json") {
+            Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
+        } else {
+            Body::Opaque
+        };
+        Self { status, coding, body, received: 0 }
+    }
+
+    /// Whether the reply's bytes are read as they are: only then do spans fit what passes.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.coding.as_ref().is_some_and(coding::Decoder::is_identity)
+    }
+
+    /// Takes the reply's next piece, and hands over what each event that is complete with it is, and where it stood in
+    /// the stream once its coding is undone.
+    pub fn push(&mut self, chunk: &Bytes, on_event: &mut dyn FnMut(EventKind, Range<u64>)) {
+        self.received += chunk.len() as u64;
+        let Some(coding) = &mut self.coding else { return };
+        let readable = match &mut self.body {
+            Body::Events(events, reply) => {
+                let mut read = |event: sse::Event<'_>| on_event(reply.event(&event), event.span);
+                coding.push(chunk, &mut |bytes| events.push(bytes, &mut read)).is_ok()
+            }
+            Body::Whole(kept, _) if coding.is_identity() => kept.add(chunk),
+            Body::Whole(kept, _) => {
+                let mut fits = true;
+                coding.push(chunk, &mut |bytes| fits = fits && kept.add_copy(bytes)).is_ok() && fits
+            }
+            Body::Opaque => true,
+        };
+        if !readable {
+            self.body = Body::Opaque;
+        }
+    }
+
+    /// The offset before which every event is complete: what follows it may yet turn out to be an event that is only
+    /// about usage. All that came, where the reply is no stream.
+    #[must_use]
+    pub fn incomplete_from(&self) -> u64 {
+        match &self.body {
+            Body::Events(events, _) => events.incomplete_from(),
+            Body::Whole(..) | Body::Opaque => self.received,
+        }
+    }
+
+    /// What the reply said, once nothing more comes of it. A reply that was not read has [`Ending::Unknown`], or
+    /// [`Ending::Failed`] if its status is no success; so has one without a body.
+    #[must_use]
+    pub fn finish(self) -> Said {
+        let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
+        match self.body {
+            Body::Events(mut events, mut reply) => {
+                events.finish(&mut |event| {
+                    reply.event(&event);
+                });
+                let mut said = reply.finish();
+                if said.ending == Ending::Unfinished && events.overflowed() > 0 {
+                    // The end marker may have been in an event that was not read.
+                    said.ending = unread;
+                }
+                said
+            }
+            Body::Whole(kept, mut reply) if !kept.bytes().is_empty() => {
+                reply.whole(self.status, kept.bytes());
+                reply.finish()
+            }
+            Body::Whole(..) | Body::Opaque => Said { ending: unread, ..Said::default() },
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = match self.body {
+            Body::Events(..) => "events",
+            Body::Whole(..) => "whole",
+            Body::Opaque => "opaque",
+        };
+        f.debug_struct("Reader").field("body", &body).field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// Adds a piece; whether it still fits.
+    fn add(&mut self, chunk: &Bytes) -> bool {
+        if self.bytes().is_empty() && chunk.len() <= self.max_bytes {
+            self.first = chunk.clone();
+            return true;
+        }
+        self.add_copy(chunk)
+    }
+
+    fn add_copy(&mut self, bytes: &[u8]) -> bool {
+        if self.bytes().len() + bytes.len() > self.max_bytes {
+            return false;
+        }
+        self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        self.joined.extend_from_slice(bytes);
+        true
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.first.is_empty() { &self.joined } else { &self.first }
+    }
+}
+
+/// Undoes the reply's coding, if it is one that can be undone.
+fn coding_of(headers: &HeaderMap, max_bytes: usize) -> Option<coding::Decoder> {
+    let several = headers.get_all(CONTENT_ENCODING).iter().count() > 1;
+    let undone = || coding::Decoder::for_content_encoding(header(headers, &CONTENT_ENCODING), max_bytes);
+    if several { None } else { undone() }
+}
+
+/// A header's value, where it is text.
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
