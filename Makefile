@@ -1,0 +1,46 @@
+# weir: build, test and show. CI runs these targets and nothing else (.ci/run).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build lint test bench doc fmt deny deps demo
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
+
+build: ## Build the release binary, target/release/weir
+	cargo build --release --locked
+
+demo: ## Start weir, a simulated provider and some traffic
+	cargo run --release --locked -- demo
+
+test: deps .venv/installed ## Run every test: Rust, official SDKs, real Prometheus
+	scripts/test.sh
+
+lint: ## Check formatting, clippy, rustdoc, scripts; warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	bash -n .ci/run scripts/*.sh
+	python3 -m compileall -q tests scripts
+
+fmt: ## Format the Rust code
+	cargo fmt
+
+doc: ## Build the documentation of the code
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+bench: ## Measure weir beside a bare reverse proxy
+	cargo bench --bench proxy --locked
+
+deny: ## Check licences, advisories and duplicates of dependencies (needs cargo-deny)
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	else echo "skipped: cargo-deny is not installed; get it with: cargo install --locked cargo-deny"; fi
+
+deps: ## Install what the tests need from Debian, if it is missing
+	scripts/deps.sh
+
+.venv/installed: tests/requirements.txt
+	python3 -m venv --clear .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@

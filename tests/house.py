@@ -1,0 +1,155 @@
+"""The house under test: the simulated provider, and weir in front of it, each a process of its own on free ports."""
+
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import re
+import subprocess
+import threading
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WEIR = os.environ.get("WEIR_BIN", str(ROOT / "target/debug/weir"))
+START_WITHIN_S = 30
+STOP_WITHIN_S = 10
+
+CONFIG = """
+listen: 127.0.0.1:0
+admin: {{ listen: 127.0.0.1:0 }}
+default_provider: openai
+providers:
+  openai: {{ base_url: "{simulator}" }}
+  anthropic: {{ base_url: "{simulator}" }}
+  local: {{ api: openai, base_url: "{simulator}", prices: free }}
+telemetry: {{ log: {{ format: json }} }}
+"""
+
+
+class House:
+    """Where everything is, and what the simulator and weir say of themselves."""
+
+    def __init__(self, simulator, app, admin):
+        self.simulator, self.app, self.admin = simulator, app, admin
+
+    def bill(self):
+        return get_json(f"{self.simulator}/simulator/bill")
+
+    def state(self):
+        return get_json(f"{self.simulator}/simulator/state")
+
+    def samples(self):
+        """Every sample of weir's metrics: (name, labels) → value. Labels are a frozenset of pairs."""
+        return parse_samples(get(f"{self.admin}/metrics"))
+
+    def sum(self, name, **labels):
+        """The sum of a metric's samples that carry these labels."""
+        wanted = set(labels.items())
+        return sum(value for (found, pairs), value in self.samples().items() if found == name and wanted <= pairs)
+
+    def settle(self):
+        """Waits until no call is open any more, here or upstream, so that everything is counted and charged."""
+        eventually(lambda: self.state()["open"] == 0 and self.sum("weir_requests_in_flight") == 0)
+
+
+@contextlib.contextmanager
+def open_house(folder):
+    """Starts the simulator and weir; stops both at the end, and insists that weir went in peace."""
+    with running([WEIR, "simulate", "--listen", "127.0.0.1:0"]) as simulator:
+        found = simulator.wait_for(lambda line: re.search(r"simulator listening on (http://\S+)", line))
+        config = folder / "weir.yaml"
+        config.write_text(CONFIG.format(simulator=found[1]))
+        with running([WEIR, "run", "--config", str(config)]) as weir:
+            sides = {}
+            while sides.keys() != {"app", "admin"}:
+                line = weir.wait_for(listening)
+                sides[line["weir.side"]] = f"http://{line['server.address']}"
+            yield House(found[1], sides["app"], sides["admin"])
+            weir.stop()
+
+
+def listening(line):
+    """The log line, if it tells of a bound address."""
+    with contextlib.suppress(ValueError):
+        parsed = json.loads(line)
+        return parsed if parsed.get("message") == "listening" else None
+
+
+class Running:
+    """A process, and the lines it writes."""
+
+    def __init__(self, command):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
+        self.command = command
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        self.lines = []
+        self.unread = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self.unread.put(line)
+        self.unread.put(None)
+
+    def wait_for(self, wanted):
+        """What `wanted` makes of the first line it accepts."""
+        until = time.monotonic() + START_WITHIN_S
+        while True:
+            try:
+                line = self.unread.get(timeout=max(0, until - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                raise AssertionError(f"{self.command} did not get ready; it said:\n{''.join(self.lines)}")
+            if found := wanted(line):
+                return found
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(STOP_WITHIN_S)
+        assert code == 0, f"{self.command} ended with {code}; it said:\n{''.join(self.lines[-50:])}"
+
+
+@contextlib.contextmanager
+def running(command):
+    process = Running(command)
+    try:
+        yield process
+    finally:
+        process.process.kill()
+        process.process.wait()
+
+
+def get(url, headers=None):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10) as reply:
+        return reply.read().decode()
+
+
+def get_json(url):
+    return json.loads(get(url))
+
+
+def eventually(holds, within_s=10):
+    """Waits for something that is bound to happen; fails if it does not."""
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def parse_samples(text):
+    samples = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, labels, value = SAMPLE.match(line).groups()
+            samples[name, frozenset(LABEL.findall(labels or ""))] = float(value)
+    return samples
