@@ -273,6 +273,12 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_may_move_between_threads() {
+        const fn sends<T: Send>() {}
+        sends::<Reader>();
+    }
+
+    #[test]
     fn other_endpoints_are_not_read() {
         let mut reader = Reader::open(Api::OpenAi, Endpoint::Other, StatusCode::OK, &HeaderMap::new(), 500);
         reader.push(&Bytes::from_static(WHOLE), &mut |_, _| {});
