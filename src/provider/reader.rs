@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::coding;
 use crate::provider::{Api, Ending, Endpoint, EventKind, ReadReply, Said};
-use crate::{coding, sse};
+use crate::sse;
 
 /// Reads one reply.
 pub struct Reader {
@@ -87,8 +88,8 @@ impl Reader {
         }
     }
 
-    /// The offset before which every event is complete: what follows it may yet turn out to be an event that is only
-    /// about usage. All that came, where the reply is no stream.
+    /// The offset (measured as spans are) before which every event is complete: what follows it may yet turn out to be
+    /// an event that is only about usage. Where the reply is not read as a stream, all that came.
     #[must_use]
     pub fn incomplete_from(&self) -> u64 {
         match &self.body {
@@ -168,4 +169,119 @@ fn coding_of(headers: &HeaderMap, max_bytes: usize) -> Option<coding::Decoder> {
 /// A header's value, where it is text.
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const STREAM: &[u8] =
+        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    const WHOLE: &[u8] = b"{\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}],\
+        \"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}";
+
+    fn open(status: u16, fields: &[(HeaderName, &'static str)]) -> Reader {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, value);
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        Reader::open(Api::OpenAi, Endpoint::ChatCompletions, status, &headers, 500)
+    }
+
+    /// How the reply ended, and whether usage was learnt.
+    fn read(mut reader: Reader, body: &'static [u8]) -> (Ending, bool) {
+        reader.push(&Bytes::from_static(body), &mut |_, _| {});
+        let said = reader.finish();
+        (said.ending, said.usage.is_some())
+    }
+
+    #[test]
+    fn a_reply_is_read_as_what_it_says_it_is() {
+        for (content_type, body, expected) in [
+            ("text/event-stream", STREAM, (Ending::Complete, true)),
+            ("Text/Event-Stream ; charset=utf-8", STREAM, (Ending::Complete, true)),
+            ("text/event-stream", WHOLE, (Ending::Unfinished, false)),
+            ("application/json", WHOLE, (Ending::Complete, true)),
+            ("application/problem+json; charset=utf-8", WHOLE, (Ending::Complete, true)),
+            ("application/json", STREAM, (Ending::Unfinished, false)),
+            ("text/html", WHOLE, (Ending::Unknown, false)),
+            ("application/octet-stream", WHOLE, (Ending::Unknown, false)),
+        ] {
+            assert_eq!(read(open(200, &[(CONTENT_TYPE, content_type)]), body), expected, "{content_type}");
+        }
+        assert_eq!(read(open(200, &[]), WHOLE), (Ending::Complete, true), "JSON, where nothing is said");
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_unknown_and_no_failure() {
+        for codings in [&["zstd"][..], &["gzip, br"], &["gzip", "br"], &["gzip"]] {
+            let mut fields = vec![(CONTENT_TYPE, "application/json")];
+            fields.extend(codings.iter().map(|coding| (CONTENT_ENCODING, *coding)));
+            assert_eq!(read(open(200, &fields), WHOLE), (Ending::Unknown, false), "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_status_is_a_failure_whatever_the_body_says() {
+        for content_type in ["application/json", "text/event-stream", "text/html"] {
+            for body in [WHOLE, STREAM, b""] {
+                assert_eq!(read(open(500, &[(CONTENT_TYPE, content_type)]), body), (Ending::Failed, false));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_without_a_body_is_no_failure() {
+        assert_eq!(read(open(204, &[]), b""), (Ending::Unknown, false));
+        assert_eq!(read(open(200, &[(CONTENT_TYPE, "application/json")]), b""), (Ending::Unknown, false));
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_let_go() {
+        let long: &'static [u8] = [b"{\"padding\":\"", vec![b'x'; 500].as_slice(), b"\",", &WHOLE[1..]].concat().leak();
+        for size in [1, 100, 1000] {
+            let mut reader = open(200, &[]);
+            for piece in long.chunks(size) {
+                reader.push(&Bytes::from_static(piece), &mut |_, _| {});
+            }
+            assert!(matches!(reader.body, Body::Opaque));
+            assert_eq!(reader.incomplete_from(), long.len() as u64, "nothing is pending");
+            assert_eq!(reader.finish().ending, Ending::Unknown);
+        }
+    }
+
+    #[test]
+    fn an_end_marker_in_an_event_over_the_limit_is_not_missed() {
+        let long: &'static [u8] = [b"data: ", vec![b'x'; 500].as_slice(), b"\n\n"].concat().leak();
+        let stream = || open(200, &[(CONTENT_TYPE, "text/event-stream")]);
+        assert_eq!(read(stream(), long), (Ending::Unknown, false), "it may have been there");
+        assert_eq!(read(stream(), [long, STREAM].concat().leak()), (Ending::Complete, true), "it came later");
+    }
+
+    #[test]
+    fn a_body_in_one_piece_is_not_copied() {
+        let mut reader = open(200, &[]);
+        let body = Bytes::from_static(WHOLE);
+        reader.push(&body, &mut |_, _| {});
+        let Body::Whole(kept, _) = &reader.body else { unreachable!("JSON is read whole") };
+        assert!(std::ptr::eq(kept.bytes(), WHOLE));
+    }
+
+    #[test]
+    fn a_reader_may_move_between_threads() {
+        const fn sends<T: Send>() {}
+        sends::<Reader>();
+    }
+
+    #[test]
+    fn other_endpoints_are_not_read() {
+        let mut reader = Reader::open(Api::OpenAi, Endpoint::Other, StatusCode::OK, &HeaderMap::new(), 500);
+        reader.push(&Bytes::from_static(WHOLE), &mut |_, _| {});
+        assert_eq!(reader.finish(), Said { ending: Ending::Unknown, ..Said::default() });
+    }
 }

@@ -123,7 +123,7 @@ struct ServerTools {
 }
 
 /// Counts reported so far. Usage objects are cumulative: the last count of each counter holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     uncached_input: Option<u64>,
     output: Option<u64>,
@@ -156,6 +156,8 @@ impl ReadReply for Reply {
             "message_start" => {
                 if let Some(message) = read.message.get() {
                     self.read(message);
+                    // A placeholder, until `message_delta` counts.
+                    self.tally.output = None;
                 }
             }
             "content_block_start" if read.content_block.get().is_some_and(|block| self.read_block(block)) => {
@@ -182,7 +184,8 @@ impl ReadReply for Reply {
             _ => Ending::Complete,
         };
         self.facts.finish_reasons = self.stop_reason.into_iter().collect();
-        let usage = (self.tally != Tally::default()).then(|| self.tally.plus(self.aside).usage());
+        // A stream that broke off has said what went in, but not what came out: half a bill is none.
+        let usage = self.tally.output.is_some().then(|| self.tally.plus(self.aside).usage());
         Said { facts: self.facts, usage, ending }
     }
 }
