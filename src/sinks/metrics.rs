@@ -200,7 +200,7 @@ impl Metrics {
             provider.count_attempt(&self.families, code(attempt));
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);
-            if let Some(reason) = unpriced(record, attempt) {
+            if let Some(reason) = unpriced(record) {
                 let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
                 provider.unpriced(reason).inc();
                 call.unpriced_last_seen(&self.families, reason).set(ended_at.as_secs_f64());
@@ -375,12 +375,11 @@ fn billed(record: &Record) -> Option<&Usage> {
     record.usage.as_ref().filter(|_| record.call.operation.is_billed())
 }
 
-/// Why money was spent that weir cannot name. A call that was refused or never answered cost nothing.
-fn unpriced(record: &Record, attempt: Attempt) -> Option<Unpriced> {
-    let answered = matches!(attempt, Attempt::Answered(200..=299)) || record.usage.is_some();
+/// Why the cost of a call that went upstream is not known.
+const fn unpriced(record: &Record) -> Option<Unpriced> {
     match record.cost {
-        Cost::Unpriced(reason) if answered && record.call.operation.is_billed() => Some(reason),
-        _ => None,
+        Cost::Unpriced(reason) => Some(reason),
+        Cost::Known(_) | Cost::Nothing => None,
     }
 }
 
