@@ -210,6 +210,10 @@ impl Metrics {
 
     /// Everything, as the scraper's `Accept` header asks for it. Takes milliseconds: not for a thread that serves
     /// calls.
+    ///
+    /// # Panics
+    ///
+    /// If the client library fails to write to memory, which it has no cause to.
     #[must_use]
     pub fn encode(&self, accept: Option<&str>) -> Exposition {
         let mut text = String::new();

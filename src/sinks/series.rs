@@ -589,10 +589,20 @@ mod tests {
             request_model: None,
             response_model: None,
         };
+        let made = || families.room.made.load(Ordering::Relaxed);
         let series = CallSeries::new(&families, names);
-        let _ = (series.success(&families), series.first_token(&families));
-        let made = families.room.made.load(Ordering::Relaxed);
-        assert!(made > 0);
-        assert!(made <= 2 * Room::LARGEST_SET, "{made}");
+        let mut before = 0;
+        let mut fits = |what: &str| {
+            let added = made() - before;
+            before = made();
+            assert!((1..=Room::LARGEST_SET).contains(&added), "{what}: {added}");
+        };
+        fits("a call's counters");
+        series.success(&families);
+        fits("durations");
+        series.first_token(&families);
+        fits("first tokens");
+        AgentSeries::new(&families, text("planner"));
+        fits("an agent's counters");
     }
 }
