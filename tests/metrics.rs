@@ -504,6 +504,7 @@ fn with_hostile_names() -> Metrics {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "says why a test proved nothing")]
 fn promtool_reads_classic_text() {
     let exposition = with_hostile_names().encode(None);
     assert_eq!(exposition.content_type, "text/plain; version=0.0.4; charset=utf-8");

@@ -21,10 +21,9 @@ use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
+use crate::sinks::families::Families;
 use crate::sinks::now::{Now, WatchCache};
-use crate::sinks::series::{
-    AgentSeries, CallNames, CallSeries, Eviction, Families, ProcessSeries, ProviderSeries, Shelf, Side,
-};
+use crate::sinks::series::{AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, Shelf, Side};
 
 /// What the operator writes of metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -210,6 +209,10 @@ impl Metrics {
 
     /// Everything, as the scraper's `Accept` header asks for it. Takes milliseconds: not for a thread that serves
     /// calls.
+    ///
+    /// # Panics
+    ///
+    /// If the client library fails to write to memory, which it has no cause to.
     #[must_use]
     pub fn encode(&self, accept: Option<&str>) -> Exposition {
         let mut text = String::new();
