@@ -1,1 +1,185 @@
-//! labels
+//! Labels: values that come from outside, capped before they name a series.
+//!
+//! A series lives as long as the process, so whoever chooses label values chooses how much memory weir and Prometheus
+//! use. A [`Limiter`] lets the first so many values through and folds the rest into `other`. It judges only how many
+//! and how they are spelt; whether a value deserves a place at all is for the caller to know.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+/// The value that stands for all values without a place of their own.
+pub const OTHER: &str = "other";
+/// The value that stands for none given.
+pub const NONE: &str = "none";
+
+/// Longest value, in bytes; what is longer is cut.
+const MAX_BYTES: usize = 64;
+
+static SHARED_OTHER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(OTHER));
+static SHARED_NONE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(NONE));
+
+/// [`OTHER`], shared.
+#[must_use]
+pub fn other() -> Arc<str> {
+    Arc::clone(&SHARED_OTHER)
+}
+
+/// [`NONE`], shared.
+#[must_use]
+pub fn none() -> Arc<str> {
+    Arc::clone(&SHARED_NONE)
+}
+
+/// The values of one label: first come, first served, up to a cap, for the life of the process.
+#[derive(Debug)]
+pub struct Limiter {
+    cap: usize,
+    admitted: RwLock<HashSet<Arc<str>>>,
+    refused: AtomicU64,
+}
+
+impl Limiter {
+    /// A limiter that admits `cap` values. [`OTHER`] and [`NONE`] are always admitted and take no place.
+    #[must_use]
+    pub fn new(cap: usize) -> Self {
+        Self { cap, admitted: RwLock::default(), refused: AtomicU64::new(0) }
+    }
+
+    /// The value to use for `value`: itself, tidied, while there is a place for it; else [`OTHER`], which is counted.
+    #[must_use]
+    pub fn admit(&self, value: &str) -> Arc<str> {
+        let value = tidy(value);
+        if let Some(known) = self.known(&value) {
+            return known;
+        }
+        // A full label never empties again: values without a place are refused without taking the lock for writing.
+        if self.admitted() < self.cap
+            && let Some(place) = self.take_place(&value)
+        {
+            return place;
+        }
+        self.refuse();
+        other()
+    }
+
+    /// The value to use for a `value` that deserves no place of its own: itself if it has one already, else [`OTHER`].
+    /// Admits nothing and counts nothing.
+    #[must_use]
+    pub fn find(&self, value: &str) -> Arc<str> {
+        self.known(&tidy(value)).unwrap_or_else(other)
+    }
+
+    /// Counts a value that was folded into [`OTHER`] for want of room elsewhere.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Values admitted so far.
+    #[must_use]
+    pub fn admitted(&self) -> usize {
+        self.admitted.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Most values ever admitted.
+    #[must_use]
+    pub const fn cap(&self) -> usize {
+        self.cap
+    }
+
+    /// How often a value was folded into [`OTHER`] because there was no place.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn take_place(&self, value: &str) -> Option<Arc<str>> {
+        let mut admitted = self.admitted.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = admitted.get(value) {
+            return Some(Arc::clone(known));
+        }
+        (admitted.len() < self.cap).then(|| {
+            let place: Arc<str> = value.into();
+            admitted.insert(Arc::clone(&place));
+            place
+        })
+    }
+
+    fn known(&self, value: &str) -> Option<Arc<str>> {
+        match value {
+            "" | NONE => Some(none()),
+            OTHER => Some(other()),
+            _ => self.admitted.read().unwrap_or_else(PoisonError::into_inner).get(value).cloned(),
+        }
+    }
+}
+
+/// `value` cut to 64 bytes at a character boundary, its control characters made `_`. Borrowed where nothing needs to
+/// change, which is nearly always.
+#[must_use]
+pub fn tidy(value: &str) -> Cow<'_, str> {
+    let end = (0..=MAX_BYTES.min(value.len())).rev().find(|&end| value.is_char_boundary(end));
+    let cut = &value[..end.unwrap_or_default()];
+    if cut.contains(char::is_control) { Cow::Owned(cut.replace(char::is_control, "_")) } else { Cow::Borrowed(cut) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_values_get_a_place_and_keep_it() {
+        let limiter = Limiter::new(2);
+        for (value, used) in [
+            ("gpt-5", "gpt-5"),
+            ("claude", "claude"),
+            ("gemini", "other"),
+            ("gpt-5", "gpt-5"),
+            ("llama", "other"),
+            ("claude", "claude"),
+        ] {
+            assert_eq!(&*limiter.admit(value), used);
+        }
+        assert_eq!((limiter.admitted(), limiter.cap(), limiter.refused()), (2, 2, 2));
+    }
+
+    #[test]
+    fn looking_for_a_value_gives_it_no_place() {
+        let limiter = Limiter::new(2);
+        assert_eq!(&*limiter.find("junk"), OTHER);
+        assert_eq!((limiter.admitted(), limiter.refused()), (0, 0));
+        let _ = limiter.admit("gpt-5");
+        assert_eq!(&*limiter.find("gpt-5"), "gpt-5");
+    }
+
+    #[test]
+    fn reserved_values_take_no_place() {
+        let limiter = Limiter::new(0);
+        for (value, used) in [("other", "other"), ("none", "none"), ("", "none")] {
+            assert_eq!(&*limiter.admit(value), used);
+        }
+        assert_eq!((limiter.admitted(), limiter.refused()), (0, 0));
+    }
+
+    #[test]
+    fn values_are_tidied() {
+        let long = "m".repeat(100);
+        let long_in_two_bytes = format!("m{}", "é".repeat(40));
+        for (rule, value, tidied) in [
+            ("what is tidy stays", "gpt-5", "gpt-5"),
+            ("control characters become _", "a\nb\0c\u{85}d", "a_b_c_d"),
+            ("quotes and backslashes stay: the encoder escapes them", r#"a"b\c"#, r#"a"b\c"#),
+            ("64 bytes at most", &long, &"m".repeat(64)),
+            ("cut between characters", &long_in_two_bytes, &format!("m{}", "é".repeat(31))),
+        ] {
+            assert_eq!(&*Limiter::new(9).admit(value), tidied, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_known_value_is_shared_not_copied() {
+        let limiter = Limiter::new(1);
+        assert!(Arc::ptr_eq(&limiter.admit("gpt-5"), &limiter.admit("gpt-5")));
+    }
+}

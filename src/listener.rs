@@ -17,10 +17,17 @@ pub struct Settings {
     pub idle_timeout: Span,
     /// Most connections at once; more wait to be accepted.
     pub max_connections: usize,
+    /// How long calls in progress may go on once weir is told to stop.
+    pub drain_timeout: Span,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { header_timeout: Span::from_secs(30), idle_timeout: Span::from_secs(600), max_connections: 4096 }
+        Self {
+            header_timeout: Span::from_secs(30),
+            idle_timeout: Span::from_secs(600),
+            max_connections: 4096,
+            drain_timeout: Span::from_secs(25),
+        }
     }
 }

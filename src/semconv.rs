@@ -1,1 +1,380 @@
-//! semconv
+//! Semconv: every name weir gives to a number or a fact. Metrics, labels, log attributes, and nothing else.
+//!
+//! `gen_ai.*` follows the OpenTelemetry semantic conventions 1.41, the last release of the core project that defines
+//! them; all of it is still in development there and will be renamed. So those names live here and nowhere else.
+//! `docs/metrics.md` says the same to operators; a test below keeps the two equal. Knows no value of any label.
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only ever grows while the process lives.
+    Counter,
+    /// A value now.
+    Gauge,
+    /// Observations in classic buckets.
+    Histogram,
+    /// A gauge that is always 1; its labels say something.
+    Info,
+}
+
+impl Kind {
+    /// The word for it in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// One metric: all there is to know of it but its values.
+#[derive(Debug)]
+pub struct Metric {
+    /// The name as scraped, `_total` and `_info` included.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// What is counted or measured in.
+    pub unit: &'static str,
+    /// Every label it may carry.
+    pub labels: &'static [&'static str],
+    /// What it is: a phrase without a full stop, which the client library adds.
+    pub help: &'static str,
+    /// When it changes, or from when to when it is measured.
+    pub measured: &'static str,
+    /// Upper bounds, of a histogram.
+    pub buckets: &'static [f64],
+}
+
+impl Metric {
+    /// The name to register: the encoder appends `_total` to counters and `_info` to infos.
+    #[must_use]
+    pub fn stem(&self) -> &'static str {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
+    }
+}
+
+/// Label names.
+pub mod label {
+    /// `X-Agent-ID`, capped.
+    pub const AGENT: &str = "agent";
+    /// Where a cache keeps its entries.
+    pub const BACKEND: &str = "backend";
+    /// The cache's part in a call.
+    pub const CACHE: &str = "cache";
+    /// How one attempt ended: an HTTP status, `error` or `timeout`.
+    pub const CODE: &str = "code";
+    /// `in` from the app, `out` to it.
+    pub const DIRECTION: &str = "direction";
+    /// `error.type`; absent on success.
+    pub const ERROR_TYPE: &str = "error_type";
+    /// `gen_ai.operation.name`.
+    pub const GEN_AI_OPERATION_NAME: &str = "gen_ai_operation_name";
+    /// `gen_ai.provider.name`.
+    pub const GEN_AI_PROVIDER_NAME: &str = "gen_ai_provider_name";
+    /// `gen_ai.request.model`, capped.
+    pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai_request_model";
+    /// `gen_ai.response.model`, capped.
+    pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai_response_model";
+    /// `gen_ai.token.type`.
+    pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai_token_type";
+    /// The name of a capped label.
+    pub const LABEL: &str = "label";
+    /// The price table's id of a model, else the name asked for; capped.
+    pub const MODEL: &str = "model";
+    /// `gen_ai.operation.name`, or weir's own word where the conventions define none.
+    pub const OPERATION: &str = "operation";
+    /// How a call ended for the app.
+    pub const OUTCOME: &str = "outcome";
+    /// The way in or the way back.
+    pub const PHASE: &str = "phase";
+    /// `gen_ai.provider.name`, or the configured name where the conventions define none.
+    pub const PROVIDER: &str = "provider";
+    /// Why.
+    pub const REASON: &str = "reason";
+    /// What came of it.
+    pub const RESULT: &str = "result";
+    /// The commit weir was built from.
+    pub const REVISION: &str = "revision";
+    /// Where something comes from.
+    pub const SOURCE: &str = "source";
+    /// Disjoint class of what is billed.
+    pub const TOKEN_TYPE: &str = "token_type";
+    /// A version.
+    pub const VERSION: &str = "version";
+}
+
+/// Attribute names, for log fields.
+pub mod attribute {
+    /// Why a call did not end well.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// What kind of call it is.
+    pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
+    /// Who answers.
+    pub const GEN_AI_PROVIDER_NAME: &str = "gen_ai.provider.name";
+    /// The model asked for.
+    pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
+    /// The provider's id of the reply.
+    pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
+    /// The model that answered.
+    pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
+    /// All input tokens, cached ones included.
+    pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+    /// All output tokens, reasoning included.
+    pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+    /// The status the app got.
+    pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+    /// The agent that asks.
+    pub const WEIR_AGENT: &str = "weir.agent";
+    /// What the cache said.
+    pub const WEIR_CACHE: &str = "weir.cache";
+    /// Why a call was not looked up in the cache.
+    pub const WEIR_CACHE_BYPASS: &str = "weir.cache.bypass";
+    /// Not spent, because the answer was there already: US dollars, decimal.
+    pub const WEIR_COST_SAVED_USD: &str = "weir.cost.saved_usd";
+    /// Why the cost is not known.
+    pub const WEIR_COST_UNPRICED: &str = "weir.cost.unpriced";
+    /// Spent: US dollars, decimal.
+    pub const WEIR_COST_USD: &str = "weir.cost.usd";
+    /// Seconds from request head to last byte.
+    pub const WEIR_DURATION: &str = "weir.duration_s";
+    /// The kind of agent loop that asks.
+    pub const WEIR_LOOP_TYPE: &str = "weir.loop.type";
+    /// The cache namespace of the caller.
+    pub const WEIR_NAMESPACE: &str = "weir.namespace";
+    /// How the call ended for the app.
+    pub const WEIR_OUTCOME: &str = "weir.outcome";
+    /// The exchange's id, as in `X-Weir-Request-Id`.
+    pub const WEIR_REQUEST_ID: &str = "weir.request_id";
+    /// The run of an agent loop.
+    pub const WEIR_RUN: &str = "weir.run";
+    /// Seconds from the request going upstream to the first token.
+    pub const WEIR_TIME_TO_FIRST_TOKEN: &str = "weir.time_to_first_token_s";
+    /// Seconds from the request going upstream to the last byte of the answer.
+    pub const WEIR_UPSTREAM_DURATION: &str = "weir.upstream_duration_s";
+    /// The workspace of the caller.
+    pub const WEIR_WORKSPACE: &str = "weir.workspace";
+}
+
+/// Advised by the conventions.
+const TOKEN_BUCKETS: &[f64] = &[
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+/// Advised by the conventions up to 81.92; beyond it, models that think for minutes.
+const OPERATION_BUCKETS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36];
+
+/// Advised by the conventions up to 10; beyond it, models that think before the first token.
+const FIRST_TOKEN_BUCKETS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0,
+];
+
+/// Advised by the conventions from 0.01; below it, providers that write hundreds of tokens a second.
+const PER_TOKEN_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+
+/// From a hit, below a millisecond, to a model that thinks for ten minutes.
+const REQUEST_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
+    320.0, 640.0,
+];
+
+/// weir's own share: fractions of a millisecond.
+const OVERHEAD_BUCKETS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
+
+/// From a short call to a small model to a long one to the largest.
+const COST_BUCKETS: &[f64] = &[0.000_01, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// From memory to a store across the network.
+const LOOKUP_BUCKETS: &[f64] =
+    &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1];
+
+/// From the same machine to the other side of the world, with a retransmission.
+const CONNECT_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+macro_rules! metrics {
+    ($($id:ident = $kind:ident $name:literal, $unit:literal, [$($label:ident),*], $help:literal, $measured:literal
+        $(, $buckets:expr)?;)+) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help, ".")]
+            pub const $id: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: &[$(label::$label),*],
+                help: $help,
+                measured: $measured,
+                buckets: metrics!(@buckets $($buckets)?),
+            };
+        )+
+
+        /// Every metric weir exposes.
+        pub const METRICS: &[&Metric] = &[$(&$id),+];
+    };
+    (@buckets) => { &[] };
+    (@buckets $buckets:expr) => { $buckets };
+}
+
+metrics! {
+    CLIENT_TOKEN_USAGE = Histogram "gen_ai_client_token_usage", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_TYPE],
+        "Number of input and output tokens used",
+        "once per type at the end of an upstream operation that reported its usage; cached input and reasoning included",
+        TOKEN_BUCKETS;
+    CLIENT_OPERATION_DURATION = Histogram "gen_ai_client_operation_duration_seconds", "seconds",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, ERROR_TYPE],
+        "GenAI operation duration",
+        "request handed to the upstream → last byte of its answer, or its failure; `error_type` only on failure",
+        OPERATION_BUCKETS;
+    SERVER_TIME_TO_FIRST_TOKEN = Histogram "gen_ai_server_time_to_first_token_seconds", "seconds",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL],
+        "Time to generate first token for successful responses",
+        "streamed, successful: request handed to the upstream → first content, reasoning or tool delta",
+        FIRST_TOKEN_BUCKETS;
+    SERVER_TIME_PER_OUTPUT_TOKEN = Histogram "gen_ai_server_time_per_output_token_seconds", "seconds",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL],
+        "Time per output token generated after the first token for successful responses",
+        "streamed, successful, at least 2 output tokens: (last byte − first token) ÷ (output tokens − 1)",
+        PER_TOKEN_BUCKETS;
+
+    REQUESTS = Counter "weir_requests_total", "calls", [PROVIDER, MODEL, OPERATION, OUTCOME],
+        "Calls received from the app", "when a call ends";
+    REQUEST_DURATION = Histogram "weir_request_duration_seconds", "seconds", [PROVIDER, OPERATION, CACHE],
+        "Time from request head to last response byte sent to the app",
+        "request head read → last byte handed to the app, or the call given up", REQUEST_BUCKETS;
+    PROXY_OVERHEAD = Histogram "weir_proxy_overhead_seconds", "seconds", [PHASE],
+        "Time added by weir itself, waiting on the provider excluded",
+        "`request`: head read → request handed to the upstream, less the wait for the body; `response`: response head \
+         from the provider → response head handed to the app", OVERHEAD_BUCKETS;
+    REQUESTS_IN_FLIGHT = Gauge "weir_requests_in_flight", "calls", [PROVIDER],
+        "Calls in progress", "from request head read until the call ends";
+    HTTP_BYTES = Counter "weir_http_bytes_total", "bytes", [DIRECTION],
+        "Body bytes exchanged with the app", "when a call ends";
+
+    TOKENS = Counter "weir_tokens_total", "tokens", [PROVIDER, MODEL, TOKEN_TYPE],
+        "Tokens billed by providers",
+        "when a call ends, from the usage its provider reported; also of replies that broke off after reporting it";
+    TOKENS_SAVED = Counter "weir_tokens_saved_total", "tokens", [PROVIDER, MODEL, SOURCE],
+        "Tokens not bought because of reuse", "when a call answered from the cache ends";
+    COST = Counter "weir_cost_usd_total", "US dollars", [PROVIDER, MODEL, TOKEN_TYPE],
+        "Cost of upstream calls in US dollars", "when a priced call ends";
+    COST_SAVED = Counter "weir_cost_saved_usd_total", "US dollars", [PROVIDER, MODEL, SOURCE],
+        "Cost avoided by reuse in US dollars, at current prices", "when a call answered from the cache ends";
+    REQUEST_COST = Histogram "weir_request_cost_usd", "US dollars", [PROVIDER, MODEL],
+        "Cost of one priced upstream call in US dollars", "when a priced call ends", COST_BUCKETS;
+    UNPRICED_REQUESTS = Counter "weir_unpriced_requests_total", "calls", [PROVIDER, REASON],
+        "Upstream calls that could not be priced",
+        "when a call ends that its provider answered and bills by usage, but that has no price";
+    UNPRICED_LAST_SEEN = Gauge "weir_unpriced_last_seen_timestamp_seconds", "unix seconds", [PROVIDER, MODEL, REASON],
+        "Unix time of the last unpriced call", "when an unpriced call ends; absent before the first";
+    PRICE_TABLE_TIMESTAMP = Gauge "weir_price_table_timestamp_seconds", "unix seconds", [],
+        "Unix time the price table was published", "at start";
+    PRICE_TABLE_INFO = Info "weir_price_table_info", "1", [VERSION, SOURCE],
+        "Price table in use", "at start";
+
+    CACHE_REQUESTS = Counter "weir_cache_requests_total", "calls", [PROVIDER, MODEL, RESULT],
+        "Cache lookups by result", "when a call ends";
+    CACHE_LOOKUP_DURATION = Histogram "weir_cache_lookup_duration_seconds", "seconds", [BACKEND, RESULT],
+        "Time to look up a key", "one lookup", LOOKUP_BUCKETS;
+    CACHE_ENTRIES = Gauge "weir_cache_entries", "entries", [BACKEND],
+        "Entries", "at the scrape";
+    CACHE_SIZE = Gauge "weir_cache_size_bytes", "bytes", [BACKEND],
+        "Bytes held", "at the scrape";
+    CACHE_CAPACITY = Gauge "weir_cache_capacity_bytes", "bytes", [BACKEND],
+        "Byte limit", "at the scrape";
+    CACHE_EVICTIONS = Counter "weir_cache_evictions_total", "entries", [BACKEND, REASON],
+        "Entries removed", "when an entry is removed";
+    CACHE_STORES = Counter "weir_cache_stores_total", "responses", [BACKEND, RESULT],
+        "Responses offered to the cache", "when the call ends whose response was offered";
+
+    UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
+        "Attempts sent to providers, retries included", "when the call ends that made the attempt";
+    UPSTREAM_CONNECT_DURATION = Histogram "weir_upstream_connect_duration_seconds", "seconds", [PROVIDER],
+        "DNS, TCP and TLS time of new connections", "name resolution begun → connection usable", CONNECT_BUCKETS;
+
+    AGENT_REQUESTS = Counter "weir_agent_requests_total", "calls", [AGENT],
+        "Calls by agent", "when a call ends";
+    AGENT_TOKENS = Counter "weir_agent_tokens_total", "tokens", [AGENT],
+        "Tokens by agent", "when a call ends; tokens billed, not those saved";
+    AGENT_COST = Counter "weir_agent_cost_usd_total", "US dollars", [AGENT],
+        "Cost by agent in US dollars", "when a priced call ends; money spent, not that saved";
+
+    LABEL_OVERFLOW = Counter "weir_metrics_label_overflow_total", "observations", [LABEL],
+        "Observations folded into \"other\" because the label is full", "when a call ends";
+    LABEL_VALUES = Gauge "weir_metrics_label_values", "values", [LABEL],
+        "Distinct values admitted", "at the scrape";
+    LABEL_VALUES_LIMIT = Gauge "weir_metrics_label_values_limit", "values", [LABEL],
+        "Most distinct values admitted", "at start";
+    SERIES = Gauge "weir_metrics_series", "series", [],
+        "Series exposed at the last scrape", "at the scrape, this one included";
+    SERIES_LIMIT = Gauge "weir_metrics_series_limit", "series", [],
+        "Most series exposed before new names count as \"other\"", "at start";
+    BUILD_INFO = Info "weir_build_info", "1", [VERSION, REVISION],
+        "Build information", "at start";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The row of `docs/metrics.md` that says what is declared here.
+    fn row(metric: &Metric) -> String {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "—".to_owned() } else { labels.join(" ") };
+        let Metric { name, kind, unit, help, measured, .. } = metric;
+        format!("| `{name}` | {} | {labels} | {unit} | {help} | {measured} |", kind.as_str())
+    }
+
+    #[test]
+    fn the_docs_table_and_this_list_say_the_same() {
+        let documented: BTreeSet<_> = include_str!("../docs/metrics.md")
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 5)
+            .map(str::to_owned)
+            .collect();
+        let declared: BTreeSet<_> = METRICS.iter().map(|metric| row(metric)).collect();
+        let missing: Vec<_> = declared.difference(&documented).map(String::as_str).collect();
+        let stray: Vec<_> = documented.difference(&declared).map(String::as_str).collect();
+        assert!(missing.is_empty(), "not in docs/metrics.md:\n{}", missing.join("\n"));
+        assert!(stray.is_empty(), "in docs/metrics.md only:\n{}", stray.join("\n"));
+    }
+
+    #[test]
+    fn names_keep_to_the_rules() {
+        let mut seen = BTreeSet::new();
+        for metric in METRICS {
+            let Metric { name, kind, help, buckets, .. } = metric;
+            assert!(seen.insert(*name), "{name} is declared twice");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}: counters end in _total");
+            assert_eq!(name.ends_with("_info"), *kind == Kind::Info, "{name}: infos end in _info");
+            assert!(!help.ends_with('.'), "{name}: the client library ends help with a full stop");
+            assert_eq!(buckets.is_empty(), *kind != Kind::Histogram, "{name}: histograms have buckets");
+            assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]), "{name}: buckets rise");
+        }
+    }
+}

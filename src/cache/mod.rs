@@ -1,8 +1,24 @@
 //! Cache: what may be stored, under which key, for how long. Sees keys and responses; not providers, not prices.
 
+pub mod freshness;
+pub mod key;
+pub mod memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
+use crate::cache::freshness::is_fresh;
+use crate::cache::key::Key;
+use crate::cache::memory::{Memory, Occupancy, OnEvicted};
+use crate::record::ReplyFacts;
+use crate::record::usage::Usage;
 use crate::units::{ByteSize, Span};
 
 /// What the operator writes of the cache.
@@ -13,7 +29,7 @@ pub struct Settings {
     pub mode: Mode,
     /// How long a stored answer may serve.
     pub ttl: Span,
-    /// Most answers held.
+    /// Most answers held. Together with `max_bytes`: each answer counts as at least `max_bytes / max_entries`.
     pub max_entries: u64,
     /// Most memory held by answers.
     pub max_bytes: ByteSize,
@@ -40,5 +56,187 @@ impl Default for Settings {
             max_bytes: ByteSize::mib(64),
             max_entry_bytes: ByteSize::mib(1),
         }
+    }
+}
+
+/// Stored responses and the rules they live by.
+#[derive(Debug)]
+pub struct Cache {
+    mode: Mode,
+    ttl: Duration,
+    max_entry_bytes: usize,
+    memory: Memory,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A response that may answer now, and its age.
+    Fresh(Arc<Stored>, Duration),
+    /// A response, but too old.
+    Stale,
+    /// None.
+    Absent,
+}
+
+impl Cache {
+    /// An empty cache. `on_evicted` is told of each response given up.
+    #[must_use]
+    pub fn new(settings: &Settings, on_evicted: OnEvicted) -> Self {
+        let ttl = settings.ttl.get();
+        // Kept as long again once stale, so that an answer that has expired can be told from one never seen.
+        let memory = Memory::new(settings.max_entries, settings.max_bytes, ttl.saturating_mul(2), on_evicted);
+        Self { mode: settings.mode, ttl, max_entry_bytes: settings.max_entry_bytes.as_len(), memory }
+    }
+
+    /// Whether anything is cached at all.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        matches!(self.mode, Mode::All)
+    }
+
+    /// The largest body worth keeping for [`Cache::store`].
+    #[must_use]
+    pub const fn max_entry_bytes(&self) -> usize {
+        self.max_entry_bytes
+    }
+
+    /// How long a response stored now may serve.
+    #[must_use]
+    pub const fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Looks for a response to the request that has this key.
+    #[must_use]
+    pub fn look_up(&self, key: &Key, now: Instant) -> Lookup {
+        let Some(stored) = self.memory.get(key) else { return Lookup::Absent };
+        let age = stored.age(now);
+        if is_fresh(age, stored.lifetime) { Lookup::Fresh(stored, age) } else { Lookup::Stale }
+    }
+
+    /// Stores a complete, successful reply; what was stored under its key before is replaced.
+    pub fn store(&self, key: Key, reply: Reply, now: Instant) {
+        self.memory.put(key, Stored::new(now, self.ttl, reply));
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        self.memory.occupancy()
+    }
+}
+
+/// A reply worth storing.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields; only those that still hold for a stored response are kept.
+    pub headers: HeaderMap,
+    /// Its body, as the app saw it.
+    pub body: Bytes,
+    /// What it said about itself.
+    pub facts: ReplyFacts,
+    /// What it used: saved each time it answers again.
+    pub usage: Option<Usage>,
+}
+
+/// Header fields that hold for a stored response: they describe the body. All others belong to the exchange that
+/// brought it (`date`, `set-cookie`, request ids, rate limits).
+const KEPT_HEADERS: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
+
+/// What a stored response takes beside its body, roughly: headers, facts, and moka's own.
+const OVERHEAD_BYTES: u64 = 1024;
+
+/// A stored response.
+#[derive(Debug)]
+pub struct Stored {
+    reply: Reply,
+    since: Instant,
+    lifetime: Duration,
+}
+
+impl Stored {
+    fn new(since: Instant, lifetime: Duration, reply: Reply) -> Self {
+        let mut headers = HeaderMap::with_capacity(KEPT_HEADERS.len());
+        for name in &KEPT_HEADERS {
+            if let Some(value) = reply.headers.get(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Self { reply: Reply { headers, ..reply }, since, lifetime }
+    }
+
+    /// The reply.
+    #[must_use]
+    pub const fn reply(&self) -> &Reply {
+        &self.reply
+    }
+
+    /// The time since it was stored (RFC 9111, section 4.2.3: no other cache has held it).
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// How long it may serve in all.
+    #[must_use]
+    pub const fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    fn size(&self) -> u64 {
+        self.reply.body.len() as u64 + OVERHEAD_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::key::Question;
+
+    fn reply(headers: &[(&'static str, &str)]) -> Reply {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
+            .collect();
+        Reply {
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::from_static(b"{}"),
+            facts: ReplyFacts::default(),
+            usage: None,
+        }
+    }
+
+    fn key() -> Key {
+        Key::of(&Question {
+            namespace: None,
+            provider: "p",
+            target: &[],
+            credentials: &[],
+            headers: &[],
+            body: &serde_json_borrow::Value::Null,
+            ignored: &[],
+        })
+    }
+
+    #[test]
+    fn a_stored_reply_is_fresh_then_stale() {
+        let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
+        let start = Instant::now();
+        assert!(matches!(cache.look_up(&key(), start), Lookup::Absent));
+        cache.store(key(), reply(&[]), start);
+        let aged = Duration::from_secs(3599);
+        assert!(matches!(cache.look_up(&key(), start + aged), Lookup::Fresh(_, age) if age == aged));
+        assert!(matches!(cache.look_up(&key(), start + Duration::from_secs(3600)), Lookup::Stale));
+    }
+
+    #[test]
+    fn only_headers_that_describe_the_body_are_kept() {
+        let all = [("content-type", "application/json"), ("set-cookie", "a=b"), ("x-request-id", "1"), ("date", "now")];
+        let stored = Stored::new(Instant::now(), Duration::ZERO, reply(&all));
+        assert_eq!(stored.reply().headers.len(), 1);
     }
 }

@@ -1,1 +1,142 @@
-//! CLI: one file per subcommand.
+//! CLI: one file per subcommand. What was typed becomes a call of the room that does it, and an exit code.
+//!
+//! Knows words, standard output and exit codes; not how anything is done.
+
+pub mod check;
+pub mod completions;
+pub mod config;
+pub mod demo;
+pub mod health;
+pub mod run;
+pub mod simulate;
+pub mod version;
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Flag, Sources};
+
+/// The exit code of wrong usage and of a wrong configuration; clap's own for the former.
+pub const WRONG_USAGE: u8 = 2;
+
+const EXIT_CODES: &str = "Exit codes: 0 it worked, 1 it failed, 2 wrong usage or configuration.";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version = version::short(),
+    about = "Stands beside an app: its LLM calls go through, cached, priced and measured",
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Without a subcommand, weir runs.
+    #[command(flatten)]
+    run: run::Arguments,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run weir (also without a subcommand)
+    Run(run::Arguments),
+    /// Try weir: a simulated provider, some traffic, and what weir makes of it
+    Demo(demo::Arguments),
+    /// Check the configuration and say what it means
+    Check(check::Arguments),
+    /// Print the default configuration or its schema
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Ask a running weir whether it is well
+    Health(health::Arguments),
+    /// Print the version
+    Version(version::Arguments),
+    /// Run a simulated provider
+    Simulate(simulate::Arguments),
+    /// Print a shell's completions
+    Completions(completions::Arguments),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SourceArguments {
+    /// The configuration, a YAML file. Without it, no file is read: the defaults are complete
+    #[arg(short, long, value_name = "FILE", env = "WEIR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the app's calls come in: `listen`
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Where metrics and health are served: `admin.listen`
+    #[arg(long, value_name = "IP:PORT")]
+    admin_listen: Option<String>,
+    /// What is logged, such as `debug`: `telemetry.log.level`, also `WEIR_LOG`
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Any knob, such as `cache.mode=off`; may be repeated
+    #[arg(long, value_name = "KNOB=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+}
+
+impl SourceArguments {
+    /// These, and the environment.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let named = [
+            ("--listen", "listen", &self.listen),
+            ("--admin-listen", "admin.listen", &self.admin_listen),
+            ("--log", "telemetry.log.level", &self.log),
+        ];
+        let named = named.into_iter().filter_map(|(name, path, value)| {
+            value.as_ref().map(|value| Flag { name, path: path.to_owned(), value: value.clone() })
+        });
+        let set = self.set.iter().cloned().map(|(path, value)| Flag { name: "--set", path, value });
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let environment: BTreeMap<_, _> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Sources { file: self.config.clone(), environment, flags: set.chain(named).collect() }
+    }
+}
+
+/// Does what was typed.
+///
+/// # Errors
+/// With what failed, for the operator to read.
+pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(arguments) => {
+            let config = Config::load(&arguments.sources.sources())?;
+            run::run(arguments, config)
+        }
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Config(command) => config::run(&command),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Version(arguments) => version::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Prints `text` to standard output, for a command whose result it is.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Whoever reads it has seen enough: `weir config default | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((path, value)) if !path.is_empty() => Ok((path.to_owned(), value.to_owned())),
+        _ => Err("write a knob and its value, such as cache.mode=off"),
+    }
+}

@@ -1,1 +1,562 @@
-//! Config: what the operator wrote, and what it means.
+//! Config: what the operator wrote (`file`), and what it means (`Config`). A file, the environment and flags become one
+//! tree; the tree becomes a [`File`]; a [`File`] that makes sense becomes a [`Config`]. Every mistake on the way is
+//! kept and reported with the others.
+//!
+//! Builds nothing and binds nothing: that is the app's business.
+
+pub mod default_file;
+pub mod file;
+pub mod knob;
+pub mod mistake;
+
+mod checks;
+mod env;
+mod providers;
+mod tree;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use crate::config::checks::Checks;
+use crate::config::file::File;
+use crate::config::knob::Knob;
+use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
+use crate::config::tree::Tree;
+use crate::provider::Provider;
+use crate::{admin, cache, exchange, listener, price, sinks, upstream};
+
+/// What weir shall do: a configuration without mistakes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the app's calls come in.
+    pub listen: SocketAddr,
+    /// The operator's side.
+    pub admin: admin::Settings,
+    /// The provider that answers bare `/v1/…` paths: one of `providers`.
+    pub default_provider: Arc<Provider>,
+    /// The providers, by name.
+    pub providers: Vec<Arc<Provider>>,
+    /// The app's connections.
+    pub connections: listener::Settings,
+    /// Connections to the providers.
+    pub upstream: upstream::Settings,
+    /// How calls are handled.
+    pub calls: exchange::Settings,
+    /// The cache.
+    pub cache: cache::Settings,
+    /// What calls cost.
+    pub prices: price::Settings,
+    /// What weir says about its work.
+    pub telemetry: sinks::Settings,
+}
+
+/// Where a configuration comes from. Flags win over the environment, the environment over the file, the file over the
+/// defaults.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The YAML file, if there is one.
+    pub file: Option<PathBuf>,
+    /// All environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// The flags that set a knob, in order; the last one wins.
+    pub flags: Vec<Flag>,
+}
+
+/// A flag that sets a knob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// The flag, such as `--listen`.
+    pub name: &'static str,
+    /// The knob it sets, such as `cache.mode`.
+    pub path: String,
+    /// The value.
+    pub value: String,
+}
+
+/// The environment holds secrets: only the rest is shown.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("file", &self.file).field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// With every mistake there is.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let Written { file, tree, mistakes } = Written::read(sources);
+        let mut checks = Checks::new(&tree, &sources.environment, mistakes);
+        let providers = providers::resolve(&file.providers, &mut checks);
+        let default_provider = providers::default(&file, &providers, &mut checks);
+        checks.settings(&file);
+        let mistakes = checks.into_mistakes();
+        let Some(default_provider) = default_provider.filter(|_| mistakes.is_empty()) else {
+            return Err(Mistakes::new(mistakes));
+        };
+        Ok(Self {
+            listen: file.listen,
+            admin: file.admin,
+            default_provider,
+            providers,
+            connections: file.connections,
+            upstream: file.upstream,
+            calls: file.calls,
+            cache: file.cache,
+            prices: file.prices,
+            telemetry: file.telemetry,
+        })
+    }
+}
+
+/// The address of the admin side. A mistake elsewhere does not matter: whether a running weir is well does not depend
+/// on a file that was edited since.
+///
+/// # Errors
+/// With the mistakes that hide the address.
+pub fn admin_address(sources: &Sources) -> Result<SocketAddr, Mistakes> {
+    let Written { file, mut mistakes, .. } = Written::read(sources);
+    let address = Path::of(["admin", "listen"]);
+    mistakes.retain(|mistake| address.is_within(&mistake.path));
+    if mistakes.is_empty() { Ok(file.admin.listen) } else { Err(Mistakes::new(mistakes)) }
+}
+
+/// What was written, brought into shape; it need not make sense.
+struct Written {
+    file: File,
+    tree: Tree,
+    mistakes: Vec<Mistake>,
+}
+
+impl Written {
+    fn read(sources: &Sources) -> Self {
+        let mut mistakes = Vec::new();
+        let mut tree = match sources.file.as_deref().map(read_file) {
+            None => Tree::empty(),
+            Some(Ok(tree)) => tree,
+            Some(Err(mistake)) => {
+                mistakes.push(mistake);
+                Tree::empty()
+            }
+        };
+        let unknown = env::apply(&sources.environment, &mut tree, &mut mistakes);
+        for flag in &sources.flags {
+            mistakes.extend(apply_flag(flag, &mut tree).err());
+        }
+        let file = tree.file(&mut mistakes);
+        let is_key =
+            |name: &String| file.providers.values().any(|provider| provider.api_key_env.as_ref() == Some(name));
+        mistakes.extend(unknown.iter().filter(|name| !is_key(name)).map(|name| env::unknown(name)));
+        Self { file, tree, mistakes }
+    }
+}
+
+fn read_file(path: &FilePath) -> Result<Tree, Mistake> {
+    /// A configuration is a few kilobytes; this is a guard against the wrong file.
+    const MOST_BYTES: u64 = 1 << 20;
+    let name = path.display().to_string();
+    let whole = |message| Mistake {
+        origin: Origin::File { name: name.as_str().into(), line: None },
+        path: Path::default(),
+        message,
+    };
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| whole(format!("the file cannot be read: {error}")))?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(whole("the file is larger than 1 MiB: this cannot be a configuration".to_owned()));
+    }
+    Tree::parse(&text, &name)
+}
+
+fn apply_flag(flag: &Flag, tree: &mut Tree) -> Result<(), Mistake> {
+    let origin = Origin::Flag(flag.name.to_owned());
+    let names: Vec<String> = flag.path.split('.').map(str::to_owned).collect();
+    let Some((path, knob)) = tree.locate(&names) else {
+        let message = match Knob::nearest(&names) {
+            Some(meant) => format!("unknown name: did you mean `{}`?", meant.join(".")),
+            None => "unknown name: `weir config default` shows them all".to_owned(),
+        };
+        return Err(Mistake { origin, path: Path::of(names.iter().map(String::as_str)), message });
+    };
+    match knob.read(&flag.value) {
+        Ok(value) => tree.set(&path, value, origin),
+        Err(message) => return Err(Mistake { origin, path, message }),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::provider::{CredentialSource, PricedAs};
+
+    fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// What is wrong with a file, with the file's own name shortened.
+    fn mistakes(text: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Vec<String> {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("the file is written");
+        let path = file.path().to_owned();
+        let sources = Sources { file: Some(path.clone()), environment: environment(variables), flags: flags.to_vec() };
+        let shown = match Config::load(&sources) {
+            Ok(_) => return Vec::new(),
+            Err(mistakes) => mistakes.to_string(),
+        };
+        let mut lines: Vec<String> =
+            shown.lines().map(|line| line.replace(&path.display().to_string(), "weir.yaml")).collect();
+        lines.pop();
+        lines
+    }
+
+    fn set(path: &str, value: &str) -> Flag {
+        Flag { name: "--set", path: path.to_owned(), value: value.to_owned() }
+    }
+
+    #[test]
+    fn without_a_file_the_known_providers_are_there() {
+        let config = Config::load(&Sources::default()).expect("the defaults are right");
+        let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
+        assert_eq!(names, ["anthropic", "openai"]);
+        assert_eq!(&*config.default_provider.name, "openai");
+        assert_eq!(config.default_provider.prices, PricedAs::Table("openai".into()));
+        assert_eq!(config.default_provider.credential, CredentialSource::App);
+    }
+
+    #[test]
+    fn each_mistake_of_a_value_is_named_with_its_fix() {
+        for (text, expected) in [
+            (
+                "cache:\n  ttl: 1 hour-ish\n",
+                "weir.yaml:2: cache.ttl: `1 hour-ish` is not a duration: write a number and a unit, such as 250ms, 30s, 5m or 1h",
+            ),
+            (
+                "cache:\n  ttl: 5\n",
+                "weir.yaml:2: cache.ttl: `5` is not a duration: write a number and a unit, such as 250ms, 30s, 5m or 1h",
+            ),
+            ("cache:\n  ttl: 1.5\n", "weir.yaml:2: cache.ttl: `1.5` is not a duration such as 250ms, 30s, 5m or 1h"),
+            ("cache:\n  ttl: 0s\n", "weir.yaml:2: cache.ttl: must be more than zero: the default is 1h"),
+            ("cache: { ttl: 100years }\n", "weir.yaml:1: cache.ttl: is too long: write at most 10 years"),
+            ("cache: { max_entrys: 5 }\n", "weir.yaml:1: cache.max_entrys: unknown name: did you mean `max_entries`?"),
+            ("prices: { list: x }\n", "weir.yaml:1: prices.list: unknown name: write one of `overlay`"),
+            (
+                "cache: { max_entries: many }\n",
+                "weir.yaml:1: cache.max_entries: `many` is not a whole number: write one such as 100",
+            ),
+            (
+                "cache: { max_entries: 0 }\n",
+                "weir.yaml:1: cache.max_entries: must be more than zero: the default is 10000",
+            ),
+            (
+                "cache: { max_bytes: 64 apples }\n",
+                "weir.yaml:1: cache.max_bytes: `64 apples` is not a size: write a number and a unit, such as 512KiB, 64MiB or 1GiB",
+            ),
+            ("cache: { mode: of }\n", "weir.yaml:1: cache.mode: `of` is not one of `all`, `off`: did you mean `off`?"),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_shape_or_sense_is_named_with_its_fix() {
+        for (text, expected) in [
+            ("cache: [all]\n", "weir.yaml:1: cache: a section is expected, not a list: write names below it"),
+            (
+                "cache:\n  max_bytes: 1MiB\n  max_entry_bytes: 2MiB\n",
+                "weir.yaml:3: cache.max_entry_bytes: must not be more than `cache.max_bytes`, which is 1MiB",
+            ),
+            (
+                "listen: localhost:9347\n",
+                "weir.yaml:1: listen: `localhost:9347` is not an address: write an IP address and a port, such as 127.0.0.1:9347",
+            ),
+            (
+                "admin: { listen: 127.0.0.1:9347 }\n",
+                "weir.yaml:1: admin.listen: 127.0.0.1:9347 is taken by `listen`: write another port",
+            ),
+            (
+                "calls: { response_headers: yes }\n",
+                "weir.yaml:1: calls.response_headers: `yes` is neither true nor false: write true or false",
+            ),
+            (
+                "calls: { identity: { user_header: a b } }\n",
+                "weir.yaml:1: calls.identity.user_header: `a b` is not a header name: write one such as X-User-ID",
+            ),
+            (
+                "calls: { identity: { user_header: Authorization } }\n",
+                "weir.yaml:1: calls.identity.user_header: `Authorization` has another meaning: write one such as X-User-ID",
+            ),
+            (
+                "telemetry: { log: { level: verbose } }\n",
+                "weir.yaml:1: telemetry.log.level: `verbose` is not a log filter: write error, warn, info, debug, trace, or a filter such as weir=debug,hyper=warn",
+            ),
+            (
+                "telemetry: { log: { level: 5 } }\n",
+                "weir.yaml:1: telemetry.log.level: `5` reads as a number, not as text: put it in quotes",
+            ),
+            (
+                "upstream: { ca_files: /a }\n",
+                "weir.yaml:1: upstream.ca_files: a list is expected, not a text: write [a, b]",
+            ),
+            (
+                "upstream:\n  ca_files:\n    - /absent/ca\n",
+                "weir.yaml:3: upstream.ca_files[0]: `/absent/ca` cannot be read: No such file or directory (os error 2)",
+            ),
+            (
+                "default_provider: opnai\n",
+                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `openai`",
+            ),
+            ("a: 1\na: 2\n", "weir.yaml:2: column 1: this name is already used in its section: remove one"),
+            ("hello\n", "weir.yaml:1: a section is expected, not a text: write names below it"),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_a_provider_is_named_with_its_fix() {
+        for (text, expected) in [
+            (
+                "Local: { api: openai, base_url: http://h }",
+                "Local: a provider's name is part of a path: write lower-case letters, digits, `-` and `_` only",
+            ),
+            ("v1: { api: openai, base_url: http://h }", "v1: this name is reserved: choose another"),
+            (
+                "local: { base_url: http://h }",
+                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic` are known by name)",
+            ),
+            (
+                "opnai: { api: openai }",
+                "opnai.base_url: is missing: did you mean the provider `openai`? Otherwise write where it is, such as http://127.0.0.1:8000",
+            ),
+            (
+                "local: { api: openia, base_url: http://h }",
+                "local.api: `openia` is not one of `openai`, `anthropic`: did you mean `openai`?",
+            ),
+            (
+                "openai: { base_url: ftp://h }",
+                "openai.base_url: is not an http or https URL: write one such as https://api.openai.com",
+            ),
+            (
+                "openai: { base_url: \"http://:80\" }",
+                "openai.base_url: is not a URL: write one such as https://api.openai.com",
+            ),
+            (
+                "openai: { base_url: \"https://h:99999\" }",
+                "openai.base_url: is not a URL: write one such as https://api.openai.com",
+            ),
+            (
+                "openai: { base_url: https://u:p@h }",
+                "openai.base_url: holds a credential: put it in a file and write `api_key_file`",
+            ),
+            (
+                "openai: { base_url: https://h?a }",
+                "openai.base_url: has a query or a fragment: write what precedes the `?` or `#` only",
+            ),
+            (
+                "openai: { base_url: https://h/a#b }",
+                "openai.base_url: has a query or a fragment: write what precedes the `?` or `#` only",
+            ),
+            (
+                "openai: { api_key_file: /absent }",
+                "openai.api_key_file: the file cannot be read: No such file or directory (os error 2)",
+            ),
+            ("openai: { api_key_file: /dev/null }", "openai.api_key_file: the file is empty: it must hold the key"),
+            (
+                "openai: { api_key_env: ABSENT }",
+                "openai.api_key_env: the environment variable of this name is not set: set it to the key",
+            ),
+            (
+                "openai: { api_key_env: ABSENT, api_key_file: /absent }",
+                "openai.api_key_env: there is an `api_key_file` too: remove one of them",
+            ),
+            (
+                "openai: { prices: \"\" }",
+                "openai.prices: is empty: write `free`, an id of the price table, or leave it out",
+            ),
+        ] {
+            let expected = format!("weir.yaml:2: providers.{expected}");
+            assert_eq!(mistakes(&format!("providers:\n  {text}\n"), &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
+        let text = "listen: here\ncache:\n  mode: sometimes\n  ttl: soon\nprovider: {}\nproviders:\n  local: {}\n";
+        let variables = [("WEIR_CACHE_MODE", "off"), ("WEIR_CACHE__MAX_ENTRIES", "many")];
+        let found = mistakes(text, &variables, &[set("cache.foo", "1")]);
+        let begins: Vec<String> =
+            found.iter().map(|line| line.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ")).collect();
+        assert_eq!(
+            begins,
+            [
+                "weir.yaml:1: listen",
+                "weir.yaml:3: cache.mode",
+                "weir.yaml:4: cache.ttl",
+                "weir.yaml:5: provider",
+                "weir.yaml:7: providers.local.api",
+                "weir.yaml:7: providers.local.base_url",
+                "WEIR_CACHE_MODE: cache_mode",
+                "WEIR_CACHE__MAX_ENTRIES: cache.max_entries",
+                "--set: cache.foo",
+            ]
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let text = "cache: { ttl: 1m, max_entries: 1, mode: \"off\" }\n";
+        let variables = environment(&[("WEIR_CACHE__TTL", "2m"), ("WEIR_CACHE__MAX_ENTRIES", "2")]);
+        let mut tree = Tree::parse(text, "weir.yaml").expect("it is YAML");
+        let mut mistakes = Vec::new();
+        env::apply(&variables, &mut tree, &mut mistakes);
+        apply_flag(&set("cache.ttl", "3m"), &mut tree).expect("the knob exists");
+        let cache = tree.file(&mut mistakes).cache;
+        assert_eq!(mistakes, []);
+        assert_eq!((cache.ttl.to_string().as_str(), cache.max_entries, cache.mode), ("3m", 2, cache::Mode::Off));
+    }
+
+    #[test]
+    fn every_kind_of_knob_can_be_a_variable() {
+        let variables = environment(&[
+            ("WEIR_LISTEN", "127.0.0.1:1"),
+            ("weir_calls__response_headers", "false"),
+            ("WEIR_CACHE__MAX_BYTES", "1000000000"),
+            ("WEIR_CACHE__MODE", ""),
+            ("WEIR_TELEMETRY__LOG__LEVEL", "info"),
+            ("WEIR_UPSTREAM__CA_FILES", "/a, /b"),
+            ("WEIR_PROVIDERS__LOCAL__API", "openai"),
+            ("WEIR_PROVIDERS__LOCAL__BASE_URL", "http://127.0.0.1:8000"),
+            ("WEIR_PROVIDERS__MY_LOCAL__PRICES", "free"),
+            ("WEIR_PROVIDERS__OTHER", "{ api: openai }"),
+            ("WEIR_SERVICE_HOST", "10.0.0.1"),
+            ("WEIR_CONFIG", "/etc/weir.yaml"),
+        ]);
+        let mut tree = Tree::parse("providers: { my-local: { api: anthropic } }", "weir.yaml").expect("it is YAML");
+        let mut mistakes = Vec::new();
+        assert_eq!(env::apply(&variables, &mut tree, &mut mistakes), Vec::<String>::new());
+        let file = tree.file(&mut mistakes).to_value();
+        assert_eq!(mistakes, []);
+        for (pointer, expected) in [
+            ("/listen", json!("127.0.0.1:1")),
+            ("/calls/response_headers", json!(false)),
+            ("/cache/max_bytes", json!("1000000000")),
+            ("/cache/mode", json!("all")),
+            ("/upstream/ca_files", json!(["/a", "/b"])),
+            ("/providers/local/base_url", json!("http://127.0.0.1:8000")),
+            ("/providers/my-local/prices", json!("free")),
+            ("/providers/other/api", json!("openai")),
+        ] {
+            assert_eq!(file.pointer(pointer), Some(&expected), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_a_yaml_list_in_a_variable() {
+        for (text, expected) in [("/a", vec!["/a"]), ("[/a, /b]", vec!["/a", "/b"])] {
+            let mut tree = Tree::empty();
+            env::apply(&environment(&[("WEIR_UPSTREAM__CA_FILES", text)]), &mut tree, &mut Vec::new());
+            let read = tree.file(&mut Vec::new()).upstream.ca_files;
+            assert_eq!(read, expected.into_iter().map(PathBuf::from).collect::<Vec<_>>());
+        }
+        let found = mistakes("", &[("WEIR_UPSTREAM__CA_FILES", "[/a")], &[]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("WEIR_UPSTREAM__CA_FILES: upstream.ca_files: column "), "{found:?}");
+    }
+
+    #[test]
+    fn a_variable_that_holds_a_key_is_no_knob() {
+        let text = "providers: { openai: { api_key_env: WEIR_KEY } }\n";
+        assert_eq!(mistakes(text, &[("WEIR_KEY", "sk-live")], &[]), Vec::<String>::new());
+        assert_eq!(mistakes("", &[("WEIR_KEY", "sk-live")], &[]).len(), 1);
+    }
+
+    #[test]
+    fn an_empty_file_and_empty_sections_mean_the_defaults() {
+        for text in ["", "# nothing\n", "cache:\n", "cache:\n  ttl:\n", "providers:\n  openai:\n", "cache: {}\n"] {
+            assert_eq!(mistakes(text, &[], &[]), Vec::<String>::new(), "{text:?}");
+        }
+        let found = mistakes("cach:\n", &[], &[]);
+        assert_eq!(found, ["weir.yaml:1: cach: unknown name: did you mean `cache`?"]);
+    }
+
+    #[test]
+    fn no_mistake_shows_a_credential() {
+        let secret = "sk-live-0123456789";
+        for text in [
+            format!("providers: {{ openai: {secret} }}"),
+            format!("providers: {{ openai: {{ api_key: {secret} }} }}"),
+            format!("providers: {{ openai: {{ api: {secret} }} }}"),
+            format!("providers: {{ openai: {{ api_key_file: {secret} }} }}"),
+            format!("providers: {{ openai: {{ api_key_env: {secret} }} }}"),
+            format!("providers: {{ openai: {{ base_url: \"https://{secret}@h\" }} }}"),
+            format!("providers: {{ openai: {{ base_url: \"https://h?key={secret}\" }} }}"),
+            format!("default_provider: {secret}"),
+            format!("cache: {{ ttl: {secret} }}"),
+            format!("listen: {secret}"),
+        ] {
+            let found = mistakes(&text, &[], &[]);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(!found[0].contains("0123456789"), "{found:?}");
+        }
+        let sources = Sources { environment: environment(&[("OPENAI_API_KEY", secret)]), ..Sources::default() };
+        assert!(!format!("{sources:?}").contains(secret));
+    }
+
+    #[test]
+    fn a_provider_is_made_whole_with_what_is_known_of_it() {
+        let key = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(key.path(), "sk-live\n").expect("the file is written");
+        let sources = Sources {
+            environment: environment(&[
+                ("WEIR_PROVIDERS__ANTHROPIC__API_KEY_FILE", &key.path().display().to_string()),
+                ("WEIR_PROVIDERS__LOCAL", "{ api: openai, base_url: \"http://[::1]:8000/v1/\", prices: free }"),
+                ("WEIR_PROVIDERS__OTHER", "{ api: openai, base_url: https://h, ask_for_usage: false }"),
+                ("WEIR_DEFAULT_PROVIDER", "local"),
+            ]),
+            ..Sources::default()
+        };
+        let config = Config::load(&sources).expect("it is right");
+        let whole: Vec<String> = config
+            .providers
+            .iter()
+            .map(|provider| format!("{} {} {:?}", provider.label, provider.base_url, provider.prices))
+            .collect();
+        assert_eq!(
+            whole,
+            [
+                "anthropic https://api.anthropic.com/ Table(\"anthropic\")",
+                "local http://[::1]:8000/v1 Free",
+                "openai https://api.openai.com/ Table(\"openai\")",
+                "other https://h/ Unknown",
+            ]
+        );
+        assert_eq!(config.providers[0].credential, CredentialSource::File(key.path().to_owned()));
+        assert!(config.providers[2].ask_for_usage && !config.providers[3].ask_for_usage);
+        assert_eq!(&*config.default_provider.name, "local");
+    }
+
+    #[test]
+    fn the_admin_address_is_known_whatever_else_is_wrong() {
+        let wrong = Sources {
+            environment: environment(&[("WEIR_CACHE__TTL", "soon"), ("WEIR_ADMIN__LISTEN", "127.0.0.1:1")]),
+            ..Sources::default()
+        };
+        assert_eq!(admin_address(&wrong).expect("it is known").to_string(), "127.0.0.1:1");
+        let hidden = Sources { environment: environment(&[("WEIR_ADMIN__LISTEN", "here")]), ..Sources::default() };
+        assert!(admin_address(&hidden).is_err());
+    }
+}

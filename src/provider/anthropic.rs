@@ -1,38 +1,177 @@
-//! Anthropic.
+//! Anthropic: the Messages API. What its requests ask, and how its errors are worded.
 
-use http::header::AUTHORIZATION;
+mod reply;
 
-use crate::provider::{Asked, Dialect, Endpoint, EventKind, ReadReply, Reuse, Said, UsageRequest};
+use http::{HeaderName, Method};
+use serde_json::json;
+use serde_json_borrow::Value;
+
+use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, Reuse, UsageRequest};
 use crate::record::call::Delivery;
 
 /// How the Anthropic API is read.
 pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
-    endpoint: |_, _| Endpoint::Other,
-    asked: |_, _| Asked {
-        model: None,
-        delivery: Delivery::Whole,
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: Reuse::Never,
-    },
-    reader: |_| Box::new(Reply),
-    error: |_| Vec::new(),
-    key_headers: &[],
-    credential: (AUTHORIZATION, "Bearer "),
-    credential_headers: &[AUTHORIZATION],
+    endpoint,
+    asked,
+    request_usage: None,
+    reader: |endpoint| reply::reader(endpoint),
+    error,
+    key_headers: &["anthropic-version", "anthropic-beta"],
+    credential: (HeaderName::from_static("x-api-key"), ""),
+    credential_headers: &CREDENTIAL_HEADERS,
 };
 
-struct Reply;
+/// Fields of a request that do not change the answer. `cache_control` is about billing only.
+const IGNORED: &[&str] = &["metadata", "service_tier", "speed", "inference_geo", "diagnostics", "cache_control"];
 
-impl ReadReply for Reply {
-    fn whole(&mut self, _: http::StatusCode, _: &[u8]) {}
+/// Fields that tie a message to state or services of the provider.
+const KEPT_STATE: &[&str] = &["container", "thread", "fallbacks", "fallback_credit_token", "mcp_servers"];
 
-    fn event(&mut self, _: &crate::sse::Event<'_>) -> EventKind {
-        EventKind::Other
+/// How the types of tools begin that the app runs itself, though Anthropic defines them.
+const APP_TOOLS: &[&str] = &["custom", "bash_20", "text_editor_", "memory_"];
+
+fn endpoint(method: &Method, path: &str) -> Endpoint {
+    if method != Method::POST {
+        Endpoint::Other
+    } else if path.ends_with("/messages") {
+        Endpoint::Messages
+    } else if path.ends_with("/messages/count_tokens") {
+        Endpoint::CountTokens
+    } else {
+        Endpoint::Other
+    }
+}
+
+fn asked<'a>(endpoint: Endpoint, body: &'a Value<'a>) -> Asked<'a> {
+    let streams = body.get("stream").as_bool() == Some(true);
+    let text = |value: &'a Value<'a>| value.as_str().filter(|text| !text.is_empty());
+    Asked {
+        model: text(body.get("model")),
+        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
+        user: text(body.get("metadata").get("user_id")),
+        usage: UsageRequest::Unneeded,
+        reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+    }
+}
+
+/// Whether the answer may serve another, equal request.
+fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
+    let uses_state = KEPT_STATE.iter().any(|field| match body.get(*field) {
+        Value::Null => false,
+        Value::Array(values) => !values.is_empty(),
+        _ => true,
+    });
+    // A request for no output warms the provider's cache: it is made for its side effect.
+    let warms_cache = body.get("max_tokens").as_u64() == Some(0);
+    let known = matches!(endpoint, Endpoint::Messages | Endpoint::CountTokens);
+    if !known || uses_state || warms_cache || !all_tools_are_the_apps(body) {
+        Reuse::Never
+    } else {
+        Reuse::Allowed(IGNORED)
+    }
+}
+
+/// Whether every tool is one that the app runs itself. Any other type, known or not, is taken for one that runs at the
+/// provider.
+fn all_tools_are_the_apps(body: &Value<'_>) -> bool {
+    match body.get("tools") {
+        Value::Null => true,
+        Value::Array(tools) => tools.iter().all(|tool| match tool.get("type") {
+            Value::Null => true,
+            kind => kind.as_str().is_some_and(|kind| APP_TOOLS.iter().any(|start| kind.starts_with(start))),
+        }),
+        _ => false,
+    }
+}
+
+fn error(problem: &Problem<'_>) -> Vec<u8> {
+    let kind = match problem.status.as_u16() {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    };
+    let details = json!({ "error_code": problem.code });
+    let error = json!({ "type": kind, "message": problem.message, "details": details });
+    json!({ "type": "error", "error": error, "request_id": problem.request_id }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_post_to_a_path_with_a_known_end() {
+        for (path, expected) in [
+            ("/v1/messages", Endpoint::Messages),
+            ("/messages", Endpoint::Messages),
+            ("/anthropic/v1/messages", Endpoint::Messages),
+            ("/v1/messages/count_tokens", Endpoint::CountTokens),
+            ("/v1/messages/batches", Endpoint::Other),
+            ("/v1/models", Endpoint::Other),
+            ("/v1/complete", Endpoint::Other),
+        ] {
+            assert_eq!(endpoint(&Method::POST, path), expected, "{path}");
+            assert_eq!(endpoint(&Method::GET, path), Endpoint::Other, "GET {path}");
+        }
     }
 
-    fn finish(self: Box<Self>) -> Said {
-        Said::default()
+    #[test]
+    fn answers_that_use_state_or_live_data_are_never_reused() {
+        for (body, reusable) in [
+            (r#"{"max_tokens":1}"#, true),
+            (r#"{"max_tokens":0}"#, false),
+            (r#"{"container":"c"}"#, false),
+            (r#"{"container":null,"mcp_servers":[]}"#, true),
+            (r#"{"mcp_servers":[{"url":"https://example.com"}]}"#, false),
+            (r#"{"fallbacks":[{"model":"b"}]}"#, false),
+            (r#"{"tools":[{"name":"a","input_schema":{}},{"type":"custom","name":"b"}]}"#, true),
+            (r#"{"tools":[{"type":"bash_20250124","name":"bash"}]}"#, true),
+            (r#"{"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#, false),
+            (r#"{"tools":[{"type":"bash_code_execution_20250825"}]}"#, false),
+            (r#"{"tools":[{"type":"mcp_toolset"}]}"#, false),
+            (r#"{"tools":[{"type":"computer_20250124"}]}"#, false),
+            ("[]", false),
+        ] {
+            let expected = if reusable { Reuse::Allowed(IGNORED) } else { Reuse::Never };
+            let value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(asked(Endpoint::Messages, &value).reuse, expected, "{body}");
+            assert_eq!(asked(Endpoint::Other, &value).reuse, Reuse::Never);
+        }
+    }
+
+    #[test]
+    fn the_user_is_in_the_metadata() {
+        let body = serde_json::from_str(r#"{"model":"m","stream":true,"metadata":{"user_id":"u"}}"#).expect("JSON");
+        let asked = asked(Endpoint::Messages, &body);
+        assert_eq!((asked.model, asked.user, asked.delivery), (Some("m"), Some("u"), Delivery::Stream));
+    }
+
+    #[test]
+    fn errors_have_the_shape_and_the_types_of_the_api() {
+        for (status, kind) in [
+            (StatusCode::BAD_REQUEST, "invalid_request_error"),
+            (StatusCode::NOT_FOUND, "not_found_error"),
+            (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
+            (StatusCode::BAD_GATEWAY, "api_error"),
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
+            (StatusCode::GATEWAY_TIMEOUT, "timeout_error"),
+        ] {
+            let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+            let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
+            let error = json!({"type": kind, "message": "say \"why\"", "details": {"error_code": "a_code"}});
+            assert_eq!(body, json!({"type": "error", "error": error, "request_id": "1"}));
+        }
     }
 }

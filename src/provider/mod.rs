@@ -4,12 +4,14 @@
 //! API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
+mod lenient;
 pub mod openai;
 pub mod reader;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, Method, StatusCode, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -141,6 +143,9 @@ pub struct Dialect {
     pub endpoint: fn(&Method, &str) -> Endpoint,
     /// What the body of a request asks.
     pub asked: for<'a> fn(Endpoint, &'a Value<'a>) -> Asked<'a>,
+    /// The body of a streaming request, changed so that the reply will say what was used, with every other byte as it
+    /// was. `None` where an API has no need of it, or where the body cannot be changed so.
+    pub request_usage: Option<ChangeBody>,
     /// A fresh reader for one reply.
     pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
     /// An error in the API's own shape.
@@ -152,6 +157,9 @@ pub struct Dialect {
     /// Every header an app's own credential may travel in.
     pub credential_headers: &'static [HeaderName],
 }
+
+/// Changes the body of a request; `None` if it cannot.
+pub type ChangeBody = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// What kind of request a path is. One list for all APIs: a kind is how it is read, not who offers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -267,10 +275,21 @@ pub enum Ending {
     Declined,
     /// It carries an error, or says that it failed.
     Failed,
-    /// Its end marker never came, or it could not be read.
+    /// Its end marker never came, or it is not what the API promises.
     #[default]
     Unfinished,
+    /// Nothing is known of its end: it was not read, or the work goes on elsewhere (a background response). Only the
+    /// status and the transport can say whether it was a success, and it is not for anybody else.
+    Unknown,
 }
+
+/// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
+/// copies.
+static CREDENTIAL_HEADERS: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+
+/// How many tools and how many choices of one reply are noted. OpenAI allows 128 of either.
+const MAX_NAMES: usize = 128;
 
 /// An error of weir's own, for the app, to be worded in the API's shape.
 #[derive(Clone, Copy, Debug)]

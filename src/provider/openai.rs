@@ -1,38 +1,117 @@
-//! OpenAI.
+//! OpenAI: the API of OpenAI and of everything that copies it. Which path is what, and how an error is worded.
+//!
+//! Its requests and replies are read in the rooms below. Knows what the copies do differently only where one rule
+//! serves them all.
 
+mod chat;
+mod plain;
+mod request;
+mod responses;
+mod usage;
+
+use http::Method;
 use http::header::AUTHORIZATION;
+use serde_json::json;
 
-use crate::provider::{Asked, Dialect, Endpoint, EventKind, ReadReply, Reuse, Said, UsageRequest};
-use crate::record::call::Delivery;
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, ReadReply};
 
 /// How the OpenAI API is read.
 pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
-    endpoint: |_, _| Endpoint::Other,
-    asked: |_, _| Asked {
-        model: None,
-        delivery: Delivery::Whole,
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: Reuse::Never,
-    },
-    reader: |_| Box::new(Reply),
-    error: |_| Vec::new(),
-    key_headers: &[],
+    endpoint,
+    asked: request::asked,
+    request_usage: Some(request::with_usage_requested),
+    reader,
+    error,
+    key_headers: &["openai-beta", "openai-organization", "openai-project"],
     credential: (AUTHORIZATION, "Bearer "),
-    credential_headers: &[AUTHORIZATION],
+    credential_headers: &CREDENTIAL_HEADERS,
 };
 
-struct Reply;
+/// Paths by their ends, longer before shorter: gateways and Azure deployments put anything before them.
+const ENDPOINTS: &[(&str, Endpoint)] = &[
+    ("/chat/completions", Endpoint::ChatCompletions),
+    ("/completions", Endpoint::Completions),
+    ("/responses", Endpoint::Responses),
+    ("/responses/compact", Endpoint::ResponsesCompact),
+    ("/responses/input_tokens", Endpoint::CountTokens),
+    ("/embeddings", Endpoint::Embeddings),
+    ("/moderations", Endpoint::Moderations),
+];
 
-impl ReadReply for Reply {
-    fn whole(&mut self, _: http::StatusCode, _: &[u8]) {}
+fn endpoint(method: &Method, path: &str) -> Endpoint {
+    if method != Method::POST {
+        return Endpoint::Other;
+    }
+    let known = ENDPOINTS.iter().find(|(end, _)| path.ends_with(end));
+    known.map_or(Endpoint::Other, |(_, endpoint)| *endpoint)
+}
 
-    fn event(&mut self, _: &crate::sse::Event<'_>) -> EventKind {
-        EventKind::Other
+fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions => Box::<chat::Reply>::default(),
+        Endpoint::Responses | Endpoint::ResponsesCompact => Box::<responses::Reply>::default(),
+        _ => Box::<plain::Reply>::default(),
+    }
+}
+
+fn error(problem: &Problem<'_>) -> Vec<u8> {
+    let kind = match problem.status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_exceeded",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    };
+    let error = json!({ "message": problem.message, "type": kind, "param": null, "code": problem.code });
+    json!({ "error": error }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_post_to_a_path_with_a_known_end() {
+        for (path, expected) in [
+            ("/v1/chat/completions", Endpoint::ChatCompletions),
+            ("/openai/deployments/prod/chat/completions", Endpoint::ChatCompletions),
+            ("/chat/completions", Endpoint::ChatCompletions),
+            ("/v1/chat/completions/chatcmpl-1", Endpoint::Other),
+            ("/v1/completions", Endpoint::Completions),
+            ("/v1/responses", Endpoint::Responses),
+            ("/v1/responses/compact", Endpoint::ResponsesCompact),
+            ("/v1/responses/input_tokens", Endpoint::CountTokens),
+            ("/v1/responses/resp_1/cancel", Endpoint::Other),
+            ("/v1/embeddings", Endpoint::Embeddings),
+            ("/v1/moderations", Endpoint::Moderations),
+            ("/v1/images/generations", Endpoint::Other),
+            ("/v1/autocompletions", Endpoint::Other),
+            ("/", Endpoint::Other),
+        ] {
+            assert_eq!(endpoint(&Method::POST, path), expected, "{path}");
+            assert_eq!(endpoint(&Method::GET, path), Endpoint::Other, "GET {path}");
+        }
     }
 
-    fn finish(self: Box<Self>) -> Said {
-        Said::default()
+    #[test]
+    fn errors_have_the_shape_and_the_types_of_the_api() {
+        for (status, kind) in [
+            (StatusCode::BAD_REQUEST, "invalid_request_error"),
+            (StatusCode::UNAUTHORIZED, "authentication_error"),
+            (StatusCode::NOT_FOUND, "not_found_error"),
+            (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error"),
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            (StatusCode::BAD_GATEWAY, "server_error"),
+            (StatusCode::GATEWAY_TIMEOUT, "server_error"),
+        ] {
+            let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+            let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
+            let expected = json!({"error": {"message": "say \"why\"", "type": kind, "param": null, "code": "a_code"}});
+            assert_eq!(body, expected);
+        }
     }
 }

@@ -1,1 +1,287 @@
-//! Reader.
+//! Reader: reads one reply as its bytes pass, in whatever coding and framing it comes, with what its API says it means.
+//!
+//! Only ever sees a copy. What it cannot read (another content type, an unknown coding, a body over the limit) costs
+//! knowledge, never the reply. Knows no API itself, and no socket.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::coding;
+use crate::provider::{Api, Ending, Endpoint, EventKind, ReadReply, Said};
+use crate::sse;
+
+/// Reads one reply.
+pub struct Reader {
+    status: StatusCode,
+    coding: Option<coding::Decoder>,
+    body: Body,
+    /// Bytes taken in, as they came.
+    received: u64,
+}
+
+enum Body {
+    /// Event by event.
+    Events(sse::Decoder, Box<dyn ReadReply>),
+    /// In one piece, kept until it is complete.
+    Whole(Kept, Box<dyn ReadReply>),
+    /// Not read.
+    Opaque,
+}
+
+/// A body kept until it is complete. One that comes in one piece is not copied.
+struct Kept {
+    first: Bytes,
+    joined: Vec<u8>,
+    max_bytes: usize,
+}
+
+impl Reader {
+    /// For a reply with this head. It is read as what it says it is, not as what was asked for: errors come as JSON even
+    /// where a stream was asked for. A body larger than `max_bytes`, or an event of that size, is not read.
+    #[must_use]
+    pub fn open(api: Api, endpoint: Endpoint, status: StatusCode, headers: &HeaderMap, max_bytes: usize) -> Self {
+        let coding = coding_of(headers, max_bytes);
+        let content_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let reply = || (api.dialect().reader)(endpoint);
+        let body = if coding.is_none() || endpoint == Endpoint::Other {
+            Body::Opaque
+        } else if essence == "text/event-stream" && status.is_success() {
+            Body::Events(sse::Decoder::new(max_bytes), reply())
+        } else if essence == "application/json" || essence.ends_with("+json") {
+            Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
+        } else {
+            Body::Opaque
+        };
+        Self { status, coding, body, received: 0 }
+    }
+
+    /// Whether the reply's bytes are read as they are: only then do spans fit what passes.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.coding.as_ref().is_some_and(coding::Decoder::is_identity)
+    }
+
+    /// Takes the reply's next piece, and hands over what each event that is complete with it is, and where it stood in
+    /// the stream once its coding is undone.
+    pub fn push(&mut self, chunk: &Bytes, on_event: &mut dyn FnMut(EventKind, Range<u64>)) {
+        self.received += chunk.len() as u64;
+        let Some(coding) = &mut self.coding else { return };
+        let readable = match &mut self.body {
+            Body::Events(events, reply) => {
+                let mut read = |event: sse::Event<'_>| on_event(reply.event(&event), event.span);
+                coding.push(chunk, &mut |bytes| events.push(bytes, &mut read)).is_ok()
+            }
+            Body::Whole(kept, _) if coding.is_identity() => kept.add(chunk),
+            Body::Whole(kept, _) => {
+                let mut fits = true;
+                coding.push(chunk, &mut |bytes| fits = fits && kept.add_copy(bytes)).is_ok() && fits
+            }
+            Body::Opaque => true,
+        };
+        if !readable {
+            self.body = Body::Opaque;
+        }
+    }
+
+    /// The offset (measured as spans are) before which every event is complete: what follows it may yet turn out to be
+    /// an event that is only about usage. Where the reply is not read as a stream, all that came.
+    #[must_use]
+    pub fn incomplete_from(&self) -> u64 {
+        match &self.body {
+            Body::Events(events, _) => events.incomplete_from(),
+            Body::Whole(..) | Body::Opaque => self.received,
+        }
+    }
+
+    /// What the reply said, once nothing more comes of it. A reply that was not read has [`Ending::Unknown`], or
+    /// [`Ending::Failed`] if its status is no success; so has one without a body.
+    #[must_use]
+    pub fn finish(self) -> Said {
+        let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
+        match self.body {
+            Body::Events(mut events, mut reply) => {
+                events.finish(&mut |event| {
+                    reply.event(&event);
+                });
+                let mut said = reply.finish();
+                if said.ending == Ending::Unfinished && events.overflowed() > 0 {
+                    // The end marker may have been in an event that was not read.
+                    said.ending = unread;
+                }
+                said
+            }
+            Body::Whole(kept, mut reply) if !kept.bytes().is_empty() => {
+                reply.whole(self.status, kept.bytes());
+                reply.finish()
+            }
+            Body::Whole(..) | Body::Opaque => Said { ending: unread, ..Said::default() },
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = match self.body {
+            Body::Events(..) => "events",
+            Body::Whole(..) => "whole",
+            Body::Opaque => "opaque",
+        };
+        f.debug_struct("Reader").field("body", &body).field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// Adds a piece; whether it still fits.
+    fn add(&mut self, chunk: &Bytes) -> bool {
+        if self.bytes().is_empty() && chunk.len() <= self.max_bytes {
+            self.first = chunk.clone();
+            return true;
+        }
+        self.add_copy(chunk)
+    }
+
+    fn add_copy(&mut self, bytes: &[u8]) -> bool {
+        if self.bytes().len() + bytes.len() > self.max_bytes {
+            return false;
+        }
+        self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        self.joined.extend_from_slice(bytes);
+        true
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.first.is_empty() { &self.joined } else { &self.first }
+    }
+}
+
+/// Undoes the reply's coding, if it is one that can be undone.
+fn coding_of(headers: &HeaderMap, max_bytes: usize) -> Option<coding::Decoder> {
+    let several = headers.get_all(CONTENT_ENCODING).iter().count() > 1;
+    let undone = || coding::Decoder::for_content_encoding(header(headers, &CONTENT_ENCODING), max_bytes);
+    if several { None } else { undone() }
+}
+
+/// A header's value, where it is text.
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const STREAM: &[u8] =
+        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    const WHOLE: &[u8] = b"{\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}],\
+        \"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}";
+
+    fn open(status: u16, fields: &[(HeaderName, &'static str)]) -> Reader {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, value);
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        Reader::open(Api::OpenAi, Endpoint::ChatCompletions, status, &headers, 500)
+    }
+
+    /// How the reply ended, and whether usage was learnt.
+    fn read(mut reader: Reader, body: &'static [u8]) -> (Ending, bool) {
+        reader.push(&Bytes::from_static(body), &mut |_, _| {});
+        let said = reader.finish();
+        (said.ending, said.usage.is_some())
+    }
+
+    #[test]
+    fn a_reply_is_read_as_what_it_says_it_is() {
+        for (content_type, body, expected) in [
+            ("text/event-stream", STREAM, (Ending::Complete, true)),
+            ("Text/Event-Stream ; charset=utf-8", STREAM, (Ending::Complete, true)),
+            ("text/event-stream", WHOLE, (Ending::Unfinished, false)),
+            ("application/json", WHOLE, (Ending::Complete, true)),
+            ("application/problem+json; charset=utf-8", WHOLE, (Ending::Complete, true)),
+            ("application/json", STREAM, (Ending::Unfinished, false)),
+            ("text/html", WHOLE, (Ending::Unknown, false)),
+            ("application/octet-stream", WHOLE, (Ending::Unknown, false)),
+        ] {
+            assert_eq!(read(open(200, &[(CONTENT_TYPE, content_type)]), body), expected, "{content_type}");
+        }
+        assert_eq!(read(open(200, &[]), WHOLE), (Ending::Complete, true), "JSON, where nothing is said");
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_unknown_and_no_failure() {
+        for codings in [&["zstd"][..], &["gzip, br"], &["gzip", "br"], &["gzip"]] {
+            let mut fields = vec![(CONTENT_TYPE, "application/json")];
+            fields.extend(codings.iter().map(|coding| (CONTENT_ENCODING, *coding)));
+            assert_eq!(read(open(200, &fields), WHOLE), (Ending::Unknown, false), "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_status_is_a_failure_whatever_the_body_says() {
+        for content_type in ["application/json", "text/event-stream", "text/html"] {
+            for body in [WHOLE, STREAM, b""] {
+                assert_eq!(read(open(500, &[(CONTENT_TYPE, content_type)]), body), (Ending::Failed, false));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_without_a_body_is_no_failure() {
+        assert_eq!(read(open(204, &[]), b""), (Ending::Unknown, false));
+        assert_eq!(read(open(200, &[(CONTENT_TYPE, "application/json")]), b""), (Ending::Unknown, false));
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_let_go() {
+        let long: &'static [u8] = [b"{\"padding\":\"", vec![b'x'; 500].as_slice(), b"\",", &WHOLE[1..]].concat().leak();
+        for size in [1, 100, 1000] {
+            let mut reader = open(200, &[]);
+            for piece in long.chunks(size) {
+                reader.push(&Bytes::from_static(piece), &mut |_, _| {});
+            }
+            assert!(matches!(reader.body, Body::Opaque));
+            assert_eq!(reader.incomplete_from(), long.len() as u64, "nothing is pending");
+            assert_eq!(reader.finish().ending, Ending::Unknown);
+        }
+    }
+
+    #[test]
+    fn an_end_marker_in_an_event_over_the_limit_is_not_missed() {
+        let long: &'static [u8] = [b"data: ", vec![b'x'; 500].as_slice(), b"\n\n"].concat().leak();
+        let stream = || open(200, &[(CONTENT_TYPE, "text/event-stream")]);
+        assert_eq!(read(stream(), long), (Ending::Unknown, false), "it may have been there");
+        assert_eq!(read(stream(), [long, STREAM].concat().leak()), (Ending::Complete, true), "it came later");
+    }
+
+    #[test]
+    fn a_body_in_one_piece_is_not_copied() {
+        let mut reader = open(200, &[]);
+        let body = Bytes::from_static(WHOLE);
+        reader.push(&body, &mut |_, _| {});
+        let Body::Whole(kept, _) = &reader.body else { unreachable!("JSON is read whole") };
+        assert!(std::ptr::eq(kept.bytes(), WHOLE));
+    }
+
+    #[test]
+    fn a_reader_may_move_between_threads() {
+        const fn sends<T: Send>() {}
+        sends::<Reader>();
+    }
+
+    #[test]
+    fn other_endpoints_are_not_read() {
+        let mut reader = Reader::open(Api::OpenAi, Endpoint::Other, StatusCode::OK, &HeaderMap::new(), 500);
+        reader.push(&Bytes::from_static(WHOLE), &mut |_, _| {});
+        assert_eq!(reader.finish(), Said { ending: Ending::Unknown, ..Said::default() });
+    }
+}

@@ -35,6 +35,8 @@ pub struct Record {
     pub outcome: Outcome,
     /// Why, if not well.
     pub error_type: Option<ErrorType>,
+    /// The same in words for the operator; never holds a body or a credential.
+    pub error_detail: Option<Box<str>>,
     /// The HTTP status the app got; `None` if it hung up before there was one.
     pub status: Option<u16>,
     /// The attempt upstream; `None` if none was made.

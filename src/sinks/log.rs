@@ -1,7 +1,23 @@
-//! Log.
+//! Log: one line for each call at most, for people and for log stores.
+//!
+//! The message reads alone; the rest is in typed fields with dotted names. A line never holds a prompt, a completion, a
+//! key or the end user's id.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::labels::tidy;
+use crate::record::Record;
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::record::usage::{Cost, Counter, Unpriced};
+use crate::semconv::attribute;
 
 /// What the operator writes of log lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,4 +59,168 @@ pub enum Calls {
     Failed,
     /// None.
     None,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// `level` is neither a level nor a filter.
+    #[error("`{filter}` is not a log level: write error, warn, info, debug, trace, or a filter such as weir=debug")]
+    Filter {
+        /// What was written.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something in this process set up logging before.
+    #[error("logging is already set up")]
+    AlreadySetUp(#[source] TryInitError),
+}
+
+/// Sends what the process logs to standard error. Once for each process.
+///
+/// # Errors
+///
+/// [`Error::Filter`] if `settings.level` cannot be read, [`Error::AlreadySetUp`] the second time.
+pub fn init(settings: &Settings) -> Result<(), Error> {
+    let filter = EnvFilter::builder()
+        .parse(&settings.level)
+        .map_err(|source| Error::Filter { filter: settings.level.clone(), source })?;
+    let terminal = io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
+    let json = match settings.format {
+        Format::Auto => !terminal,
+        Format::Json => true,
+        Format::Text => false,
+    };
+    let set_up = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
+    set_up.map_err(Error::AlreadySetUp)
+}
+
+/// Writes the lines of calls.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLog {
+    calls: Calls,
+}
+
+/// One line, at a level that is known where it is written, as `tracing` needs it.
+macro_rules! line {
+    ($level:expr, $line:expr, $record:expr) => {{
+        let Line { message, cost, saved, unpriced } = $line;
+        let Record { call, reply, usage, cache, outcome, error_type, status, timing, .. } = $record;
+        let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
+        tracing::event!(
+            target: "weir::calls",
+            $level,
+            { attribute::WEIR_REQUEST_ID } = %$record.id,
+            { attribute::GEN_AI_PROVIDER_NAME } = &*call.provider,
+            { attribute::GEN_AI_OPERATION_NAME } = call.operation.as_str(),
+            { attribute::GEN_AI_REQUEST_MODEL } = shown(&call.model).as_deref(),
+            { attribute::GEN_AI_RESPONSE_MODEL } = shown(&reply.model).as_deref(),
+            { attribute::GEN_AI_RESPONSE_ID } = shown(&reply.id).as_deref(),
+            { attribute::GEN_AI_USAGE_INPUT_TOKENS } = tokens(Counter::InputTokens),
+            { attribute::GEN_AI_USAGE_OUTPUT_TOKENS } = tokens(Counter::OutputTokens),
+            { attribute::WEIR_COST_USD } = cost,
+            { attribute::WEIR_COST_SAVED_USD } = saved,
+            { attribute::WEIR_COST_UNPRICED } = unpriced.map(Unpriced::as_str),
+            { attribute::WEIR_CACHE } = cache.status.as_str(),
+            { attribute::WEIR_CACHE_BYPASS } = bypass(cache.status),
+            { attribute::WEIR_OUTCOME } = outcome.as_str(),
+            { attribute::ERROR_TYPE } = error_type.map(ErrorType::as_str),
+            { attribute::HTTP_RESPONSE_STATUS_CODE } = *status,
+            { attribute::WEIR_DURATION } = timing.total.as_secs_f64(),
+            { attribute::WEIR_UPSTREAM_DURATION } = timing.upstream.map(|took| took.as_secs_f64()),
+            { attribute::WEIR_TIME_TO_FIRST_TOKEN } = timing.first_token.map(|took| took.as_secs_f64()),
+            { attribute::WEIR_AGENT } = shown(&call.caller.agent).as_deref(),
+            { attribute::WEIR_LOOP_TYPE } = shown(&call.caller.loop_type).as_deref(),
+            { attribute::WEIR_RUN } = shown(&call.caller.run).as_deref(),
+            { attribute::WEIR_NAMESPACE } = shown(&call.caller.namespace).as_deref(),
+            { attribute::WEIR_WORKSPACE } = shown(&call.caller.workspace).as_deref(),
+            "{message}"
+        );
+    }};
+}
+
+impl CallLog {
+    /// Writes lines for these calls.
+    #[must_use]
+    pub const fn new(calls: Calls) -> Self {
+        Self { calls }
+    }
+
+    /// Writes the line of a call that is over, if it gets one.
+    pub fn closed(self, record: &Record) {
+        match self.calls {
+            Calls::All => {}
+            Calls::Failed if record.outcome != Outcome::Success => {}
+            Calls::Failed | Calls::None => return,
+        }
+        match level(record.outcome) {
+            Level::ERROR => line!(Level::ERROR, Line::of(record), record),
+            Level::WARN => line!(Level::WARN, Line::of(record), record),
+            _ => line!(Level::INFO, Line::of(record), record),
+        }
+    }
+}
+
+/// What of a line is not a fact of the record as it stands.
+struct Line {
+    message: &'static str,
+    cost: Option<String>,
+    saved: Option<String>,
+    unpriced: Option<Unpriced>,
+}
+
+impl Line {
+    fn of(record: &Record) -> Self {
+        let hit = record.cache.status == CacheStatus::Hit;
+        let (amount, unpriced) = match record.cost {
+            Cost::Known(charge) => (Some(charge.total().to_string()), None),
+            Cost::Unpriced(reason) => (None, Some(reason)),
+            Cost::Nothing => (None, None),
+        };
+        let (cost, saved) = if hit { (None, amount) } else { (amount, None) };
+        Self { message: message(record), cost, saved, unpriced: unpriced.filter(|_| !hit) }
+    }
+}
+
+/// What happened, for whoever reads nothing else.
+const fn message(record: &Record) -> &'static str {
+    match record.outcome {
+        Outcome::Success if matches!(record.cache.status, CacheStatus::Hit) => "call answered from the cache",
+        Outcome::Success => "call answered",
+        Outcome::ClientError if record.attempt.is_none() => "call refused by weir",
+        Outcome::ClientError => "call refused by the provider",
+        Outcome::UpstreamError => "call failed at the provider",
+        Outcome::Timeout => "call timed out",
+        Outcome::InternalError => "call failed inside weir",
+        Outcome::RateLimited => "call refused by a rate limit",
+        Outcome::BudgetBlocked => "call refused by a budget",
+        Outcome::Cancelled => "call given up by the app",
+    }
+}
+
+/// How loud: what the operator should look at is a warning, what is weir's own fault an error.
+const fn level(outcome: Outcome) -> Level {
+    match outcome {
+        Outcome::UpstreamError | Outcome::Timeout => Level::WARN,
+        Outcome::InternalError => Level::ERROR,
+        Outcome::Success
+        | Outcome::ClientError
+        | Outcome::RateLimited
+        | Outcome::BudgetBlocked
+        | Outcome::Cancelled => Level::INFO,
+    }
+}
+
+/// A name from outside, kept short: an app may call a model anything.
+fn shown(name: &Option<Box<str>>) -> Option<Cow<'_, str>> {
+    name.as_deref().map(tidy)
+}
+
+fn bypass(status: CacheStatus) -> Option<&'static str> {
+    match status {
+        CacheStatus::Bypass(reason) => Some(reason.as_str()),
+        CacheStatus::Hit | CacheStatus::Miss | CacheStatus::Expired => None,
+    }
 }

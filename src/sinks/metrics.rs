@@ -1,13 +1,37 @@
-//! Metrics.
+//! Metrics: what a record adds to which series, and the scrape.
+//!
+//! Two families, two meanings. `gen_ai_*` is what weir did upstream as a client of a model: no cache hits. `weir_*` is
+//! what the app saw and what weir did itself. Counting is a handful of atomics; nothing here waits or does I/O.
 
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::labels::{self, Limiter};
+use crate::record::call::Delivery;
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
+use crate::record::{Attempt, Record};
+use crate::semconv::{self, label};
+use crate::sinks::exposition::{self, Exposition, Format};
+use crate::sinks::now::{Now, WatchCache};
+use crate::sinks::series::{
+    AgentSeries, CallNames, CallSeries, Eviction, Families, ProcessSeries, ProviderSeries, Shelf, Side,
+};
 
 /// What the operator writes of metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Most series ever exposed. When it is reached, new label values count as `other`; what exists goes on.
+    /// Most series exposed. When it is reached, new label values count as `other`, whose few series always have
+    /// room; what exists goes on.
     pub max_series: usize,
     /// Most models ever named by a label; later ones count as `other`.
     pub max_models: usize,
@@ -19,4 +43,388 @@ impl Default for Settings {
     fn default() -> Self {
         Self { max_series: 10_000, max_models: 64, max_agents: 50 }
     }
+}
+
+/// What is running.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// weir's version.
+    pub version: &'static str,
+    /// The commit weir was built from.
+    pub revision: &'static str,
+    /// The price table in use.
+    pub prices: PriceTable,
+}
+
+/// Which price table is in use.
+#[derive(Clone, Debug)]
+pub struct PriceTable {
+    /// Its version.
+    pub version: String,
+    /// Where it comes from.
+    pub source: String,
+    /// When it was published.
+    pub published_at: SystemTime,
+}
+
+/// The numbers.
+#[derive(Debug)]
+pub struct Metrics {
+    about: About,
+    registry: Registry,
+    families: Families,
+    now: Arc<Now>,
+    limiters: Limiters,
+    process: ProcessSeries,
+    providers: HashMap<Arc<str>, ProviderSeries>,
+    /// For calls to no configured provider; made when there is one.
+    no_provider: OnceLock<ProviderSeries>,
+    calls: Shelf<CallNames, Arc<CallSeries>>,
+    agents: Shelf<Arc<str>, AgentSeries>,
+}
+
+/// The capped labels.
+#[derive(Debug)]
+struct Limiters {
+    model: Arc<Limiter>,
+    request_model: Arc<Limiter>,
+    response_model: Arc<Limiter>,
+    agent: Arc<Limiter>,
+}
+
+impl Limiters {
+    fn new(settings: &Settings) -> Self {
+        let models = || Arc::new(Limiter::new(settings.max_models));
+        Self {
+            model: models(),
+            request_model: models(),
+            response_model: models(),
+            agent: Arc::new(Limiter::new(settings.max_agents)),
+        }
+    }
+
+    fn named(&self) -> Vec<(&'static str, Arc<Limiter>)> {
+        vec![
+            (label::MODEL, Arc::clone(&self.model)),
+            (label::GEN_AI_REQUEST_MODEL, Arc::clone(&self.request_model)),
+            (label::GEN_AI_RESPONSE_MODEL, Arc::clone(&self.response_model)),
+            (label::AGENT, Arc::clone(&self.agent)),
+        ]
+    }
+}
+
+impl Metrics {
+    /// Every counter whose labels are closed sets starts here, at zero. `providers` are the values of the label
+    /// `provider` of all configured providers.
+    #[must_use]
+    pub fn new(settings: &Settings, providers: &[Arc<str>], about: About) -> Self {
+        let mut registry = Registry::default();
+        let families = Families::register(&mut registry, settings.max_series);
+        let limiters = Limiters::new(settings);
+        let prices = &about.prices;
+        registry.register(
+            semconv::PRICE_TABLE_INFO.stem(),
+            semconv::PRICE_TABLE_INFO.help,
+            Info::new(vec![(label::VERSION, prices.version.clone()), (label::SOURCE, prices.source.clone())]),
+        );
+        registry.register(
+            semconv::BUILD_INFO.stem(),
+            semconv::BUILD_INFO.help,
+            Info::new(vec![(label::VERSION, about.version), (label::REVISION, about.revision)]),
+        );
+        let now = Arc::new(Now {
+            room: Arc::clone(&families.room),
+            prices_published_at: prices.published_at,
+            limiters: limiters.named(),
+            cache: OnceLock::new(),
+        });
+        registry.register_collector(Box::new(Arc::clone(&now)));
+        let metrics = Self {
+            process: ProcessSeries::new(&families),
+            providers: providers
+                .iter()
+                .map(|name| (Arc::clone(name), ProviderSeries::new(&families, Arc::clone(name))))
+                .collect(),
+            about,
+            registry,
+            families,
+            now,
+            limiters,
+            no_provider: OnceLock::new(),
+            calls: Shelf::new(),
+            agents: Shelf::new(),
+        };
+        metrics.agent(None);
+        metrics
+    }
+
+    /// What is running.
+    #[must_use]
+    pub const fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Has `watch` asked at each scrape how full the cache is. The first one stays.
+    pub fn watch_cache(&self, watch: WatchCache) {
+        // A second cache would be a second backend, with a label of its own.
+        let _ = self.now.cache.set(watch);
+    }
+
+    /// A call to `provider` has begun. [`Metrics::closed`] ends it.
+    pub fn opened(&self, provider: &str) {
+        self.provider(provider).in_flight.inc();
+    }
+
+    /// A new connection to `provider` took `took`: name resolution, TCP and TLS.
+    pub fn connected(&self, provider: &str, took: Duration) {
+        self.provider(provider).connect.observe(took.as_secs_f64());
+    }
+
+    /// An entry left the cache.
+    pub fn evicted(&self, reason: Eviction) {
+        self.process.eviction(reason).inc();
+    }
+
+    /// A call is over.
+    pub fn closed(&self, record: &Record) {
+        let provider = self.provider(&record.call.provider);
+        let call = self.call(self.names(record, provider));
+        let agent = self.agent(record.call.caller.agent.as_deref());
+        provider.in_flight.dec();
+        agent.requests.inc();
+        self.count_call(record, &call);
+        self.count_cache(record, &call);
+        if record.cache.status == CacheStatus::Hit {
+            count_saved(record, &call);
+        } else if let Some(attempt) = record.attempt {
+            provider.count_attempt(&self.families, code(attempt));
+            self.count_operation(record, &call);
+            count_bought(record, &call, &agent);
+            if let Some(reason) = unpriced(record, attempt) {
+                let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
+                provider.unpriced(reason).inc();
+                call.unpriced_last_seen(&self.families, reason).set(ended_at.as_secs_f64());
+            }
+        }
+    }
+
+    /// Everything, as the scraper's `Accept` header asks for it. Takes milliseconds: not for a thread that serves
+    /// calls.
+    #[must_use]
+    pub fn encode(&self, accept: Option<&str>) -> Exposition {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry).expect("text is written to memory");
+        let series = exposition::count_samples(&text) + 1;
+        // Apart, because it counts the rest.
+        let mut last = Registry::default();
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(series).unwrap_or(i64::MAX));
+        last.register(semconv::SERIES.stem(), semconv::SERIES.help, gauge);
+        encode_registry(&mut text, &last).expect("text is written to memory");
+        encode_eof(&mut text).expect("text is written to memory");
+        Format::accepted(accept).exposition(text)
+    }
+
+    fn count_call(&self, record: &Record, call: &CallSeries) {
+        let (process, timing) = (&self.process, &record.timing);
+        call.requests(record.outcome).inc();
+        call.duration(&self.families, record.cache.status).observe(timing.total.as_secs_f64());
+        process.bytes_in.inc_by(record.bytes_in);
+        process.bytes_out.inc_by(record.bytes_out);
+        for (overhead, histogram) in [
+            (timing.overhead_request, &process.overhead_request),
+            (timing.overhead_response, &process.overhead_response),
+        ] {
+            if let Some(overhead) = overhead {
+                histogram.observe(overhead.as_secs_f64());
+            }
+        }
+    }
+
+    fn count_cache(&self, record: &Record, call: &CallSeries) {
+        call.cache(record.cache.status).inc();
+        if let (Some(took), Some(lookups)) = (record.cache.lookup, self.process.lookup(record.cache.status)) {
+            lookups.observe(took.as_secs_f64());
+        }
+        if let Some(result) = record.cache.store {
+            self.process.store(result).inc();
+        }
+    }
+
+    /// The `gen_ai_*` metrics. Duration for every operation, so that errors of calls weir cannot read are seen too;
+    /// the rest only where there is usage or a stream that was read.
+    fn count_operation(&self, record: &Record, call: &CallSeries) {
+        let families = &self.families;
+        let usage = billed(record);
+        for (side, counter) in [(Side::Input, Counter::InputTokens), (Side::Output, Counter::OutputTokens)] {
+            if let Some(count) = usage.and_then(|usage| usage.get(counter)) {
+                call.usage(families, side).observe(as_f64(count));
+            }
+        }
+        if record.outcome != Outcome::Success {
+            if let Some(took) = record.timing.upstream {
+                let error_type = record.error_type.unwrap_or(ErrorType::Other).as_str();
+                call.failure(families, error_type).observe(took.as_secs_f64());
+            }
+            return;
+        }
+        if let Some(took) = record.timing.upstream {
+            call.success(families).observe(took.as_secs_f64());
+        }
+        if let (Delivery::Stream, Some(first_token)) = (record.call.delivery, record.timing.first_token) {
+            call.first_token(families).observe(first_token.as_secs_f64());
+            if let Some(per_token) = per_token(record, first_token, usage) {
+                call.per_token(families).observe(per_token);
+            }
+        }
+    }
+
+    /// The names a call's series carry. A name that came with the request gets a place only once a provider has
+    /// answered it with a 2xx, so that an app cannot fill the label with junk; one that the price table knows is not
+    /// junk.
+    fn names(&self, record: &Record, provider: &ProviderSeries) -> CallNames {
+        let hit = record.cache.status == CacheStatus::Hit;
+        let proven = hit || matches!(record.attempt, Some(Attempt::Answered(200..=299)));
+        let place = |limiter: &Limiter, name: &str| if proven { limiter.admit(name) } else { limiter.find(name) };
+        let (asked, answered) = (record.call.model.as_deref(), record.reply.model.as_deref());
+        CallNames {
+            provider: Arc::clone(&provider.name),
+            operation: record.call.operation,
+            model: match (&record.priced_model, asked.or(answered)) {
+                (Some(id), _) => self.limiters.model.admit(id),
+                (None, Some(name)) => place(&self.limiters.model, name),
+                (None, None) => labels::none(),
+            },
+            request_model: asked.map(|name| place(&self.limiters.request_model, name)),
+            response_model: answered.map(|name| place(&self.limiters.response_model, name)),
+        }
+    }
+
+    fn call(&self, names: CallNames) -> Arc<CallSeries> {
+        if let Some(known) = self.calls.find(&names) {
+            return known;
+        }
+        let folded = names.folded();
+        let names = if names == folded || self.families.room.has_space() {
+            names
+        } else {
+            self.limiters.model.refuse();
+            folded
+        };
+        self.calls.find_or_make(names, |names| Arc::new(CallSeries::new(&self.families, names.clone())))
+    }
+
+    fn agent(&self, agent: Option<&str>) -> AgentSeries {
+        let name = agent.map_or_else(labels::none, |agent| self.limiters.agent.admit(agent));
+        if let Some(known) = self.agents.find(&name) {
+            return known;
+        }
+        let name = if self.families.room.has_space() || *name == *labels::NONE {
+            name
+        } else {
+            self.limiters.agent.refuse();
+            labels::other()
+        };
+        self.agents.find_or_make(name, |name| AgentSeries::new(&self.families, Arc::clone(name)))
+    }
+
+    fn provider(&self, provider: &str) -> &ProviderSeries {
+        self.providers
+            .get(provider)
+            .unwrap_or_else(|| self.no_provider.get_or_init(|| ProviderSeries::new(&self.families, labels::other())))
+    }
+}
+
+/// What a hit saved: tokens and money that would have been spent again.
+fn count_saved(record: &Record, call: &CallSeries) {
+    if let Some(usage) = &record.usage {
+        call.tokens_saved.inc_by(usage.tokens_by_class().iter().sum());
+    }
+    if let Some(amount) = record.cost.amount() {
+        call.cost_saved.inc_by(amount.to_usd_f64());
+    }
+}
+
+/// What a call bought: tokens and their price.
+fn count_bought(record: &Record, call: &CallSeries, agent: &AgentSeries) {
+    if let Some(usage) = billed(record) {
+        // Fees come last among the classes and count no tokens.
+        for (counter, count) in call.tokens().iter().zip(usage.tokens_by_class()) {
+            counter.inc_by(count);
+            agent.tokens.inc_by(count);
+        }
+    }
+    if let Cost::Known(charge) = &record.cost {
+        count_charge(charge, call);
+        agent.cost.inc_by(charge.total().to_usd_f64());
+    }
+}
+
+fn count_charge(charge: &Charge, call: &CallSeries) {
+    for class in TokenClass::ALL {
+        let amount = charge.of(class).to_usd_f64();
+        if amount > 0.0 {
+            call.cost(class).inc_by(amount);
+        }
+    }
+    call.request_cost.observe(charge.total().to_usd_f64());
+}
+
+/// The usage of an operation that is billed by it. Counting tokens, for one, reports tokens that nobody pays.
+fn billed(record: &Record) -> Option<&Usage> {
+    record.usage.as_ref().filter(|_| record.call.operation.is_billed())
+}
+
+/// Why money was spent that weir cannot name. A call that was refused or never answered cost nothing.
+fn unpriced(record: &Record, attempt: Attempt) -> Option<Unpriced> {
+    let answered = matches!(attempt, Attempt::Answered(200..=299)) || record.usage.is_some();
+    match record.cost {
+        Cost::Unpriced(reason) if answered && record.call.operation.is_billed() => Some(reason),
+        _ => None,
+    }
+}
+
+/// Seconds for each output token after the first.
+fn per_token(record: &Record, first_token: Duration, usage: Option<&Usage>) -> Option<f64> {
+    let after_first = record.timing.upstream?.checked_sub(first_token)?;
+    let tokens = usage?.get(Counter::OutputTokens).filter(|tokens| *tokens >= 2)?;
+    Some(after_first.as_secs_f64() / as_f64(tokens - 1))
+}
+
+/// The label `code`, kept to a closed set: a provider may answer with any number.
+const fn code(attempt: Attempt) -> &'static str {
+    match attempt {
+        Attempt::Answered(status) => status_code(status),
+        Attempt::TimedOut => "timeout",
+        Attempt::Failed => "error",
+    }
+}
+
+const fn status_code(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        204 => "204",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        402 => "402",
+        403 => "403",
+        404 => "404",
+        408 => "408",
+        409 => "409",
+        413 => "413",
+        422 => "422",
+        429 => "429",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        529 => "529",
+        _ => labels::OTHER,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float; counts stay far below 2⁵³")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
 }

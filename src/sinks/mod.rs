@@ -1,10 +1,20 @@
 //! Sinks: where a finished record goes. Never slows a call.
 
+pub mod exposition;
 pub mod log;
 pub mod metrics;
+pub mod now;
+pub mod series;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::record::Record;
+use crate::sinks::log::CallLog;
+use crate::sinks::metrics::Metrics;
 
 /// What the operator writes of telemetry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,4 +24,46 @@ pub struct Settings {
     pub metrics: metrics::Settings,
     /// Log lines, on standard error.
     pub log: log::Settings,
+}
+
+/// All sinks. Every exchange is opened once and closed once.
+#[derive(Debug)]
+pub struct Sinks {
+    metrics: Arc<Metrics>,
+    log: CallLog,
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Sinks {
+    /// Sends records to `metrics`, then to `log`.
+    #[must_use]
+    pub const fn new(metrics: Arc<Metrics>, log: CallLog) -> Self {
+        Self { metrics, log, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+    }
+
+    /// An exchange with `provider` (the value of the label) has begun.
+    pub fn opened(&self, provider: &str) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.metrics.opened(provider);
+    }
+
+    /// An exchange is over. Its provider is the one it was opened with.
+    pub fn closed(&self, record: &Record) {
+        self.metrics.closed(record);
+        self.log.closed(record);
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Exchanges begun since the start.
+    #[must_use]
+    pub fn exchanges_opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges over since the start. Equal to [`Sinks::exchanges_opened`] when none is in progress.
+    #[must_use]
+    pub fn records_closed(&self) -> u64 {
+        self.closed.load(Ordering::Relaxed)
+    }
 }

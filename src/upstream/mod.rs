@@ -1,11 +1,36 @@
 //! Upstream: the provider's side. One send: DNS, TLS, pool, deadlines, credentials.
+//!
+//! Knows how to reach one provider and how that fails; not what is asked, nor what it costs.
 
+mod connect;
+pub mod credential;
+
+use std::error::Error as StdError;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use crate::record::outcome::ErrorType;
 use crate::units::Span;
+use crate::upstream::connect::{ConnectError, Connector, cause_of};
 
 /// What the operator writes of connections to providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,5 +74,235 @@ impl Default for Settings {
             ca_files: Vec::new(),
             proxy: Proxy::Environment,
         }
+    }
+}
+
+/// Why a provider could not be asked, or did not begin to answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Its name does not resolve.
+    #[error("the name does not resolve")]
+    Dns(#[source] BoxError),
+    /// No connection could be made.
+    #[error("no connection could be made")]
+    Connect(#[source] BoxError),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] BoxError),
+    /// No connection within the deadline.
+    #[error("no connection within the deadline")]
+    ConnectTimeout,
+    /// No response head within the deadline.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    FirstByteTimeout(Duration),
+    /// The connection broke, or what came was not HTTP.
+    #[error("the connection broke before an answer came")]
+    Reset(#[source] BoxError),
+    /// The app's own body broke off while it was being forwarded.
+    #[error("the request's body broke off")]
+    RequestBody(#[source] BoxError),
+}
+
+/// Any error, as a cause.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl Failure {
+    /// The failure as a label.
+    #[must_use]
+    pub const fn error_type(&self) -> ErrorType {
+        match self {
+            Self::Dns(_) => ErrorType::Dns,
+            Self::Connect(_) => ErrorType::Connect,
+            Self::Tls(_) => ErrorType::Tls,
+            Self::ConnectTimeout | Self::FirstByteTimeout(_) => ErrorType::Timeout,
+            Self::Reset(_) => ErrorType::ConnectionReset,
+            Self::RequestBody(_) => ErrorType::Cancelled,
+        }
+    }
+
+    fn of(error: ClientError) -> Self {
+        if let Some(connect) = cause_of::<ConnectError>(&error) {
+            return match connect {
+                ConnectError::Dns(_) => Self::Dns(error.into()),
+                ConnectError::Tcp(_) | ConnectError::Proxy(_) => Self::Connect(error.into()),
+                ConnectError::Tls(_) => Self::Tls(error.into()),
+                ConnectError::Timeout(_) => Self::ConnectTimeout,
+            };
+        }
+        if cause_of::<BrokenBody>(&error).is_some() {
+            return Self::RequestBody(error.into());
+        }
+        Self::Reset(error.into())
+    }
+}
+
+/// The trust that connections to providers need.
+#[derive(Clone, Debug)]
+pub struct Trust(Arc<ClientConfig>);
+
+/// Trust could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file of certificate authorities cannot be used.
+    #[error("upstream.ca_files: {} holds no usable PEM certificate", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl Trust {
+    /// The system's certificate authorities (Mozilla's where the system has none) and those of `settings`.
+    ///
+    /// # Errors
+    /// If a file of certificate authorities cannot be read, or holds none.
+    ///
+    /// # Panics
+    /// Never: ring supports the protocol versions named here.
+    pub fn load(settings: &Settings) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        for path in &settings.ca_files {
+            let added = read_authorities(path).and_then(|authorities| {
+                authorities.into_iter().try_for_each(|authority| roots.add(authority).map_err(Into::into))
+            });
+            added.map_err(|source| TrustError::CaFile { path: path.clone(), source })?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default protocol versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BoxError> {
+    let authorities = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
+    if authorities.is_empty() { Err("no certificate in it".into()) } else { Ok(authorities) }
+}
+
+/// Told of each new connection, and how long it took to make.
+pub type OnConnected = Box<dyn Fn(Duration) + Send + Sync>;
+
+/// The way to one provider: a pool of connections and their deadlines.
+#[derive(Debug)]
+pub struct Upstream {
+    client: Client<Connector, RequestBody>,
+    first_byte: Duration,
+    proxy: Option<Arc<Matcher>>,
+}
+
+impl Upstream {
+    /// A way to a provider. `on_connected` is told of each new connection.
+    #[must_use]
+    pub fn new(settings: &Settings, trust: &Trust, on_connected: OnConnected) -> Self {
+        let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));
+        let connect_timeout = settings.connect_timeout.get();
+        let connector = Connector::new(Arc::clone(&trust.0), proxy.clone(), connect_timeout, on_connected);
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.pool_idle_timeout.get())
+            .pool_max_idle_per_host(settings.pool_max_idle)
+            // A silent HTTP/2 connection would take every later call with it.
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_keep_alive_timeout(Duration::from_secs(20))
+            .build(connector);
+        Self { client, first_byte: settings.first_byte_timeout.get(), proxy }
+    }
+
+    /// Sends one request and waits for the head of its answer. Dropping the future, or the answer's body, ends the
+    /// exchange upstream.
+    ///
+    /// # Errors
+    /// If the provider cannot be reached, breaks off, or does not begin to answer in time.
+    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        request.headers_mut().remove(HOST);
+        if let Some(credential) = self.plain_proxy_credential(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, credential);
+        }
+        match timeout(self.first_byte, self.client.request(request)).await {
+            Ok(answer) => answer.map_err(Failure::of),
+            Err(_) => Err(Failure::FirstByteTimeout(self.first_byte)),
+        }
+    }
+
+    /// A tunnel shows its credential to the proxy when it is dug; a request without TLS carries it itself.
+    fn plain_proxy_credential(&self, to: &Uri) -> Option<HeaderValue> {
+        let plain = to.scheme() == Some(&http::uri::Scheme::HTTP);
+        let proxy = self.proxy.as_ref().filter(|_| plain)?.intercept(to)?;
+        proxy.basic_auth().cloned()
+    }
+}
+
+/// The body of a request on its way up: what weir has kept of it, then what is still to come from the app.
+#[derive(Debug)]
+pub struct RequestBody {
+    kept: Option<Bytes>,
+    rest: Option<Incoming>,
+    received: Arc<AtomicU64>,
+}
+
+/// The app's body broke off while it was being forwarded.
+#[derive(Debug, thiserror::Error)]
+#[error("the app's request body broke off")]
+pub struct BrokenBody(#[source] hyper::Error);
+
+impl RequestBody {
+    /// A body that is all there.
+    #[must_use]
+    pub fn whole(body: Bytes) -> Self {
+        Self { kept: Some(body).filter(|body| !body.is_empty()), rest: None, received: Arc::default() }
+    }
+
+    /// A body whose beginning is `kept` and whose rest streams through, adding its length to `received`.
+    #[must_use]
+    pub fn through(kept: Bytes, rest: Incoming, received: Arc<AtomicU64>) -> Self {
+        Self { kept: Some(kept).filter(|kept| !kept.is_empty()), rest: Some(rest), received }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BrokenBody;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        if let Some(kept) = self.kept.take() {
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
+        }
+        let Some(rest) = self.rest.as_mut() else { return Poll::Ready(None) };
+        let frame = match ready!(Pin::new(rest).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(BrokenBody(error)))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref() {
+            self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.kept.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.len() as u64);
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + kept);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + kept);
+        }
+        hint
     }
 }

@@ -1,0 +1,128 @@
+//! Memory: stored responses in this process, bounded in number and in bytes. The only file that knows moka.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::notification::RemovalCause;
+use moka::sync::Cache;
+
+use crate::cache::Stored;
+use crate::cache::key::Key;
+use crate::units::ByteSize;
+
+/// Why a stored response was given up: the label `reason` of `weir_cache_evictions_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Eviction {
+    /// Room was needed.
+    Size,
+    /// It was too old.
+    Ttl,
+    /// It was invalidated.
+    Invalidated,
+}
+
+/// Told of each response given up.
+pub type OnEvicted = Box<dyn Fn(Eviction) + Send + Sync>;
+
+/// Stored responses.
+#[derive(Debug)]
+pub(super) struct Memory {
+    entries: Cache<Key, Arc<Stored>>,
+    capacity: u64,
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Responses held.
+    pub entries: u64,
+    /// Bytes they take, as far as they are counted.
+    pub bytes: u64,
+    /// Bytes they may take.
+    pub capacity_bytes: u64,
+}
+
+impl Memory {
+    /// Room for `max_entries` responses and `max_bytes` bytes, whichever is reached first, each kept for `keep`.
+    ///
+    /// moka bounds one weight. With a weight of at least `max_bytes / max_entries` each, neither bound can be passed.
+    pub(super) fn new(max_entries: u64, max_bytes: ByteSize, keep: Duration, on_evicted: OnEvicted) -> Self {
+        let capacity = max_bytes.bytes();
+        let least = capacity.div_ceil(max_entries.max(1));
+        let entries = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(move |_, stored: &Arc<Stored>| u32::try_from(stored.size().max(least)).unwrap_or(u32::MAX))
+            .time_to_live(keep)
+            .eviction_listener(move |_, _, cause| match cause {
+                RemovalCause::Size => on_evicted(Eviction::Size),
+                RemovalCause::Expired => on_evicted(Eviction::Ttl),
+                RemovalCause::Explicit => on_evicted(Eviction::Invalidated),
+                RemovalCause::Replaced => {}
+            })
+            .build();
+        Self { entries, capacity }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn put(&self, key: Key, stored: Stored) {
+        self.entries.insert(key, Arc::new(stored));
+    }
+
+    pub(super) fn occupancy(&self) -> Occupancy {
+        self.entries.run_pending_tasks();
+        let bytes = self.entries.iter().map(|(_, stored)| stored.size()).sum();
+        Occupancy { entries: self.entries.entry_count(), bytes, capacity_bytes: self.capacity }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cache::key::Question;
+
+    fn key(number: usize) -> Key {
+        let body = serde_json_borrow::Value::Number((number as u64).into());
+        Key::of(&Question {
+            namespace: None,
+            provider: "p",
+            target: &[],
+            credentials: &[],
+            headers: &[],
+            body: &body,
+            ignored: &[],
+        })
+    }
+
+    fn stored(bytes: usize) -> Stored {
+        Stored::new(
+            Instant::now(),
+            Duration::from_secs(60),
+            crate::cache::Reply {
+                status: http::StatusCode::OK,
+                headers: http::HeaderMap::new(),
+                body: Bytes::from(vec![0; bytes]),
+                facts: crate::record::ReplyFacts::default(),
+                usage: None,
+            },
+        )
+    }
+
+    #[test]
+    fn neither_bound_is_ever_passed() {
+        for (size, max_entries, max_bytes) in [(10, 20, 64), (4000, 1000, 64), (1000, 40, 64)] {
+            let memory = Memory::new(max_entries, ByteSize::mib(1), Duration::from_secs(60), Box::new(|_| {}));
+            for number in 0..2000 {
+                memory.put(key(number), stored(size));
+            }
+            let now = memory.occupancy();
+            assert!(now.entries <= max_entries && now.bytes <= max_bytes << 20, "{now:?}");
+            assert!(now.entries > 0);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `weir check`: is the configuration right, and what does it mean? Never shows a secret.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::{SourceArguments, print};
+use crate::config::Config;
+use crate::provider::{CredentialSource, Provider};
+
+/// What may follow `weir check`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    sources: SourceArguments,
+}
+
+/// Checks the configuration.
+///
+/// # Errors
+/// With every mistake.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&arguments.sources.sources())?;
+    print(&summary(&config)?)
+}
+
+fn summary(config: &Config) -> Result<String, std::fmt::Error> {
+    let mut text = String::from("ok\n");
+    let width = config.providers.iter().map(|provider| provider.name.len()).max().unwrap_or_default();
+    writeln!(text, "listen     {}", config.listen)?;
+    writeln!(text, "admin      {}", config.admin.listen)?;
+    for provider in &config.providers {
+        let Provider { name, base_url, credential, .. } = &**provider;
+        let bare = if *name == config.default_provider.name { ", also for bare /v1 paths" } else { "" };
+        let credential = credential_of(credential);
+        writeln!(text, "provider   {name:width$}  {}, {credential}{bare}", shown_url(base_url))?;
+    }
+    let cache = &config.cache;
+    let mode = serde_json::to_value(cache.mode).expect("a mode is plain data");
+    match mode.as_str() {
+        Some("off") | None => writeln!(text, "cache      off")?,
+        Some(mode) => writeln!(
+            text,
+            "cache      {mode}: ttl {}, at most {} entries and {}",
+            cache.ttl, cache.max_entries, cache.max_bytes
+        )?,
+    }
+    Ok(text)
+}
+
+/// A base URL as it was written: `http` adds the slash of an empty path.
+fn shown_url(url: &http::Uri) -> String {
+    url.to_string().trim_end_matches('/').to_owned()
+}
+
+fn credential_of(source: &CredentialSource) -> String {
+    match source {
+        CredentialSource::App => "the app's own key".to_owned(),
+        CredentialSource::File(path) => format!("key from file {}", path.display()),
+        CredentialSource::Environment(variable) => format!("key from variable {variable}"),
+    }
+}

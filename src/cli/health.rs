@@ -1,0 +1,83 @@
+//! `weir health`: is the weir that runs here well? For probes in images that hold no other program.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use crate::cli::{SourceArguments, print};
+use crate::config;
+use crate::units::Span;
+
+/// The longest status line read, in bytes. weir's own are far shorter.
+const LONGEST_LINE: u64 = 256;
+
+/// What may follow `weir health`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Ask whether it is alive (`/livez`) rather than ready for calls (`/readyz`)
+    #[arg(long)]
+    live: bool,
+    /// How long the answer may take
+    #[arg(long, value_name = "DURATION", default_value_t = Span::from_secs(1))]
+    timeout: Span,
+    /// Where the configuration comes from: it says where the admin side listens.
+    #[command(flatten)]
+    sources: SourceArguments,
+}
+
+/// Asks.
+///
+/// # Errors
+/// If weir is not well, or does not answer in time.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let address = reachable(config::admin_address(&arguments.sources.sources())?);
+    if address.port() == 0 {
+        bail!("`admin.listen` has port 0: which port it became is not known here");
+    }
+    let path = if arguments.live { "/livez" } else { "/readyz" };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async { tokio::time::timeout(arguments.timeout.get(), ask(address, path)).await });
+    let status = answer
+        .with_context(|| format!("no answer from http://{address}{path} within {}", arguments.timeout))?
+        .with_context(|| format!("no answer from http://{address}{path}"))?;
+    // `HTTP/1.1 200 OK`
+    match status.split_once(' ') {
+        Some((_, code)) if code.starts_with("200") => print("ok\n"),
+        Some((_, code)) => bail!("http://{address}{path} says {}", code.trim()),
+        None => bail!("http://{address}{path} does not speak HTTP"),
+    }
+}
+
+/// The status line of the answer.
+async fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut line = String::new();
+    BufReader::new(connection.take(LONGEST_LINE)).read_line(&mut line).await?;
+    Ok(line)
+}
+
+/// An address at which what listens on `address` is reached from the same machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_all_interfaces_is_reached_on_loopback() {
+        for (listen, expected) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
+            assert_eq!(reachable(listen.parse().expect("an address")).to_string(), expected);
+        }
+    }
+}

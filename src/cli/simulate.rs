@@ -1,0 +1,17 @@
+//! `weir simulate`: a simulated provider by itself.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+/// What may follow `weir simulate`.
+#[derive(Debug, Args)]
+pub struct Arguments {}
+
+/// Runs it.
+///
+/// # Errors
+/// If it cannot start, or does not end well.
+pub fn run(_arguments: Arguments) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,182 @@
+//! Checks: does what was written make sense? Each rule notes its mistakes and goes on, so that all are found at once.
+//!
+//! Knows the settings and the machine it runs on (files, variables); not what the rooms will do with them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use http::HeaderName;
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::file::File;
+use crate::config::knob::{Kind, Knob};
+use crate::config::mistake::{Mistake, Path, shown};
+use crate::config::tree::Tree;
+use crate::config::yaml;
+use crate::units::Span;
+
+/// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
+const MAY_BE_ZERO: &[&str] =
+    &["upstream.pool_max_idle", "telemetry.metrics.max_models", "telemetry.metrics.max_agents"];
+
+/// The longest span that makes sense. Far longer ones could not be added to the time of day.
+const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 3600);
+
+/// Headers with a meaning of their own, which cannot say who asks: weir does not forward those that do.
+const NOT_FOR_IDENTITY: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "anthropic-version",
+    "api-key",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "x-api-key",
+];
+
+/// The mistakes found so far, and what is needed to find more.
+#[derive(Debug)]
+pub(super) struct Checks<'a> {
+    tree: &'a Tree,
+    environment: &'a BTreeMap<String, String>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Checks<'a> {
+    /// Goes on from `mistakes`, those of shape.
+    pub(super) fn new(tree: &'a Tree, environment: &'a BTreeMap<String, String>, mistakes: Vec<Mistake>) -> Self {
+        Self { tree, environment, mistakes }
+    }
+
+    /// All that was found.
+    pub(super) fn into_mistakes(self) -> Vec<Mistake> {
+        self.mistakes
+    }
+
+    /// Notes a mistake, unless there is one of the same value: what is missing because it was wrong is not missing.
+    pub(super) fn note(&mut self, path: Path, message: impl Into<String>) {
+        if self.mistakes.iter().all(|known| known.path != path) {
+            self.mistakes.push(Mistake { origin: self.tree.origin(&path), path, message: message.into() });
+        }
+    }
+
+    /// The value of an environment variable.
+    pub(super) fn variable(&self, name: &str) -> Option<&'a str> {
+        self.environment.get(name).map(String::as_str)
+    }
+
+    /// Checks everything but the providers.
+    pub(super) fn settings(&mut self, file: &File) {
+        let written = file.to_value();
+        let default = File::default().to_value();
+        self.knobs(&Path::default(), Knob::root(), &written, &default);
+        if overlap(file.listen, file.admin.listen) {
+            let message = format!("{} is taken by `listen`: write another port", file.admin.listen);
+            self.note(Path::of(["admin", "listen"]), message);
+        }
+        if file.cache.max_entry_bytes > file.cache.max_bytes && file.cache.max_bytes.bytes() > 0 {
+            let message = format!("must not be more than `cache.max_bytes`, which is {}", file.cache.max_bytes);
+            self.note(Path::of(["cache", "max_entry_bytes"]), message);
+        }
+        if let Err(message) = log_filter(&file.telemetry.log.level) {
+            self.note(Path::of(["telemetry", "log", "level"]), message);
+        }
+        for (position, ca_file) in file.upstream.ca_files.iter().enumerate() {
+            if let Err(error) = std::fs::read(ca_file) {
+                let message = format!("{} cannot be read: {error}", shown(&ca_file.display().to_string()));
+                self.note(Path::of(["upstream", "ca_files"]).position(position), message);
+            }
+        }
+    }
+
+    /// The rules that hold for every knob of a kind, so that a new knob need not be named here.
+    fn knobs(&mut self, path: &Path, knob: Knob, written: &Value, default: &Value) {
+        match (knob.kind(), written) {
+            (Kind::Section, _) => {
+                for (name, child) in knob.children() {
+                    self.knobs(&path.name(name), child, &written[name], &default[name]);
+                }
+            }
+            (Kind::Number, Value::Number(number)) if number.as_u64() == Some(0) => self.zero(path, default),
+            (Kind::Quantity, Value::String(text)) if text == "0" || text == "0s" => self.zero(path, default),
+            (Kind::Quantity, Value::String(text)) if text.parse::<Span>().is_ok_and(|span| span > LONGEST) => {
+                self.note(path.clone(), "is too long: write at most 10 years");
+            }
+            (Kind::Text, Value::String(name)) if path.to_string().ends_with("_header") => {
+                if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                    self.note(
+                        path.clone(),
+                        format!("{} is not a header name: write one such as {}", shown(name), yaml::write(default)),
+                    );
+                } else if NOT_FOR_IDENTITY.contains(&name.to_ascii_lowercase().as_str()) {
+                    self.note(
+                        path.clone(),
+                        format!("`{name}` has another meaning: write one such as {}", yaml::write(default)),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn zero(&mut self, path: &Path, default: &Value) {
+        if !MAY_BE_ZERO.contains(&path.to_string().as_str()) {
+            self.note(path.clone(), format!("must be more than zero: the default is {}", yaml::write(default)));
+        }
+    }
+}
+
+/// Whether two addresses cannot both be listened on.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same_ip
+}
+
+fn log_filter(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let fix = "write error, warn, info, debug, trace, or a filter such as weir=debug,hyper=warn";
+    // `EnvFilter` takes a single unknown word for the name of a crate, and then says nothing else: a mistyped level
+    // would silence weir.
+    let is_level = |word: &str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
+    let unclear = filter.split(',').any(|part| !part.contains(['=', '[', ']', '{', '}']) && !is_level(part));
+    if unclear || EnvFilter::try_new(filter).is_err() {
+        return Err(format!("{} is not a log filter: {fix}", shown(filter)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_need_two_ports() {
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let (one, other) = (one.parse().expect("an address"), other.parse().expect("an address"));
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_levels_and_targets() {
+        for filter in ["info", "WARN", "off", "weir=debug,hyper=warn", "info,weir::cache=trace", "[span]=debug"] {
+            assert_eq!(log_filter(filter), Ok(()), "{filter}");
+        }
+        for filter in ["", "verbose", "weir=loud", "weir=debug,", "weir=="] {
+            assert!(log_filter(filter).is_err(), "{filter}");
+        }
+    }
+}

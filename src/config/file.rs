@@ -1,0 +1,77 @@
+//! File: the shape of what an operator writes, whole. Each room's `Settings` says which knobs there are and what they
+//! do; this file only says under which name a room is found.
+//!
+//! Knows nothing of where a value came from, nor whether it makes sense: that is the business of `config::checks`.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::provider::{Api, KNOWN};
+use crate::{admin, cache, exchange, listener, price, provider, sinks, upstream};
+
+/// The configuration of weir.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    /// Where the app's calls come in. Keep it on loopback: whoever reaches it spends your money.
+    pub listen: SocketAddr,
+    /// The operator's side: metrics and health.
+    pub admin: admin::Settings,
+    /// The provider that answers bare `/v1/…` paths.
+    pub default_provider: String,
+    /// Where calls go: `/<name>/<rest>` goes to `<base_url>/<rest>`. `openai` and `anthropic` are there
+    /// even when not written.
+    #[schemars(example = example_providers())]
+    pub providers: BTreeMap<String, provider::Settings>,
+    /// The app's connections to weir.
+    pub connections: listener::Settings,
+    /// weir's connections to the providers.
+    pub upstream: upstream::Settings,
+    /// How calls are handled.
+    pub calls: exchange::Settings,
+    /// The cache of answers.
+    pub cache: cache::Settings,
+    /// What calls cost.
+    pub prices: price::Settings,
+    /// What weir says about its work.
+    pub telemetry: sinks::Settings,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9347)),
+            admin: admin::Settings::default(),
+            default_provider: "openai".to_owned(),
+            providers: KNOWN.iter().map(|known| (known.name.to_owned(), provider::Settings::default())).collect(),
+            connections: listener::Settings::default(),
+            upstream: upstream::Settings::default(),
+            calls: exchange::Settings::default(),
+            cache: cache::Settings::default(),
+            prices: price::Settings::default(),
+            telemetry: sinks::Settings::default(),
+        }
+    }
+}
+
+impl File {
+    /// The same as plain data, to be walked beside the schema.
+    pub(super) fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("settings are plain data")
+    }
+}
+
+/// A provider as it may be written: shown, commented out, in the default file.
+fn example_providers() -> BTreeMap<String, provider::Settings> {
+    let local = provider::Settings {
+        api: Some(Api::OpenAi),
+        base_url: Some("http://127.0.0.1:8000".to_owned()),
+        prices: Some("free".to_owned()),
+        ..provider::Settings::default()
+    };
+    BTreeMap::from([("local".to_owned(), local)])
+}

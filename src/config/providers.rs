@@ -1,0 +1,149 @@
+//! Providers: what was written of each provider, made whole with what is known of it by name.
+//!
+//! Notes mistakes; never shows a base URL or a key's place, in which a credential may stand by mistake.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Uri;
+use http::uri::{Authority, Parts};
+
+use crate::config::checks::Checks;
+use crate::config::file::File;
+use crate::config::mistake::{Path, listed, nearest, shown};
+use crate::provider::{CredentialSource, KNOWN, Known, PricedAs, Provider, Settings};
+
+/// First parts of a path that are no provider: bare calls begin with them, or weir may answer there itself.
+const RESERVED: &[&str] = &["v1", "v1beta", "weir"];
+
+/// The providers written, and those that are there anyway, by name. Leaves out those with a mistake.
+pub(super) fn resolve(written: &BTreeMap<String, Settings>, checks: &mut Checks<'_>) -> Vec<Arc<Provider>> {
+    let mut all: BTreeMap<&str, Settings> = KNOWN.iter().map(|known| (known.name, Settings::default())).collect();
+    all.extend(written.iter().map(|(name, settings)| (name.as_str(), settings.clone())));
+    all.iter().filter_map(|(name, settings)| resolve_one(name, settings, checks)).map(Arc::new).collect()
+}
+
+/// The provider that answers bare paths.
+pub(super) fn default(file: &File, providers: &[Arc<Provider>], checks: &mut Checks<'_>) -> Option<Arc<Provider>> {
+    let name = file.default_provider.as_str();
+    let found = providers.iter().find(|provider| &*provider.name == name);
+    if found.is_none() && !file.providers.contains_key(name) {
+        let names = listed(providers.iter().map(|provider| &*provider.name));
+        checks.note(
+            Path::of(["default_provider"]),
+            format!("there is no provider {}: write one of {names}", shown(name)),
+        );
+    }
+    found.cloned()
+}
+
+fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Option<Provider> {
+    let path = Path::of(["providers", name]);
+    if let Err(message) = check_name(name) {
+        checks.note(path, message);
+        return None;
+    }
+    let known = KNOWN.iter().find(|known| known.name == name);
+    let api = settings.api.or(known.map(|known| known.api));
+    if api.is_none() {
+        checks.note(path.name("api"), missing(name, "the API it speaks, such as openai"));
+    }
+    let url = settings.base_url.as_deref().or(known.map(|known| known.base_url));
+    let url = url.map_or_else(|| Err(missing(name, "where it is, such as http://127.0.0.1:8000")), base_url);
+    let base_url = url.map_err(|message| checks.note(path.name("base_url"), message)).ok();
+    let credential = credential(settings, &path, checks);
+    let prices = prices(settings, known).map_err(|message| checks.note(path.name("prices"), message)).ok();
+    Some(Provider {
+        name: name.into(),
+        label: known.map_or(name, |known| known.label).into(),
+        api: api?,
+        base_url: base_url?,
+        ask_for_usage: settings.ask_for_usage.unwrap_or(true),
+        prices: prices?,
+        credential: credential?,
+    })
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let fits =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || "-_".contains(character);
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err("a provider's name is part of a path: write lower-case letters, digits, `-` and `_` only");
+    }
+    if RESERVED.contains(&name) {
+        return Err("this name is reserved: choose another");
+    }
+    Ok(())
+}
+
+fn missing(name: &str, what: &str) -> String {
+    let known = KNOWN.iter().map(|known| known.name);
+    match nearest(name, known.clone()) {
+        Some(meant) => format!("is missing: did you mean the provider `{meant}`? Otherwise write {what}"),
+        None => format!("is missing: write {what} (only {} are known by name)", listed(known)),
+    }
+}
+
+fn base_url(text: &str) -> Result<Uri, String> {
+    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
+        return Err(format!("is not an http or https URL: write one such as {}", KNOWN[0].base_url));
+    };
+    let (authority, _) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
+    if authority.contains('@') {
+        return Err("holds a credential: put it in a file and write `api_key_file`".to_owned());
+    }
+    if rest.contains(['?', '#']) {
+        return Err("has a query or a fragment: write what precedes the `?` or `#` only".to_owned());
+    }
+    let unreadable = || format!("is not a URL: write one such as {}", KNOWN[0].base_url);
+    let parts: Parts =
+        format!("{scheme}://{}", rest.trim_end_matches('/')).parse::<Uri>().map_err(|_| unreadable())?.into();
+    // `http` takes any digits for a port; what follows the host here can only be one.
+    let is_whole = |authority: &Authority| {
+        !authority.host().is_empty() && (authority.as_str() == authority.host() || authority.port_u16().is_some())
+    };
+    if !parts.authority.as_ref().is_some_and(is_whole) {
+        return Err(unreadable());
+    }
+    Uri::from_parts(parts).map_err(|_| unreadable())
+}
+
+fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Option<CredentialSource> {
+    match (&settings.api_key_file, &settings.api_key_env) {
+        (None, None) => Some(CredentialSource::App),
+        (Some(_), Some(_)) => {
+            checks.note(path.name("api_key_env"), "there is an `api_key_file` too: remove one of them");
+            None
+        }
+        (Some(file), None) => match std::fs::read_to_string(file) {
+            Ok(key) if !key.trim().is_empty() => Some(CredentialSource::File(file.clone())),
+            Ok(_) => {
+                checks.note(path.name("api_key_file"), "the file is empty: it must hold the key");
+                None
+            }
+            Err(error) => {
+                checks.note(path.name("api_key_file"), format!("the file cannot be read: {error}"));
+                None
+            }
+        },
+        (None, Some(variable)) => match checks.variable(variable) {
+            Some(key) if !key.trim().is_empty() => Some(CredentialSource::Environment(variable.clone())),
+            _ => {
+                checks.note(
+                    path.name("api_key_env"),
+                    "the environment variable of this name is not set: set it to the key",
+                );
+                None
+            }
+        },
+    }
+}
+
+fn prices(settings: &Settings, known: Option<&Known>) -> Result<PricedAs, &'static str> {
+    match settings.prices.as_deref() {
+        Some("free") => Ok(PricedAs::Free),
+        Some(id) if id.trim().is_empty() => Err("is empty: write `free`, an id of the price table, or leave it out"),
+        Some(id) => Ok(PricedAs::Table(id.into())),
+        None => Ok(known.map_or(PricedAs::Unknown, |known| PricedAs::Table(known.prices.into()))),
+    }
+}

@@ -1,0 +1,185 @@
+//! Cost: counters × rates, to the pico-dollar. Every counted unit is billed once, at the most exact rate there is.
+//!
+//! Knows neither models nor files.
+
+use std::num::NonZeroU32;
+
+use crate::record::usage::{Charge, Counter, TokenClass, Usage};
+use crate::units::PicoUsd;
+
+/// Something for every counter, indexed by it.
+pub(super) type PerCounter<T> = [T; Counter::ALL.len()];
+
+/// A rate of one counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Rate {
+    /// What it is the rate of.
+    pub(super) counter: Counter,
+    /// It applies to calls with more input tokens than this, cached ones included; without it, to all.
+    pub(super) above: Option<NonZeroU32>,
+    /// Pico-dollars for [`per`] of the counter's units.
+    pub(super) pico: u64,
+}
+
+/// How many of a counter's units its rate buys.
+pub(super) const fn per(counter: Counter) -> u64 {
+    match counter {
+        Counter::InputTextMessages
+        | Counter::InputDocumentPages
+        | Counter::InputAnnotatedDocumentPages
+        | Counter::WebSearches
+        | Counter::StorageSearches
+        | Counter::Requests => 1000,
+        Counter::AudioSeconds | Counter::InputAudioSeconds => 3600,
+        _ => 1_000_000,
+    }
+}
+
+/// The rate of each counter for a call of so many input tokens. `rates` are sorted by threshold: above one, its rate
+/// applies to every unit of the call, not only to those beyond.
+pub(super) fn in_force(rates: &[Rate], input_tokens: u64) -> PerCounter<Option<u64>> {
+    let mut chosen = [None; Counter::ALL.len()];
+    for rate in rates.iter().filter(|rate| rate.above.is_none_or(|above| input_tokens > u64::from(above.get()))) {
+        chosen[rate.counter as usize] = Some(rate.pico);
+    }
+    chosen
+}
+
+/// What is billed: the counters of `usage`, one request, and no fewer than `min_audio_seconds` if there was audio.
+pub(super) fn counts(usage: &Usage, min_audio_seconds: u64) -> PerCounter<u64> {
+    let mut counts = [0; Counter::ALL.len()];
+    for &counter in Counter::ALL {
+        counts[counter as usize] = usage.get(counter).unwrap_or(0);
+    }
+    counts[Counter::Requests as usize] = 1;
+    let (audio, input_audio) = (Counter::AudioSeconds as usize, Counter::InputAudioSeconds as usize);
+    let seconds = if counts[audio] > 0 { counts[audio] } else { counts[input_audio] };
+    if seconds > 0 && min_audio_seconds > 0 {
+        counts[audio] = seconds.max(min_audio_seconds);
+        counts[input_audio] = counts[audio];
+    }
+    counts
+}
+
+/// The bill of each counter that has a rate, for the share that no rated counter inside it covers. A part larger than
+/// its whole leaves nothing of the whole, and never less than nothing.
+pub(super) fn bill(rates: &PerCounter<Option<u64>>, counts: &PerCounter<u64>) -> PerCounter<PicoUsd> {
+    let mut rest = *counts;
+    let mut bill = [PicoUsd::ZERO; Counter::ALL.len()];
+    for &counter in Counter::ALL.iter().rev() {
+        let Some(rate) = rates[counter as usize] else { continue };
+        let own = rest[counter as usize];
+        for &container in counter.within() {
+            rest[container as usize] = rest[container as usize].saturating_sub(own);
+        }
+        bill[counter as usize] = PicoUsd::new(amount(rate, own, counter));
+    }
+    bill
+}
+
+/// The bill by class. What has no rate of its own is part of the bill of the nearest counter that contains it: its
+/// share is charged to its own class (reasoning, billed as output, is charged as reasoning). The total stays the bill's.
+pub(super) fn charge(rates: &PerCounter<Option<u64>>, bill: &PerCounter<PicoUsd>, usage: &Usage) -> Charge {
+    let mut rest = bill.map(PicoUsd::pico);
+    let mut charge = Charge::default();
+    for (counter, count) in usage.leaves() {
+        if rates[counter as usize].is_some() || counter.class() == TokenClass::Fee {
+            continue;
+        }
+        let nearest = counter.within().iter().rev().find_map(|&it| rates[it as usize].map(|rate| (it, rate)));
+        if let Some((container, rate)) = nearest {
+            let share = amount(rate, count, container).min(rest[container as usize]);
+            rest[container as usize] -= share;
+            charge.add(counter.class(), PicoUsd::new(share));
+        }
+    }
+    for &counter in Counter::ALL {
+        charge.add(counter.class(), PicoUsd::new(rest[counter as usize]));
+    }
+    charge
+}
+
+/// `count` units at `rate`, rounded half to even. Cannot overflow: both factors have 64 bits.
+fn amount(rate: u64, count: u64, counter: Counter) -> u128 {
+    let (exact, per) = (u128::from(rate) * u128::from(count), u128::from(per(counter)));
+    let (whole, rest) = (exact / per, exact % per);
+    let up = rest * 2 > per || (rest * 2 == per && whole % 2 == 1);
+    whole + u128::from(up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(list: &[(Counter, u64)]) -> PerCounter<Option<u64>> {
+        let list: Vec<_> = list.iter().map(|&(counter, pico)| Rate { counter, above: None, pico }).collect();
+        in_force(&list, 0)
+    }
+
+    fn charged(rates: &PerCounter<Option<u64>>, usage: &Usage) -> Charge {
+        charge(rates, &bill(rates, &counts(usage, 0)), usage)
+    }
+
+    #[test]
+    fn halves_are_rounded_to_even() {
+        for (count, expected) in [(1, 0), (3, 2), (5, 2), (7, 4), (2, 1), (0, 0)] {
+            assert_eq!(amount(500_000, count, Counter::InputTokens), expected, "{count} × ½");
+        }
+        assert_eq!(amount(500_001, 1, Counter::InputTokens), 1);
+        assert_eq!(
+            amount(u64::MAX, u64::MAX, Counter::Requests) / 1_000_000,
+            u128::from(u64::MAX).pow(2) / 1_000_000_000
+        );
+    }
+
+    #[test]
+    fn above_a_threshold_every_token_costs_the_higher_rate() {
+        let tier = |above, pico| Rate { counter: Counter::InputTokens, above: NonZeroU32::new(above), pico };
+        let list = [tier(0, 1), tier(100, 2), tier(200, 3)];
+        for (input, rate) in [(0, 1), (100, 1), (101, 2), (200, 2), (201, 3), (u64::MAX, 3)] {
+            assert_eq!(in_force(&list, input)[Counter::InputTokens as usize], Some(rate), "{input} tokens");
+        }
+    }
+
+    #[test]
+    fn a_part_without_a_rate_is_billed_in_its_container_and_charged_to_its_own_class() {
+        let rates = rates(&[(Counter::InputTokens, 2_000_000), (Counter::OutputTokens, 10_000_000)]);
+        let parts = [(Counter::CacheReadTokens, Some(40)), (Counter::OutputReasoningTokens, Some(25))];
+        let charge = charged(&rates, &Usage::cache_inside(Some(100), Some(30), &parts));
+        let classes = TokenClass::ALL.map(|class| charge.of(class).pico());
+        assert_eq!(classes, [120, 80, 0, 50, 250, 0, 0]);
+        assert_eq!(charge.total(), PicoUsd::new(500));
+    }
+
+    #[test]
+    fn rounding_never_makes_the_classes_differ_from_the_total() {
+        for rate in [1, 333_333, 500_000, 999_999, 1_500_001] {
+            let rates = rates(&[(Counter::InputTokens, rate), (Counter::OutputTokens, rate)]);
+            for part in 0..=7 {
+                let parts = [(Counter::CacheReadTokens, Some(part)), (Counter::OutputReasoningTokens, Some(part))];
+                let usage = Usage::cache_inside(Some(7), Some(7), &parts);
+                let total: PicoUsd = bill(&rates, &counts(&usage, 0)).into_iter().sum();
+                assert_eq!(charged(&rates, &usage).total(), total, "rate {rate}, part {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_larger_than_its_whole_never_costs_less_than_nothing() {
+        let rates = rates(&[(Counter::InputTokens, 5_000_000), (Counter::CacheReadTokens, 1_000_000)]);
+        let usage = Usage::cache_inside(Some(10), None, &[(Counter::CacheReadTokens, Some(50))]);
+        assert_eq!(charged(&rates, &usage).total(), PicoUsd::new(50));
+    }
+
+    #[test]
+    fn short_audio_is_billed_by_the_minimum_and_none_by_nothing() {
+        let seconds = |reported| {
+            let usage = Usage::cache_inside(None, None, &[(Counter::InputAudioSeconds, reported)]);
+            counts(&usage, 10)[Counter::AudioSeconds as usize]
+        };
+        assert_eq!(
+            [seconds(Some(3)), seconds(Some(10)), seconds(Some(90)), seconds(Some(0)), seconds(None)],
+            [10, 10, 90, 0, 0]
+        );
+    }
+}

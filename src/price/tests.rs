@@ -1,0 +1,403 @@
+//! The promises of the room as a whole, against the built-in table.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::*;
+use crate::record::usage::TokenClass;
+use crate::units::PicoUsd;
+
+/// What a call costs on 20 November 2026 at noon unless said otherwise.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    provider: &'a str,
+    model: &'a str,
+    context: &'a [(&'a str, &'a str)],
+    at: &'a str,
+}
+
+const NOON: &str = "2026-11-20T12:00:00Z";
+
+fn case<'a>(provider: &'a str, model: &'a str) -> Case<'a> {
+    Case { provider, model, context: &[], at: NOON }
+}
+
+impl<'a> Case<'a> {
+    fn with(self, context: &'a [(&'a str, &'a str)]) -> Self {
+        Self { context, ..self }
+    }
+
+    fn at(self, at: &'a str) -> Self {
+        Self { at, ..self }
+    }
+
+    fn answer(self, prices: &Prices, usage: Option<&Usage>) -> Answer {
+        prices.price(&Question {
+            source: &prices.source_by_id(self.provider).expect("a provider of the table"),
+            response_model: Some(self.model),
+            request_model: None,
+            usage,
+            context: self.context,
+            at: time(self.at),
+        })
+    }
+
+    fn usd(self, prices: &Prices, usage: &Usage) -> String {
+        self.answer(prices, Some(usage)).cost.amount().map_or("unpriced".to_owned(), |amount| amount.to_string())
+    }
+}
+
+fn time(text: &str) -> SystemTime {
+    humantime::parse_rfc3339(text).expect("a time")
+}
+
+fn tokens(input: u64, output: u64) -> Usage {
+    Usage::cache_inside(Some(input), Some(output), &[])
+}
+
+fn cached(input: u64, output: u64, parts: &[(Counter, u64)]) -> Usage {
+    let parts: Vec<_> = parts.iter().map(|&(counter, count)| (counter, Some(count))).collect();
+    Usage::cache_inside(Some(input), Some(output), &parts)
+}
+
+fn overlaid(text: &str) -> Result<Prices, PriceError> {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("written");
+    Prices::load(&Settings { overlay: Some(file.path().into()) })
+}
+
+/// Decimal dollars as pico-dollars, cut after twelve decimals.
+fn pico(usd: &str) -> u128 {
+    let (whole, part) = usd.split_once('.').unwrap_or((usd, ""));
+    let part: String = part.chars().chain("0".repeat(12).chars()).take(12).collect();
+    whole.parse::<u128>().expect("dollars") * PicoUsd::PER_USD + part.parse::<u128>().expect("decimals")
+}
+
+#[test]
+fn every_published_example_costs_what_it_says() {
+    /// The examples come from a calculator of floats: they are right to a billionth of a dollar.
+    const TOLERANCE: u128 = 1000;
+    let prices = Prices::built_in();
+    let sides = sides();
+    let mut rows = csv::Reader::from_path("tests/fixtures/pricing-examples.csv").expect("the examples");
+    let mut count = 0;
+    for row in rows.deserialize::<BTreeMap<String, String>>() {
+        let row = row.expect("a row");
+        let name = format!("{} {} {}", row["id"], row["provider"], row["model"]);
+        count += 1;
+        let Some(Source::Listed(provider)) = prices.source_by_id(&row["provider"]) else {
+            assert_eq!(row["outcome"], "unknown_provider", "{name}");
+            continue;
+        };
+        let Some(found) = prices.table.find(provider, &row["model"]) else {
+            assert_eq!(row["outcome"], "unknown_model", "{name}");
+            continue;
+        };
+        assert_eq!((row["outcome"].as_str(), &*row["matched_provider"]), ("ok", found.provider()), "{name}");
+        assert_eq!(&*row["matched_model"], &*found.id(), "{name}");
+
+        let usage = usage_of(&row);
+        let context: Vec<_> = row["context"].split(';').filter_map(|pair| pair.split_once('=')).collect();
+        let input = usage.get(Counter::InputTokens).unwrap_or(0);
+        let rates = found.rates(input, time(&row["at"]), &context);
+        let bill = cost::bill(&rates, &cost::counts(&usage, found.min_audio_seconds()));
+        let side = |side: &str| {
+            let of_side = Counter::ALL.iter().filter(|counter| sides[counter.name()].as_deref() == Some(side));
+            of_side.map(|counter| bill[*counter as usize].pico()).sum::<u128>()
+        };
+        let answer = Case { provider: &row["provider"], model: &row["model"], context: &context, at: &row["at"] }
+            .answer(&prices, Some(&usage));
+        let total = answer.cost.amount().expect("a price").pico();
+        assert_eq!(total, bill.iter().map(|amount| amount.pico()).sum::<u128>(), "{name}: classes add up");
+        for (column, amount) in
+            [("expected_usd", total), ("expected_input_usd", side("input")), ("expected_output_usd", side("output"))]
+        {
+            let off = amount.abs_diff(pico(&row[column]));
+            assert!(off <= TOLERANCE, "{name}: {column} is {}, found {amount} pUSD", row[column]);
+        }
+    }
+    assert_eq!(count, 150);
+}
+
+/// The usage columns of an example. A fraction of a second counts as a second.
+fn usage_of(row: &BTreeMap<String, String>) -> Usage {
+    let count = |counter: &Counter| {
+        let (whole, part) = row.get(counter.name())?.split_once('.').unwrap_or((row.get(counter.name())?, "0"));
+        Some(whole.parse::<u64>().ok()? + u64::from(part != "0"))
+    };
+    let parts: Vec<_> = Counter::ALL.iter().map(|counter| (*counter, count(counter))).collect();
+    Usage::cache_inside(count(&Counter::InputTokens), count(&Counter::OutputTokens), &parts)
+}
+
+fn sides() -> BTreeMap<String, Option<String>> {
+    #[derive(Deserialize)]
+    struct Unit {
+        side: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Units {
+        units: BTreeMap<String, Unit>,
+    }
+    let table: Units = serde_json::from_str(&built_in_text()).expect("a table");
+    table.units.into_iter().map(|(name, unit)| (name, unit.side)).collect()
+}
+
+#[test]
+fn the_built_in_table_is_read_whole_and_its_expressions_compile() {
+    let mut builder = Builder::default();
+    builder.add(&built_in_text(), Patterns::Checked).expect("no mistakes");
+    let table = builder.finish().expect("every fallback exists");
+    assert_eq!(table.len(), 47);
+    for counter in Counter::ALL {
+        assert!(sides().contains_key(counter.name()), "the table has a unit for {}", counter.name());
+    }
+}
+
+#[test]
+fn the_built_in_table_says_what_it_is() {
+    let prices = Prices::built_in();
+    assert_eq!((prices.source_name(), prices.version()), ("genai-prices", "0.2.3"));
+    assert_eq!(prices.published(), time("2026-11-10T00:00:00Z"));
+    assert_eq!(prices.as_of(), time("2026-11-20T00:00:00Z"));
+    assert_eq!(format!("{prices:?}"), r#"Prices { source: "genai-prices", version: "0.2.3", providers: 47, .. }"#);
+}
+
+#[test]
+fn worked_examples_cost_what_their_rates_say() {
+    use Counter::{
+        CacheAudioReadTokens, CacheReadTokens, CacheWrite1hTokens, CacheWriteTokens, InputAudioTokens,
+        OutputAudioTokens, OutputCitationTokens, OutputReasoningTokens, WebSearches,
+    };
+    let prices = Prices::built_in();
+    let claude = [(CacheReadTokens, 2000), (CacheWriteTokens, 123), (CacheWrite1hTokens, 23)];
+    let searched: Vec<_> = claude.into_iter().chain([(WebSearches, 2)]).collect();
+    let astra = [(CacheReadTokens, 100_000), (CacheWriteTokens, 2000)];
+    let haiku = [(CacheReadTokens, 120_000), (CacheWriteTokens, 20_000)];
+    let realtime =
+        [(InputAudioTokens, 3000), (CacheReadTokens, 1500), (CacheAudioReadTokens, 1000), (OutputAudioTokens, 1500)];
+    let research = [(OutputReasoningTokens, 5000), (OutputCitationTokens, 2000), (WebSearches, 12)];
+    let opus = case("anthropic", "claude-opus-5-5");
+    let flash = case("deepseek", "deepseek-flash");
+    let hit = [(CacheReadTokens, 60_000)];
+    for (what, case, usage, usd) in [
+        ("cache writes of both lifetimes, searches", opus, cached(2627, 97, &searched), "0.02504"),
+        ("a geographic profile", case("aws", "us.anthropic.claude-opus-5-5"), cached(2627, 97, &claude), "0.005544"),
+        ("the global profile", case("aws", "global.anthropic.claude-opus-5-5"), cached(2627, 97, &claude), "0.00504"),
+        (
+            "reasoning adds nothing to the output",
+            case("openai", "gpt-5"),
+            cached(10_000, 3000, &[(CacheReadTokens, 4096), (OutputReasoningTokens, 2500)]),
+            "0.037892",
+        ),
+        ("above the threshold", case("openai", "gpt-6-astra"), cached(300_000, 4000, &astra), "4.51"),
+        (
+            "above the threshold, flex",
+            case("openai", "gpt-6-astra").with(&[("service_tier", "flex")]),
+            cached(300_000, 4000, &astra),
+            "2.255",
+        ),
+        (
+            "cached tokens count for the threshold",
+            case("google", "gemini-2.5-pro"),
+            cached(210_000, 3000, &[(CacheReadTokens, 150_000)]),
+            "0.2325",
+        ),
+        (
+            "batch, above the threshold",
+            case("anthropic", "claude-haiku-5-5").with(&[("processing", "batch")]),
+            cached(150_000, 1000, &haiku),
+            "0.013",
+        ),
+        ("audio, cached and not", case("openai", "gpt-realtime"), cached(5000, 2000, &realtime), "0.1746"),
+        ("200,000 and more", case("x-ai", "grok-4.6"), cached(200_000, 800, &[(CacheReadTokens, 1000)]), "0.8066"),
+        ("outside peak hours", flash, cached(100_000, 5000, &hit), "0.00918"),
+        ("in peak hours", flash.at("2026-11-20T02:00:00Z"), cached(100_000, 5000, &hit), "0.01836"),
+        (
+            "reasoning, citations and searches with rates of their own",
+            case("perplexity", "sonar-deep-research"),
+            cached(1000, 9000, &research),
+            "0.097",
+        ),
+        (
+            "variants do not apply to models fallen back to",
+            case("azure", "gpt-6-astra").with(&[("service_tier", "priority")]),
+            tokens(1000, 1000),
+            "0.06",
+        ),
+    ] {
+        assert_eq!(case.usd(&prices, &usage), usd, "{what}");
+    }
+}
+
+#[test]
+fn a_threshold_is_a_cliff() {
+    let prices = Prices::built_in();
+    let astra = case("openai", "gpt-6-astra");
+    assert_eq!(astra.usd(&prices, &tokens(271_999, 0)), "2.71999");
+    assert_eq!(astra.usd(&prices, &tokens(272_000, 0)), "2.72");
+    assert_eq!(astra.usd(&prices, &tokens(272_001, 0)), "5.44002");
+}
+
+#[test]
+fn scheduled_prices_change_at_midnight_utc() {
+    let prices = Prices::built_in();
+    let argon = case("google", "gemini-4-argon");
+    assert_eq!(argon.at("2026-11-30T23:59:59.999Z").usd(&prices, &tokens(1_000_000, 0)), "2");
+    assert_eq!(argon.at("2026-12-01T00:00:00Z").usd(&prices, &tokens(1_000_000, 0)), "4");
+}
+
+#[test]
+fn the_classes_of_a_charge_are_those_of_the_tokens() {
+    let prices = Prices::built_in();
+    let parts = [(Counter::CacheReadTokens, 4096), (Counter::OutputReasoningTokens, 2500)];
+    let usage = cached(10_000, 3000, &parts);
+    let Cost::Known(charge) = case("openai", "gpt-5").answer(&prices, Some(&usage)).cost else {
+        panic!("gpt-5 has a price")
+    };
+    let classes = TokenClass::ALL.map(|class| charge.of(class).to_string());
+    assert_eq!(classes, ["0.00738", "0.000512", "0", "0.005", "0.025", "0", "0"]);
+}
+
+#[test]
+fn what_is_unknown_is_unpriced_and_not_free() {
+    let prices = Prices::built_in();
+    let usage = tokens(10, 10);
+    let unknown = case("openai", "gpt-99-unheard-of").answer(&prices, Some(&usage));
+    assert_eq!((unknown.cost, unknown.model), (Cost::Unpriced(Unpriced::UnknownModel), None));
+    let unreported = case("openai", "gpt-5").answer(&prices, None);
+    assert_eq!((unreported.cost, unreported.model.as_deref()), (Cost::Unpriced(Unpriced::NoUsage), Some("gpt-5")));
+    let question = |source, response_model, request_model| {
+        let context = &[];
+        prices.price(&Question { source, response_model, request_model, usage: Some(&usage), context, at: time(NOON) })
+    };
+    assert_eq!(question(&Source::Unlisted, Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::NoTable));
+    assert_eq!(question(&Source::Listed(9999), Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::UnknownModel));
+    assert_eq!(question(&Source::Free, None, None).cost, Cost::Known(Charge::default()));
+    let openai = prices.source_by_id("openai").expect("listed");
+    assert_eq!(question(&openai, None, None).cost, Cost::Unpriced(Unpriced::UnknownModel));
+    let named = |response, request| question(&openai, response, request).model;
+    assert_eq!(named(Some("gpt-5-2025-08-07"), Some("gpt-4o")).as_deref(), Some("gpt-5"), "the one that answered");
+    assert_eq!(named(Some("our-alias"), Some("gpt-4o")).as_deref(), Some("gpt-4o"), "else the one asked for");
+}
+
+#[test]
+fn a_listed_model_without_rates_is_known_to_be_free() {
+    let free = case("openrouter", "meta-llama/llama-3.3-70b-instruct:free");
+    assert_eq!(free.usd(&Prices::built_in(), &tokens(1_000_000, 1_000_000)), "0");
+}
+
+#[test]
+fn a_fine_tune_never_costs_what_its_base_costs() {
+    let prices = Prices::built_in();
+    let listed = case("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc123");
+    assert_eq!(listed.usd(&prices, &tokens(1_000_000, 0)), "0.3", "twice the rate of gpt-4o-mini");
+    for name in ["ft:gpt-5-2025-08-07:acme::abc", "ft:gpt-4.1-2025-04-14:acme:gpt-4o:abc", "ft:o4-mini:acme::x"] {
+        for provider in ["openai", "azure"] {
+            let answer = case(provider, name).answer(&prices, Some(&tokens(1, 1)));
+            assert_eq!(answer.cost, Cost::Unpriced(Unpriced::UnknownModel), "{provider} {name}");
+        }
+    }
+}
+
+#[test]
+fn names_are_found_as_the_rules_say_and_never_by_likeness() {
+    let prices = Prices::built_in();
+    for (rule, provider, name, model) in [
+        ("case does not matter", "openai", "GPT-5", Some("gpt-5")),
+        ("a dated name", "openai", "gpt-5-2025-08-07", Some("gpt-5")),
+        ("a compact date", "openai", "gpt-5-20250807", Some("gpt-5")),
+        ("a longer name is another model", "openai", "gpt-5-mini", Some("gpt-5-mini")),
+        ("no closest name", "openai", "gpt-5-colossal", None),
+        ("nothing", "openai", "", None),
+        ("another script", "openai", "ГПТ-5", None),
+    ] {
+        let answer = case(provider, name).answer(&prices, None);
+        assert_eq!(answer.model.as_deref(), model, "{rule}: {name}");
+    }
+    assert!(case("openai", &"a".repeat(1 << 20)).answer(&prices, None).model.is_none(), "a name has its length");
+}
+
+#[test]
+fn providers_are_found_by_id_by_name_and_by_url() {
+    let prices = Prices::built_in();
+    let same = |name, id| assert_eq!(prices.source_by_id(name), prices.source_by_id(id), "{name}");
+    same(" OpenAI ", "openai");
+    same("bedrock", "aws");
+    same("vertex_ai", "google");
+    same("xai", "x-ai");
+    assert_eq!(prices.source_by_id("no-such-provider"), None);
+    for (url, id) in [
+        ("https://api.openai.com/v1/chat/completions", Some("openai")),
+        ("https://api.anthropic.com", Some("anthropic")),
+        ("https://acme.openai.azure.com/openai/deployments/x", Some("azure")),
+        ("https://example.com/?next=https://api.openai.com", None),
+        ("http://127.0.0.1:8000", None),
+    ] {
+        assert_eq!(prices.source_by_url(url), id.and_then(|id| prices.source_by_id(id)), "{url}");
+    }
+}
+
+#[test]
+fn an_overlay_comes_before_the_built_in_table() {
+    let prices = overlaid(
+        r#"{"schema_version":1,"providers":[
+            {"id":"openai","models":[
+                {"id":"gpt-5-ours","match":{"eq":["GPT-5"]},"rates":{"input_tokens":"1"}}]},
+            {"id":"acme","provider_match":{"eq":["acme-ai"]},"url":"^https://api\\.openai\\.com/acme","fallback":["openai"],"models":[
+                {"id":"acme-1","match":{"prefix":["acme-"]},"rates":{"output_tokens":{"base":"2","over":[[10,"3"]]}}}]}]}"#,
+    )
+    .expect("an overlay");
+    assert_eq!((prices.source_name(), prices.version()), ("genai-prices + overlay", "0.2.3"));
+    let million = tokens(1_000_000, 1_000_000);
+    assert_eq!(case("openai", "gpt-5").usd(&prices, &million), "1", "the operator's rates");
+    assert_eq!(case("openai", "gpt-5-mini").usd(&prices, &million), "2.25", "the other models stay");
+    assert_eq!(case("acme-ai", "acme-1").usd(&prices, &million), "3", "a provider of one's own");
+    assert_eq!(case("acme", "gpt-5").usd(&prices, &million), "1", "falls back to the table as overlaid");
+    let acme = prices.source_by_id("acme");
+    assert_eq!(prices.source_by_url("https://api.openai.com/acme/v1"), acme, "found before the built-in ones");
+    assert_eq!(prices.source_by_url("https://api.openai.com/v1"), prices.source_by_id("openai"), "kept");
+}
+
+#[test]
+fn a_damaged_overlay_names_its_mistakes() {
+    let model = |model: &str| format!(r#"{{"schema_version":1,"providers":[{{"id":"a","models":[{model}]}}]}}"#);
+    let rated = |rates: &str| model(&format!(r#"{{"id":"m","match":{{"eq":["m"]}},"rates":{rates}}}"#));
+    let at = "providers[0].models[0]";
+    for (text, field, fix) in [
+        ("{".to_owned(), "the file", "EOF"),
+        (r#"{"providers":[]}"#.to_owned(), "the file", "missing field `schema_version`"),
+        (r#"{"schema_version":2,"new":1}"#.to_owned(), "schema_version", "write 1"),
+        (r#"{"schema_version":1,"currency":"EUR","providers":[]}"#.to_owned(), "currency", "USD"),
+        (r#"{"schema_version":1,"models":7,"providers":[]}"#.to_owned(), "models", "there are 0"),
+        (
+            r#"{"schema_version":1,"units":{"requests":{"per":1,"within":[]}},"providers":[]}"#.to_owned(),
+            "units.requests.per",
+            "1000",
+        ),
+        (
+            r#"{"schema_version":1,"providers":[{"id":"a","fallback":["b"],"models":[]}]}"#.to_owned(),
+            "provider a",
+            "`b`",
+        ),
+        (model(r#"{"id":"m","match":{"eq":["m"]},"rates":{},"rate":{}}"#), at, "unknown field `rate`"),
+        (model(r#"{"id":"m","match":{"regex":["("]},"rates":{}}"#), "models[0].match", "regular expression"),
+        (model(r#"{"id":"m","match":{"eq":[""]},"rates":{}}"#), "models[0].match.eq[0]", "empty"),
+        (rated(r#"{"input_tokens":"-1"}"#), "models[0].rates.input_tokens", "write US dollars"),
+        (rated(r#"{"input_tokens":1.25}"#), "models[0].rates.input_tokens", "in quotes"),
+        (rated(r#"{"input_tokens":"1000001"}"#), "models[0].rates.input_tokens", "no rate is above"),
+        (rated(r#"{"input_tokens":{"base":"1","over":[[5,"x"]]}}"#), "input_tokens.over[0][1]", "`x`"),
+        (rated(r#"{"inputs":"1"}"#), "models[0].rates", "write one of input_tokens"),
+    ] {
+        let error = overlaid(&text).expect_err(&text).to_string();
+        assert!(error.contains(field) && error.contains(fix), "{text}\n{error}");
+    }
+    let two = r#"{"schema_version":1,"providers":[{"id":"a","models":[{"id":"m"},{"id":"n"}]}]}"#;
+    let error = overlaid(two).expect_err("two mistakes").to_string();
+    assert!(error.contains("models[0]") && error.contains("models[1]"), "every model is named:\n{error}");
+}
+
+#[test]
+fn an_overlay_that_is_not_there_is_named() {
+    let error = Prices::load(&Settings { overlay: Some("/nowhere/prices.json".into()) }).expect_err("no file");
+    assert_eq!(error.to_string(), "cannot read the price overlay /nowhere/prices.json");
+}

@@ -1,0 +1,262 @@
+//! Lenient: pieces of a provider's JSON, read so that one piece of an unexpected type never loses the others.
+//!
+//! New fields, nulls and numbers spelt as floats appear without notice; whatever is not what was expected is as good as
+//! absent. Borrows from the text where it can. Knows no API.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A count: a whole number, however it is spelt. Absent if it is negative or no number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count(pub(crate) Option<u64>);
+
+/// A text that is not empty.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Text<'a>(Option<Cow<'a, str>>);
+
+/// Whether there is anything: not null, not false, not an empty text, list or object.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filled(pub(crate) bool);
+
+/// An object read as a `T`.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) Option<T>);
+
+/// A list of `T`s. An absent list is not an empty one.
+#[derive(Debug)]
+pub(crate) struct List<T>(pub(crate) Option<Vec<T>>);
+
+impl<'a> Text<'a> {
+    pub(crate) fn get(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Keeps this text in `kept` if there is none yet.
+    pub(crate) fn keep_first(&self, kept: &mut Option<Box<str>>) {
+        if kept.is_none() {
+            *kept = self.get().map(Box::from);
+        }
+    }
+
+    /// Keeps this text in `kept`, in place of what may be there.
+    pub(crate) fn keep_last(&self, kept: &mut Option<Box<str>>) {
+        if self.0.is_some() && self.get() != kept.as_deref() {
+            *kept = self.get().map(Box::from);
+        }
+    }
+
+    fn of_json(json: &'a str) -> Self {
+        let Some(inside) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Self(None) };
+        let text = if inside.contains('\\') {
+            serde_json::from_str(json).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(inside))
+        };
+        Self(text.filter(|text| !text.is_empty()))
+    }
+}
+
+impl<T> Object<T> {
+    pub(crate) const fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> List<T> {
+    pub(crate) fn items(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn is_present_but_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(json.parse().ok().or_else(|| json.parse().ok().and_then(whole))))
+    }
+}
+
+/// A float as a count. Cohere and some gateways write `12.0`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked; `as` saturates")]
+fn whole(number: f64) -> Option<u64> {
+    (number.is_finite() && number >= 0.0).then(|| number.round() as u64)
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::of_json(<&RawValue>::deserialize(deserializer)?.get()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Filled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(!matches!(json, "null" | "false" | "\"\"" | "[]" | "{}")))
+    }
+}
+
+/// Takes every kind of value but the named one for absent.
+macro_rules! all_else_is_absent {
+    ($($method:ident: $type:ty),+) => {
+        $(
+            fn $method<E>(self, _: $type) -> Result<Self::Value, E> {
+                Ok(Self::Value::default())
+            }
+        )+
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("anything")
+        }
+    };
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lenient<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Lenient<T> {
+            type Value = Object<T>;
+
+            all_else_is_absent!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|value| Object(Some(value)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Object<T>, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Object(None))
+            }
+        }
+
+        deserializer.deserialize_any(Lenient(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lenient<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Lenient<T> {
+            type Value = List<T>;
+
+            all_else_is_absent!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(Object(item)) = seq.next_element::<Object<T>>()? {
+                    items.extend(item);
+                }
+                Ok(List(Some(items)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List<T>, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(List(None))
+            }
+        }
+
+        deserializer.deserialize_any(Lenient(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize as Derive;
+
+    use super::*;
+
+    #[derive(Derive, Default)]
+    #[serde(default)]
+    struct Reply<'a> {
+        #[serde(borrow)]
+        model: Text<'a>,
+        usage: Object<Usage>,
+        choices: List<Usage>,
+        error: Filled,
+    }
+
+    #[derive(Derive, Default)]
+    #[serde(default)]
+    struct Usage {
+        tokens: Count,
+    }
+
+    #[test]
+    fn counts_are_read_however_they_are_spelt() {
+        for (json, count) in [
+            ("12", Some(12)),
+            ("12.0", Some(12)),
+            ("1.2e1", Some(12)),
+            ("0", Some(0)),
+            ("18446744073709551616", Some(u64::MAX)),
+            ("-1", None),
+            ("null", None),
+            ("\"12\"", None),
+            ("[12]", None),
+            ("{\"a\":12}", None),
+            ("true", None),
+        ] {
+            assert_eq!(serde_json::from_str::<Count>(json).expect("lenient").0, count, "{json}");
+        }
+    }
+
+    #[test]
+    fn one_unexpected_type_does_not_lose_the_rest() {
+        for odd in ["null", "1", "-1", "1.5", "\"x\"", "[1]", "{\"a\":1}", "true"] {
+            let json = format!(r#"{{"model": {odd}, "choices": {odd}, "error": null, "usage": {{"tokens": 3}}}}"#);
+            let reply: Reply<'_> = serde_json::from_str(&json).expect("lenient");
+            assert_eq!(reply.usage.get().and_then(|usage| usage.tokens.0), Some(3), "{odd}");
+            let json = format!(r#"{{"usage": {odd}, "model": "gpt"}}"#);
+            let reply: Reply<'_> = serde_json::from_str(&json).expect("lenient");
+            assert_eq!(reply.model.get(), Some("gpt"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn texts_are_unescaped_and_never_empty() {
+        for (json, text) in [(r#""a""#, Some("a")), (r#""\u00e4\n""#, Some("ä\n")), (r#""""#, None), ("1", None)] {
+            assert_eq!(serde_json::from_str::<Text<'_>>(json).expect("lenient").get(), text, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_absent_list_is_not_an_empty_one() {
+        for (json, empty) in [(r#"{"choices": []}"#, true), (r#"{"choices": null}"#, false), ("{}", false)] {
+            let reply: Reply<'_> = serde_json::from_str(json).expect("lenient");
+            assert_eq!(reply.choices.is_present_but_empty(), empty, "{json}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_not_filled() {
+        for (json, filled) in [("null", false), ("\"\"", false), ("{}", false), ("{\"a\":1}", true), ("\"x\"", true)] {
+            let reply = format!(r#"{{"error": {json}}}"#);
+            assert_eq!(serde_json::from_str::<Reply<'_>>(&reply).expect("lenient").error.0, filled, "{json}");
+        }
+    }
+}

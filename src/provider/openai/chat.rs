@@ -1,0 +1,271 @@
+//! Chat: replies of `/chat/completions` and of the older `/completions`, which share their shape.
+//!
+//! A whole reply has `message`s where a chunk of a stream has `delta`s; one reading serves both. A stream is complete
+//! when `[DONE]` came and every choice said why it stopped.
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::provider::lenient::{Count, Filled, List, Object, Text};
+use crate::provider::openai::usage::{Reported, Tally};
+use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
+use crate::record::ReplyFacts;
+use crate::sse;
+
+/// Reads one reply.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    facts: ReplyFacts,
+    tally: Tally,
+    /// Each choice seen, by its index, and why it stopped.
+    choices: Vec<(u64, Option<Box<str>>)>,
+    arrival: Arrival,
+    refused: bool,
+    failed: bool,
+}
+
+/// How far the reply came.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Arrival {
+    /// Not to its end.
+    #[default]
+    Partial,
+    /// In one piece. Some servers leave out of it why the choices stopped.
+    Whole,
+    /// As a stream, to its end marker.
+    Marked,
+}
+
+/// A whole reply, or a chunk of a streamed one.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Completion<'a> {
+    #[serde(borrow)]
+    object: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    model: Text<'a>,
+    #[serde(borrow)]
+    service_tier: Text<'a>,
+    #[serde(borrow)]
+    choices: List<Choice<'a>>,
+    usage: Object<Reported>,
+    error: Filled,
+    moderation: Filled,
+    prompt_filter_results: Filled,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice<'a> {
+    index: Count,
+    #[serde(borrow)]
+    finish_reason: Text<'a>,
+    #[serde(borrow)]
+    message: Object<Message<'a>>,
+    #[serde(borrow)]
+    delta: Object<Message<'a>>,
+    text: Filled,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message<'a> {
+    content: Filled,
+    refusal: Filled,
+    reasoning: Filled,
+    reasoning_content: Filled,
+    audio: Filled,
+    #[serde(borrow)]
+    tool_calls: List<ToolCall<'a>>,
+    #[serde(borrow)]
+    function_call: Object<Named<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Object<Named<'a>>,
+    #[serde(borrow)]
+    custom: Object<Named<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+}
+
+impl ReadReply for Reply {
+    fn whole(&mut self, status: StatusCode, body: &[u8]) {
+        self.failed = !status.is_success();
+        if self.failed {
+            return;
+        }
+        if self.read(body).is_some() {
+            self.arrival = Arrival::Whole;
+        }
+    }
+
+    fn event(&mut self, event: &sse::Event<'_>) -> EventKind {
+        if event.data.trim_ascii() == b"[DONE]" {
+            self.arrival = Arrival::Marked;
+            return EventKind::Other;
+        }
+        self.read(event.data).unwrap_or(EventKind::Other)
+    }
+
+    fn finish(mut self: Box<Self>) -> Said {
+        let ending = self.ending();
+        self.choices.sort_by_key(|(index, _)| *index);
+        self.facts.finish_reasons = self.choices.into_iter().filter_map(|(_, reason)| reason).collect();
+        Said { facts: self.facts, usage: self.tally.usage(&[]), ending }
+    }
+}
+
+impl Reply {
+    /// Takes in what `json` says. `None` if it cannot be read.
+    fn read(&mut self, json: &[u8]) -> Option<EventKind> {
+        let completion: Completion<'_> = serde_json::from_slice(json).ok()?;
+        self.failed |= completion.error.0 || completion.object.get() == Some("error");
+        completion.id.keep_first(&mut self.facts.id);
+        completion.model.keep_first(&mut self.facts.model);
+        completion.service_tier.keep_last(&mut self.facts.service_tier);
+        if let Some(reported) = completion.usage.get() {
+            self.tally.take(reported);
+        }
+        let mut has_content = false;
+        for choice in completion.choices.items() {
+            has_content |= self.read_choice(choice);
+        }
+        Some(if has_content { EventKind::Content } else { completion.kind_without_content() })
+    }
+
+    /// Takes in what a choice says; whether it has content.
+    fn read_choice(&mut self, choice: &Choice<'_>) -> bool {
+        let index = choice.index.0.unwrap_or(0);
+        let known = self.choices.iter().position(|(known, _)| *known == index);
+        let slot = known.unwrap_or(self.choices.len());
+        if slot < MAX_NAMES {
+            if slot == self.choices.len() {
+                self.choices.push((index, None));
+            }
+            choice.finish_reason.keep_last(&mut self.choices[slot].1);
+        }
+        self.failed |= choice.finish_reason.get() == Some("error");
+        self.refused |= choice.finish_reason.get() == Some("content_filter");
+        let messages = [choice.message.get(), choice.delta.get()];
+        messages.into_iter().flatten().fold(choice.text.0, |has_content, message| {
+            self.refused |= message.refusal.0;
+            self.read_tools(message);
+            has_content || message.has_content()
+        })
+    }
+
+    /// A tool's name comes with the first fragment of its call only, so each name is a call.
+    fn read_tools(&mut self, message: &Message<'_>) {
+        let calls = message.tool_calls.items().iter().filter_map(ToolCall::name);
+        let legacy = message.function_call.get().and_then(|function| function.name.get());
+        for name in calls.chain(legacy) {
+            if self.facts.tools.len() < MAX_NAMES {
+                self.facts.tools.push(name.into());
+            }
+        }
+    }
+
+    fn ending(&self) -> Ending {
+        let complete = !self.choices.is_empty()
+            && match self.arrival {
+                Arrival::Partial => false,
+                Arrival::Whole => true,
+                Arrival::Marked => self.choices.iter().all(|(_, reason)| reason.is_some()),
+            };
+        match (self.failed, complete, self.refused) {
+            (true, _, _) => Ending::Failed,
+            (_, false, _) => Ending::Unfinished,
+            (_, _, true) => Ending::Declined,
+            (_, _, false) => Ending::Complete,
+        }
+    }
+}
+
+impl Completion<'_> {
+    /// Azure's first chunk and moderation chunks have no choices either, but say something of their own.
+    fn kind_without_content(&self) -> EventKind {
+        let says_more = self.moderation.0 || self.prompt_filter_results.0 || self.error.0;
+        if self.choices.is_present_but_empty() && self.usage.get().is_some() && !says_more {
+            EventKind::UsageOnly
+        } else {
+            EventKind::Other
+        }
+    }
+}
+
+impl Message<'_> {
+    fn has_content(&self) -> bool {
+        let texts = [self.content, self.refusal, self.reasoning, self.reasoning_content, self.audio];
+        texts.iter().any(|text| text.0) || !self.tool_calls.items().is_empty() || self.function_call.get().is_some()
+    }
+}
+
+impl ToolCall<'_> {
+    fn name(&self) -> Option<&str> {
+        let named = [self.function.get(), self.custom.get()];
+        named.into_iter().flatten().find_map(|named| named.name.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(data: &str) -> EventKind {
+        Reply::default().event(&sse::Event { name: "", data: data.as_bytes(), span: 0..0 })
+    }
+
+    #[test]
+    fn only_a_chunk_with_usage_and_no_choices_is_usage_only() {
+        let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}"#;
+        for (rule, data, expected) in [
+            ("the usage chunk", format!(r#"{{"choices":[],{usage}}}"#), EventKind::UsageOnly),
+            ("no usage", r#"{"choices":[],"usage":null}"#.to_owned(), EventKind::Other),
+            ("no list of choices", format!("{{{usage}}}"), EventKind::Other),
+            ("a finish chunk", format!(r#"{{"choices":[{{"index":0,"delta":{{}}}}],{usage}}}"#), EventKind::Other),
+            (
+                "Azure's first chunk",
+                r#"{"choices":[],"prompt_filter_results":[{"prompt_index":0}]}"#.to_owned(),
+                EventKind::Other,
+            ),
+            (
+                "a moderation chunk",
+                format!(r#"{{"choices":[],"moderation":{{"input":{{}}}},{usage}}}"#),
+                EventKind::Other,
+            ),
+            ("the end marker", "[DONE]".to_owned(), EventKind::Other),
+            ("no JSON", "{\"choices\":[],".to_owned(), EventKind::Other),
+        ] {
+            assert_eq!(kind(&data), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn text_reasoning_refusals_audio_and_tool_calls_are_content() {
+        for (delta, expected) in [
+            (r#"{"role":"assistant","content":""}"#, EventKind::Other),
+            (r#"{"content":"a"}"#, EventKind::Content),
+            (r#"{"reasoning_content":"a","content":null}"#, EventKind::Content),
+            (r#"{"reasoning":"a"}"#, EventKind::Content),
+            (r#"{"refusal":"a"}"#, EventKind::Content),
+            (r#"{"audio":{"data":"a"}}"#, EventKind::Content),
+            (r#"{"tool_calls":[{"index":0,"function":{"arguments":""}}]}"#, EventKind::Content),
+            (r#"{"function_call":{"name":"a"}}"#, EventKind::Content),
+            ("{}", EventKind::Other),
+        ] {
+            assert_eq!(kind(&format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#)), expected, "{delta}");
+        }
+        assert_eq!(kind(r#"{"choices":[{"index":0,"text":"a"}]}"#), EventKind::Content, "legacy completions");
+    }
+}

@@ -1,0 +1,249 @@
+//! Request: what a request to the OpenAI API asks, whether its answer may serve others, and how to ask for usage.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use serde_json_borrow::Value;
+
+use crate::provider::{Asked, Endpoint, Reuse, UsageRequest};
+use crate::record::call::Delivery;
+
+/// Fields of chat requests that do not change the answer.
+const CHAT_IGNORED: &[&str] = &[
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+    "service_tier",
+    "store",
+];
+
+/// Fields of requests for a response that do not change the answer.
+const RESPONSES_IGNORED: &[&str] = &[
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+    "service_tier",
+];
+
+/// Fields of other requests that do not change the answer.
+const IGNORED: &[&str] = &["user"];
+
+/// Fields that make a chat's answer depend on live data: OpenAI's, xAI's and `OpenRouter`'s ways to ask for a web search.
+const LIVE_DATA: &[&str] = &["web_search_options", "search_parameters", "plugins"];
+
+/// Parts of the names of models that always search the web: `gpt-4o-search-preview`, `gpt-5-search-api`,
+/// `OpenRouter`'s `…:online`, Perplexity's Sonar and Groq's Compound.
+const LIVE_MODELS: &[&str] = &["-search-", ":online", "sonar", "compound"];
+
+/// Fields that tie a response to state that the provider keeps.
+const KEPT_STATE: &[&str] = &["previous_response_id", "conversation"];
+
+/// What the body of a request asks.
+pub(super) fn asked<'a>(endpoint: Endpoint, body: &'a Value<'a>) -> Asked<'a> {
+    let streams = body.get("stream").as_bool() == Some(true);
+    let text = |field| body.get(field).as_str().filter(|text| !text.is_empty());
+    let has_usage_option = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
+    let wants_usage = body.get("stream_options").get("include_usage").as_bool() == Some(true);
+    Asked {
+        model: text("model"),
+        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
+        user: text("safety_identifier").or_else(|| text("user")),
+        usage: if has_usage_option && streams && !wants_usage { UsageRequest::Missing } else { UsageRequest::Unneeded },
+        reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+    }
+}
+
+/// Whether the answer may serve another, equal request.
+fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
+    let uses_state = KEPT_STATE.iter().any(|field| !body.get(*field).is_null());
+    let hosts_tools = !all_tools_are_the_apps(body);
+    match endpoint {
+        Endpoint::ChatCompletions => {
+            let stores = body.get("store").as_bool() == Some(true);
+            let searches = LIVE_DATA.iter().any(|field| !body.get(*field).is_null()) || model_searches(body);
+            if stores || searches || hosts_tools { Reuse::Never } else { Reuse::Allowed(CHAT_IGNORED) }
+        }
+        Endpoint::Responses => {
+            // Stored unless the app says otherwise: the answer's id must stay good for the next turn.
+            let stores = body.get("store").as_bool() != Some(false);
+            let later = body.get("background").as_bool() == Some(true) || body.get("generate").as_bool() == Some(false);
+            let prompt = body.get("prompt");
+            let unpinned = !prompt.is_null() && prompt.get("version").is_null();
+            if stores || uses_state || later || unpinned || hosts_tools || model_searches(body) {
+                Reuse::Never
+            } else {
+                Reuse::Allowed(RESPONSES_IGNORED)
+            }
+        }
+        Endpoint::CountTokens if uses_state || hosts_tools => Reuse::Never,
+        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations | Endpoint::CountTokens => {
+            Reuse::Allowed(IGNORED)
+        }
+        Endpoint::ResponsesCompact | Endpoint::Messages | Endpoint::Other => Reuse::Never,
+    }
+}
+
+/// Whether every tool is one that the app runs itself. Any other type, known or not, is run by the provider.
+fn all_tools_are_the_apps(body: &Value<'_>) -> bool {
+    match body.get("tools") {
+        Value::Null => true,
+        Value::Array(tools) => {
+            tools.iter().all(|tool| matches!(tool.get("type").as_str(), Some("function" | "custom")))
+        }
+        _ => false,
+    }
+}
+
+fn model_searches(body: &Value<'_>) -> bool {
+    let model = body.get("model").as_str().unwrap_or_default();
+    LIVE_MODELS.iter().any(|part| model.contains(part))
+}
+
+/// The body with `stream_options.include_usage` set, and every other byte as it was. `None` if it is no JSON object, or
+/// its `stream_options` is neither an object nor null.
+pub(super) fn with_usage_requested(body: &[u8]) -> Option<Vec<u8>> {
+    let body = std::str::from_utf8(body).ok()?;
+    let options = match members(body)?.get("stream_options").map(|options| options.get()) {
+        None | Some("null") => "{}",
+        Some(options) => options,
+    };
+    let options = with_member(options, "include_usage", "true")?;
+    with_member(body, "stream_options", &options).map(String::into_bytes)
+}
+
+/// `object` with its member `name` set to `value`, in place if it is there, else at the end.
+fn with_member(object: &str, name: &str, value: &str) -> Option<String> {
+    let members = members(object)?;
+    if let Some(old) = members.get(name) {
+        // A raw value is a slice of the text it was read from.
+        let start = old.get().as_ptr().addr() - object.as_ptr().addr();
+        let end = start + old.get().len();
+        return Some([&object[..start], value, &object[end..]].concat());
+    }
+    let comma = if members.is_empty() { "" } else { "," };
+    let close = object.rfind('}')?;
+    Some([&object[..close], comma, "\"", name, "\":", value, &object[close..]].concat())
+}
+
+fn members(object: &str) -> Option<BTreeMap<Cow<'_, str>, &RawValue>> {
+    serde_json::from_str(object).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reuse_of(endpoint: Endpoint, body: &str) -> Reuse {
+        asked(endpoint, &serde_json::from_str(body).expect("JSON")).reuse
+    }
+
+    #[test]
+    fn usage_is_asked_for_with_every_other_byte_unchanged() {
+        for (rule, body, expected) in [
+            (
+                "absent: put in at the end",
+                r#"{"model":"a", "stream":true }"#,
+                r#"{"model":"a", "stream":true ,"stream_options":{"include_usage":true}}"#,
+            ),
+            ("nothing else there", "{}", r#"{"stream_options":{"include_usage":true}}"#),
+            (
+                "other options are kept",
+                r#"{"stream_options": {"include_obfuscation": false}, "n":1.0}"#,
+                r#"{"stream_options": {"include_obfuscation": false,"include_usage":true}, "n":1.0}"#,
+            ),
+            (
+                "false becomes true",
+                r#"{"stream_options":{"include_usage" : false},"a":"\u00e4}"}"#,
+                r#"{"stream_options":{"include_usage" : true},"a":"\u00e4}"}"#,
+            ),
+            (
+                "null is replaced",
+                "{\"stream_options\": null,\n\"a\":{\"stream_options\":1}}\n",
+                "{\"stream_options\": {\"include_usage\":true},\n\"a\":{\"stream_options\":1}}\n",
+            ),
+            (
+                "an escaped name is the same name",
+                r#"{"stream\u005foptions":{}}"#,
+                r#"{"stream\u005foptions":{"include_usage":true}}"#,
+            ),
+        ] {
+            let changed = with_usage_requested(body.as_bytes()).expect("an object");
+            assert_eq!(String::from_utf8(changed).expect("text"), expected, "{rule}");
+        }
+        for body in ["[]", "{", "", r#"{"stream_options":"x"}"#, "{\"a\":\"\u{1}\"}"] {
+            assert_eq!(with_usage_requested(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn usage_is_missing_from_streams_that_did_not_ask() {
+        let body = |options| format!(r#"{{"stream":true{options}}}"#);
+        for (endpoint, body, expected) in [
+            (Endpoint::ChatCompletions, body(""), UsageRequest::Missing),
+            (Endpoint::Completions, body(r#","stream_options":null"#), UsageRequest::Missing),
+            (Endpoint::ChatCompletions, body(r#","stream_options":{"include_usage":false}"#), UsageRequest::Missing),
+            (Endpoint::ChatCompletions, body(r#","stream_options":{"include_usage":true}"#), UsageRequest::Unneeded),
+            (Endpoint::ChatCompletions, r#"{"stream":false}"#.to_owned(), UsageRequest::Unneeded),
+            (Endpoint::Responses, body(""), UsageRequest::Unneeded),
+        ] {
+            assert_eq!(asked(endpoint, &serde_json::from_str(&body).expect("JSON")).usage, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn chat_answers_with_side_effects_or_live_data_are_never_reused() {
+        for (body, reusable) in [
+            ("{}", true),
+            (r#"{"store":false,"user":"a"}"#, true),
+            (r#"{"store":true}"#, false),
+            (r#"{"web_search_options":{}}"#, false),
+            (r#"{"web_search_options":null}"#, true),
+            (r#"{"model":"gpt-4o-search-preview"}"#, false),
+            (r#"{"tools":[{"type":"function"},{"type":"custom"}]}"#, true),
+            (r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#, false),
+            (r#"{"tools":[{}]}"#, false),
+            ("[]", false),
+        ] {
+            let expected = if reusable { Reuse::Allowed(CHAT_IGNORED) } else { Reuse::Never };
+            assert_eq!(reuse_of(Endpoint::ChatCompletions, body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn responses_that_are_stored_or_use_state_are_never_reused() {
+        for (body, reusable) in [
+            (r#"{"store":false}"#, true),
+            ("{}", false),
+            (r#"{"store":null}"#, false),
+            (r#"{"store":true}"#, false),
+            (r#"{"store":false,"previous_response_id":"resp_1"}"#, false),
+            (r#"{"store":false,"previous_response_id":null}"#, true),
+            (r#"{"store":false,"conversation":"conv_1"}"#, false),
+            (r#"{"store":false,"background":true}"#, false),
+            (r#"{"store":false,"generate":false}"#, false),
+            (r#"{"store":false,"prompt":{"id":"pmpt_1"}}"#, false),
+            (r#"{"store":false,"prompt":{"id":"pmpt_1","version":"2"}}"#, true),
+            (r#"{"store":false,"tools":[{"type":"function"}]}"#, true),
+            (r#"{"store":false,"tools":[{"type":"mcp"}]}"#, false),
+        ] {
+            let expected = if reusable { Reuse::Allowed(RESPONSES_IGNORED) } else { Reuse::Never };
+            assert_eq!(reuse_of(Endpoint::Responses, body), expected, "{body}");
+        }
+        assert_eq!(reuse_of(Endpoint::ResponsesCompact, r#"{"store":false}"#), Reuse::Never);
+    }
+
+    #[test]
+    fn the_safety_identifier_goes_before_the_user() {
+        let body = serde_json::from_str(r#"{"user":"old","safety_identifier":"new"}"#).expect("JSON");
+        assert_eq!(asked(Endpoint::ChatCompletions, &body).user, Some("new"));
+        let body = serde_json::from_str(r#"{"user":"old","safety_identifier":""}"#).expect("JSON");
+        assert_eq!(asked(Endpoint::ChatCompletions, &body).user, Some("old"));
+    }
+}

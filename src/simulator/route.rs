@@ -1,0 +1,138 @@
+//! Route: which endpoint of which API a request is for, and what the two APIs want of every request.
+//!
+//! Knows paths and headers; not bodies.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method};
+
+use super::bill::Api;
+use super::reply::Problem;
+use super::{anthropic, openai};
+
+/// What can be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Chat,
+    Completions,
+    Responses,
+    InputTokens,
+    Embeddings,
+    Moderations,
+    Messages,
+    CountTokens,
+    /// The list of models, or one of them.
+    Models(Option<String>),
+}
+
+const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
+    ("/v1/chat/completions", Api::OpenAi, Endpoint::Chat),
+    ("/v1/completions", Api::OpenAi, Endpoint::Completions),
+    ("/v1/responses", Api::OpenAi, Endpoint::Responses),
+    ("/v1/responses/input_tokens", Api::OpenAi, Endpoint::InputTokens),
+    ("/v1/embeddings", Api::OpenAi, Endpoint::Embeddings),
+    ("/v1/moderations", Api::OpenAi, Endpoint::Moderations),
+    ("/v1/messages", Api::Anthropic, Endpoint::Messages),
+    ("/v1/messages/count_tokens", Api::Anthropic, Endpoint::CountTokens),
+];
+
+/// Who answers a request, and whether there is anything to answer it.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) api: Api,
+    pub(super) endpoint: Result<Endpoint, Problem>,
+}
+
+pub(super) fn find(head: &Parts) -> Route {
+    let path = head.uri.path();
+    let known = ENDPOINTS.iter().find(|(known, ..)| *known == path);
+    // Both vendors have models, and a path of neither is refused in the words of the one that seems meant.
+    let api = match known {
+        Some((_, api, _)) => *api,
+        None if head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key") => {
+            Api::Anthropic
+        }
+        None => Api::OpenAi,
+    };
+    let models = || match path.strip_prefix("/v1/models")? {
+        "" => Some(Endpoint::Models(None)),
+        one => one.strip_prefix('/').map(|model| Endpoint::Models(Some(model.to_owned()))),
+    };
+    let (method, path) = (|| head.method.to_string(), || path.to_owned());
+    let endpoint = match (known.map(|(.., endpoint)| endpoint.clone()).or_else(models), &head.method) {
+        (Some(models @ Endpoint::Models(_)), &Method::GET) => Ok(models),
+        (Some(Endpoint::Models(_)), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
+        (Some(endpoint), &Method::POST) => Ok(endpoint),
+        (Some(_), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
+        (None, _) => Err(Problem::UnknownPath { method: method(), path: path() }),
+    };
+    Route { api, endpoint }
+}
+
+impl Api {
+    /// What is wanted of every call, whatever it asks.
+    pub(super) fn admit(self, headers: &HeaderMap) -> Result<(), Problem> {
+        let has_credential = match self {
+            Self::OpenAi => openai::has_credential(headers),
+            Self::Anthropic => anthropic::has_credential(headers),
+        };
+        match self {
+            _ if !has_credential => Err(Problem::NoCredential),
+            Self::Anthropic if !headers.contains_key("anthropic-version") => Err(Problem::Missing("anthropic-version")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The body of a refusal of the request with this number.
+    pub(super) fn refusal(self, problem: &Problem, request: u64) -> Bytes {
+        let body = match self {
+            Self::OpenAi => openai::refusal(problem),
+            Self::Anthropic => anthropic::refusal(problem, &anthropic::request_id(request)),
+        };
+        body.to_string().into()
+    }
+
+    /// The headers of the reply to the request with this number, which took so many milliseconds, when so many
+    /// requests are left of the rate limit.
+    pub(super) fn headers(self, request: u64, took_ms: u128, left: u64) -> Vec<(&'static str, String)> {
+        match self {
+            Self::OpenAi => openai::headers(request, took_ms, left),
+            Self::Anthropic => anthropic::headers(request, left),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn every_path_has_its_endpoint_and_its_own_way_to_refuse() {
+        let chat = Ok(Endpoint::Chat);
+        let unknown = |path: &str| Err(Problem::UnknownPath { method: "POST".to_owned(), path: path.to_owned() });
+        for (method, path, header, api, endpoint) in [
+            ("POST", "/v1/chat/completions", "authorization", Api::OpenAi, chat.clone()),
+            ("POST", "/v1/chat/completions?api-version=1", "x-api-key", Api::OpenAi, chat),
+            ("POST", "/v1/messages", "authorization", Api::Anthropic, Ok(Endpoint::Messages)),
+            ("GET", "/v1/models", "authorization", Api::OpenAi, Ok(Endpoint::Models(None))),
+            ("GET", "/v1/models/x", "x-api-key", Api::Anthropic, Ok(Endpoint::Models(Some("x".to_owned())))),
+            ("POST", "/v1/nothing", "authorization", Api::OpenAi, unknown("/v1/nothing")),
+            ("POST", "/v1/nothing", "anthropic-version", Api::Anthropic, unknown("/v1/nothing")),
+            ("POST", "/v1/modelsx", "authorization", Api::OpenAi, unknown("/v1/modelsx")),
+            (
+                "GET",
+                "/v1/messages",
+                "x-api-key",
+                Api::Anthropic,
+                Err(Problem::WrongMethod { method: "GET".to_owned(), path: "/v1/messages".to_owned() }),
+            ),
+        ] {
+            let request = Request::builder().method(method).uri(path).header(header, "x").body(());
+            let (head, ()) = request.expect("a good request").into_parts();
+            let route = find(&head);
+            assert_eq!((route.api, route.endpoint), (api, endpoint), "{method} {path} {header}");
+        }
+    }
+}

@@ -1,0 +1,550 @@
+//! What the metrics promise: every number says what happened, and Prometheus can read all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use weir::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
+use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
+use weir::semconv::{Kind, METRICS};
+use weir::sinks::metrics::{About, Metrics, PriceTable, Settings};
+use weir::sinks::now::CacheSize;
+use weir::sinks::series::Eviction;
+use weir::units::PicoUsd;
+
+const NOTHING: [&str; 0] = [];
+
+fn metrics(settings: &Settings) -> Metrics {
+    let prices = PriceTable {
+        version: "0.2.3".to_owned(),
+        source: "built-in".to_owned(),
+        published_at: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+    };
+    let about = About { version: "0.1.0", revision: "abc1234", prices };
+    Metrics::new(settings, &["openai".into(), "local".into()], about)
+}
+
+/// A streamed chat that went well: 100 tokens in, 40 of them cached; 21 out, 5 of them reasoning; 3 dollars.
+fn answered() -> Record {
+    let parts = [(Counter::CacheReadTokens, Some(40)), (Counter::OutputReasoningTokens, Some(5))];
+    let mut charge = Charge::default();
+    charge.add(TokenClass::Input, PicoUsd::new(PicoUsd::PER_USD));
+    charge.add(TokenClass::Output, PicoUsd::new(2 * PicoUsd::PER_USD));
+    Record {
+        id: RequestId::next(),
+        call: Call {
+            provider: "openai".into(),
+            operation: Operation::Chat,
+            model: Some("gpt-5".into()),
+            delivery: Delivery::Stream,
+            caller: Caller { agent: Some("planner".into()), ..Caller::default() },
+        },
+        reply: ReplyFacts { model: Some("gpt-5-2026-08-07".into()), ..ReplyFacts::default() },
+        usage: Some(Usage::cache_inside(Some(100), Some(21), &parts)),
+        cost: Cost::Known(charge),
+        priced_model: Some("gpt-5".into()),
+        cache: CacheFacts {
+            status: CacheStatus::Miss,
+            lookup: Some(Duration::from_micros(20)),
+            store: Some(StoreResult::Stored),
+        },
+        outcome: Outcome::Success,
+        error_type: None,
+        status: Some(200),
+        attempt: Some(Attempt::Answered(200)),
+        arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        timing: Timing {
+            total: Duration::from_millis(3500),
+            overhead_request: Some(Duration::from_micros(300)),
+            overhead_response: Some(Duration::from_micros(40)),
+            upstream: Some(Duration::from_secs(3)),
+            first_token: Some(Duration::from_secs(1)),
+        },
+        bytes_in: 1000,
+        bytes_out: 2000,
+    }
+}
+
+/// The same, answered from the cache.
+fn answered_from_cache() -> Record {
+    let cache = CacheFacts { status: CacheStatus::Hit, lookup: Some(Duration::from_micros(9)), store: None };
+    let timing = Timing { total: Duration::from_millis(1), ..Timing::default() };
+    Record { cache, attempt: None, timing, ..answered() }
+}
+
+/// The same, turned away with `status`.
+fn refused(status: u16, outcome: Outcome) -> Record {
+    Record {
+        outcome,
+        error_type: Some(ErrorType::Status(status)),
+        status: Some(status),
+        attempt: Some(Attempt::Answered(status)),
+        usage: None,
+        cost: Cost::Nothing,
+        reply: ReplyFacts::default(),
+        timing: Timing { first_token: None, ..answered().timing },
+        ..answered()
+    }
+}
+
+/// A call for `model`, which the price table does not know.
+fn unlisted(model: &str, attempt: Attempt) -> Record {
+    let mut record = answered();
+    record.call.model = Some(model.into());
+    record.reply.model = None;
+    record.priced_model = None;
+    record.cost = Cost::Unpriced(Unpriced::UnknownModel);
+    record.attempt = Some(attempt);
+    record
+}
+
+/// A call that was passed through unread, for nobody weir knows.
+fn passed_through() -> Record {
+    let mut record = answered();
+    record.call = Call {
+        provider: "unheard of".into(),
+        operation: Operation::Other,
+        model: None,
+        delivery: Delivery::Whole,
+        caller: Caller::default(),
+    };
+    record.reply = ReplyFacts::default();
+    record.usage = None;
+    record.cost = Cost::Nothing;
+    record.priced_model = None;
+    record.cache = CacheFacts { status: CacheStatus::Bypass(BypassReason::Uncacheable), lookup: None, store: None };
+    record
+}
+
+fn with_operation(mut record: Record, operation: Operation) -> Record {
+    record.call.operation = operation;
+    record
+}
+
+/// Everything that can be counted, counted.
+fn filled() -> Metrics {
+    let metrics = metrics(&Settings::default());
+    metrics.watch_cache(Arc::new(|| CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 }));
+    metrics.connected("openai", Duration::from_millis(30));
+    metrics.evicted(Eviction::Ttl);
+    for record in [
+        answered(),
+        answered_from_cache(),
+        refused(429, Outcome::ClientError),
+        unlisted("home-made", Attempt::Answered(200)),
+        passed_through(),
+    ] {
+        metrics.opened(&record.call.provider);
+        metrics.closed(&record);
+    }
+    metrics
+}
+
+/// The samples of an exposition by name and labels.
+struct Samples(BTreeMap<String, f64>);
+
+impl Samples {
+    fn of(metrics: &Metrics) -> Self {
+        let text = metrics.encode(None).body;
+        let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+            (series.to_owned(), value.parse().expect("a value is a number"))
+        });
+        Self(samples.collect())
+    }
+
+    #[track_caller]
+    fn expect(&self, expected: &[(&str, f64)]) {
+        for (series, value) in expected {
+            let found = self.0.get(*series).copied();
+            assert!(found.is_some_and(|found| (found - value).abs() < 1e-9), "{series} is {found:?}, not {value}");
+        }
+    }
+
+    /// Series of `name` whose value is not zero.
+    fn counted(&self, name: &str) -> Vec<&str> {
+        let of_name = |series: &str| series.split('{').next() == Some(name);
+        self.0.iter().filter(|(series, value)| of_name(series) && **value != 0.0).map(|(series, _)| &**series).collect()
+    }
+}
+
+#[test]
+fn counters_of_closed_sets_start_at_zero() {
+    let samples = Samples::of(&metrics(&Settings::default()));
+    for provider in ["openai", "local"] {
+        for code in ["200", "429", "500", "502", "503", "529", "error", "timeout"] {
+            samples
+                .expect(&[(&format!(r#"weir_upstream_requests_total{{provider="{provider}",code="{code}"}}"#), 0.0)]);
+        }
+        for reason in ["unknown_model", "no_usage", "no_table"] {
+            let series = format!(r#"weir_unpriced_requests_total{{provider="{provider}",reason="{reason}"}}"#);
+            samples.expect(&[(&series, 0.0)]);
+        }
+        samples.expect(&[(&format!(r#"weir_requests_in_flight{{provider="{provider}"}}"#), 0.0)]);
+    }
+    samples.expect(&[
+        (r#"weir_http_bytes_total{direction="in"}"#, 0.0),
+        (r#"weir_http_bytes_total{direction="out"}"#, 0.0),
+        (r#"weir_cache_evictions_total{backend="memory",reason="size"}"#, 0.0),
+        (r#"weir_cache_evictions_total{backend="memory",reason="ttl"}"#, 0.0),
+        (r#"weir_cache_evictions_total{backend="memory",reason="invalidated"}"#, 0.0),
+        (r#"weir_cache_stores_total{backend="memory",result="stored"}"#, 0.0),
+        (r#"weir_cache_stores_total{backend="memory",result="too_large"}"#, 0.0),
+        (r#"weir_cache_stores_total{backend="memory",result="not_cacheable"}"#, 0.0),
+        (r#"weir_metrics_label_overflow_total{label="model"}"#, 0.0),
+        (r#"weir_metrics_label_overflow_total{label="agent"}"#, 0.0),
+        (r#"weir_agent_requests_total{agent="none"}"#, 0.0),
+        ("weir_price_table_timestamp_seconds", 1_790_000_000.0),
+        (r#"weir_price_table_info{version="0.2.3",source="built-in"}"#, 1.0),
+        (r#"weir_build_info{version="0.1.0",revision="abc1234"}"#, 1.0),
+        (r#"weir_metrics_label_values_limit{label="model"}"#, 64.0),
+        ("weir_metrics_series_limit", 10_000.0),
+    ]);
+    assert!(samples.0.keys().all(|series| !series.starts_with("weir_cache_entries")), "no cache, no size");
+}
+
+#[test]
+fn all_counters_of_a_provider_and_model_begin_together() {
+    let metrics = metrics(&Settings::default());
+    metrics.closed(&refused(401, Outcome::ClientError));
+    let samples = Samples::of(&metrics);
+    for outcome in Outcome::ALL {
+        let (value, outcome) = (f64::from(u8::from(outcome == Outcome::ClientError)), outcome.as_str());
+        let series =
+            format!(r#"weir_requests_total{{provider="openai",model="gpt-5",operation="chat",outcome="{outcome}"}}"#);
+        samples.expect(&[(&series, value)]);
+    }
+    for class in TokenClass::ALL.map(TokenClass::as_str) {
+        let labels = format!(r#"{{provider="openai",model="gpt-5",token_type="{class}"}}"#);
+        samples.expect(&[(&format!("weir_cost_usd_total{labels}"), 0.0)]);
+        let tokens = samples.0.get(&format!("weir_tokens_total{labels}"));
+        assert_eq!(tokens.is_some(), class != "fee", "fees are no tokens");
+    }
+    for result in ["hit", "expired", "bypass"] {
+        let labels = format!(r#"{{provider="openai",model="gpt-5",result="{result}"}}"#);
+        samples.expect(&[(&format!("weir_cache_requests_total{labels}"), 0.0)]);
+    }
+    samples.expect(&[
+        (r#"weir_tokens_saved_total{provider="openai",model="gpt-5",source="cache"}"#, 0.0),
+        (r#"weir_cost_saved_usd_total{provider="openai",model="gpt-5",source="cache"}"#, 0.0),
+    ]);
+}
+
+#[test]
+fn an_answered_call_counts_what_was_bought() {
+    let metrics = metrics(&Settings::default());
+    metrics.opened("openai");
+    metrics.closed(&answered());
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_requests_total{provider="openai",model="gpt-5",operation="chat",outcome="success"}"#, 1.0),
+        (r#"weir_requests_in_flight{provider="openai"}"#, 0.0),
+        (r#"weir_request_duration_seconds_sum{provider="openai",operation="chat",cache="miss"}"#, 3.5),
+        (r#"weir_proxy_overhead_seconds_sum{phase="request"}"#, 0.0003),
+        (r#"weir_proxy_overhead_seconds_sum{phase="response"}"#, 0.00004),
+        (r#"weir_http_bytes_total{direction="in"}"#, 1000.0),
+        (r#"weir_http_bytes_total{direction="out"}"#, 2000.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="input"}"#, 60.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="cache_read"}"#, 40.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="cache_write"}"#, 0.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="output"}"#, 16.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="reasoning"}"#, 5.0),
+        (r#"weir_cost_usd_total{provider="openai",model="gpt-5",token_type="input"}"#, 1.0),
+        (r#"weir_cost_usd_total{provider="openai",model="gpt-5",token_type="output"}"#, 2.0),
+        (r#"weir_request_cost_usd_sum{provider="openai",model="gpt-5"}"#, 3.0),
+        (r#"weir_cache_requests_total{provider="openai",model="gpt-5",result="miss"}"#, 1.0),
+        (r#"weir_cache_lookup_duration_seconds_count{backend="memory",result="miss"}"#, 1.0),
+        (r#"weir_cache_stores_total{backend="memory",result="stored"}"#, 1.0),
+        (r#"weir_upstream_requests_total{provider="openai",code="200"}"#, 1.0),
+        (r#"weir_agent_requests_total{agent="planner"}"#, 1.0),
+        (r#"weir_agent_tokens_total{agent="planner"}"#, 121.0),
+        (r#"weir_agent_cost_usd_total{agent="planner"}"#, 3.0),
+    ]);
+    let names = concat!(
+        r#"gen_ai_operation_name="chat",gen_ai_provider_name="openai","#,
+        r#"gen_ai_request_model="gpt-5",gen_ai_response_model="gpt-5-2026-08-07""#
+    );
+    samples.expect(&[
+        (&format!(r#"gen_ai_client_token_usage_sum{{{names},gen_ai_token_type="input"}}"#), 100.0),
+        (&format!(r#"gen_ai_client_token_usage_sum{{{names},gen_ai_token_type="output"}}"#), 21.0),
+        (&format!("gen_ai_client_operation_duration_seconds_sum{{{names}}}"), 3.0),
+        (&format!("gen_ai_server_time_to_first_token_seconds_sum{{{names}}}"), 1.0),
+        (&format!("gen_ai_server_time_per_output_token_seconds_sum{{{names}}}"), 0.1),
+    ]);
+    assert_eq!(samples.counted("weir_cost_saved_usd_total"), NOTHING);
+    assert_eq!(samples.counted("weir_unpriced_requests_total"), NOTHING);
+}
+
+#[test]
+fn a_hit_is_saved_not_bought() {
+    let metrics = metrics(&Settings::default());
+    metrics.closed(&answered_from_cache());
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_requests_total{provider="openai",model="gpt-5",operation="chat",outcome="success"}"#, 1.0),
+        (r#"weir_request_duration_seconds_count{provider="openai",operation="chat",cache="hit"}"#, 1.0),
+        (r#"weir_cache_requests_total{provider="openai",model="gpt-5",result="hit"}"#, 1.0),
+        (r#"weir_cache_lookup_duration_seconds_count{backend="memory",result="hit"}"#, 1.0),
+        (r#"weir_tokens_saved_total{provider="openai",model="gpt-5",source="cache"}"#, 121.0),
+        (r#"weir_cost_saved_usd_total{provider="openai",model="gpt-5",source="cache"}"#, 3.0),
+        (r#"weir_agent_requests_total{agent="planner"}"#, 1.0),
+    ]);
+    for name in [
+        "weir_tokens_total",
+        "weir_cost_usd_total",
+        "weir_request_cost_usd_count",
+        "weir_upstream_requests_total",
+        "weir_agent_tokens_total",
+        "weir_agent_cost_usd_total",
+        "gen_ai_client_token_usage_count",
+        "gen_ai_client_operation_duration_seconds_count",
+        "gen_ai_server_time_to_first_token_seconds_count",
+    ] {
+        assert_eq!(samples.counted(name), NOTHING, "{name}");
+    }
+}
+
+#[test]
+fn a_failure_says_what_went_wrong_and_where() {
+    let unanswered =
+        |attempt, error_type, record| Record { attempt: Some(attempt), error_type: Some(error_type), ..record };
+    let late = unanswered(Attempt::TimedOut, ErrorType::Timeout, refused(504, Outcome::Timeout));
+    let lost = unanswered(Attempt::Failed, ErrorType::Connect, refused(502, Outcome::UpstreamError));
+    for (record, outcome, code, error_type) in [
+        (refused(429, Outcome::ClientError), "client_error", "429", "429"),
+        (refused(418, Outcome::ClientError), "client_error", "other", "_OTHER"),
+        (refused(402, Outcome::ClientError), "client_error", "402", "_OTHER"),
+        (refused(529, Outcome::UpstreamError), "upstream_error", "529", "529"),
+        (late, "timeout", "timeout", "timeout"),
+        (lost, "upstream_error", "error", "connect_error"),
+    ] {
+        let metrics = metrics(&Settings::default());
+        metrics.closed(&record);
+        let samples = Samples::of(&metrics);
+        let labels = r#"provider="openai",model="gpt-5",operation="chat""#;
+        let names = r#"gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="other""#;
+        samples.expect(&[
+            (&format!(r#"weir_requests_total{{{labels},outcome="{outcome}"}}"#), 1.0),
+            (&format!(r#"weir_upstream_requests_total{{provider="openai",code="{code}"}}"#), 1.0),
+            (&format!(r#"gen_ai_client_operation_duration_seconds_sum{{{names},error_type="{error_type}"}}"#), 3.0),
+        ]);
+        assert_eq!(samples.counted("gen_ai_client_operation_duration_seconds_count").len(), 1);
+        assert_eq!(samples.counted("gen_ai_server_time_to_first_token_seconds_count"), NOTHING);
+        assert_eq!(samples.counted("weir_unpriced_requests_total"), NOTHING);
+    }
+}
+
+#[test]
+fn an_unknown_cost_is_counted_where_money_was_spent() {
+    let answered_with = |status| unlisted("home-made", Attempt::Answered(status));
+    let from_cache = Record { cost: answered_with(200).cost, ..answered_from_cache() };
+    for (rule, record, counted) in [
+        ("answered, but not in the table", answered_with(200), true),
+        ("broke off after it had reported usage", Record { outcome: Outcome::Cancelled, ..answered_with(200) }, true),
+        ("refused: nothing was billed", Record { usage: None, ..answered_with(500) }, false),
+        ("never answered", Record { usage: None, ..unlisted("home-made", Attempt::Failed) }, false),
+        ("from the cache: nothing was spent", from_cache, false),
+        ("counting tokens is free", with_operation(answered_with(200), Operation::CountTokens), false),
+    ] {
+        let metrics = metrics(&Settings::default());
+        metrics.closed(&record);
+        let samples = Samples::of(&metrics);
+        assert_eq!(samples.counted("weir_unpriced_requests_total").len(), usize::from(counted), "{rule}");
+        assert_eq!(samples.counted("weir_cost_usd_total"), NOTHING, "{rule}");
+        let last_seen =
+            r#"weir_unpriced_last_seen_timestamp_seconds{provider="openai",model="home-made",reason="unknown_model"}"#;
+        assert_eq!(samples.0.contains_key(last_seen), counted, "{rule}");
+        if counted {
+            samples.expect(&[
+                (r#"weir_unpriced_requests_total{provider="openai",reason="unknown_model"}"#, 1.0),
+                (last_seen, 1_800_000_003.5),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn tokens_that_are_only_counted_are_not_bought() {
+    let metrics = metrics(&Settings::default());
+    metrics.closed(&Record { cost: Cost::Nothing, ..with_operation(answered(), Operation::CountTokens) });
+    let samples = Samples::of(&metrics);
+    for name in ["weir_tokens_total", "weir_agent_tokens_total", "gen_ai_client_token_usage_count"] {
+        assert_eq!(samples.counted(name), NOTHING, "{name}");
+    }
+    assert_eq!(samples.counted("gen_ai_client_operation_duration_seconds_count").len(), 1);
+}
+
+#[test]
+fn a_model_name_gets_a_place_once_a_provider_has_answered_for_it() {
+    let metrics = metrics(&Settings::default());
+    let requests = |model| {
+        format!(r#"weir_requests_total{{provider="openai",model="{model}",operation="chat",outcome="success"}}"#)
+    };
+    for attempt in [Attempt::Answered(404), Attempt::Answered(500), Attempt::TimedOut] {
+        metrics.closed(&unlisted("home-made", attempt));
+    }
+    Samples::of(&metrics).expect(&[
+        (&requests("other"), 3.0),
+        (r#"weir_metrics_label_values{label="model"}"#, 0.0),
+        (r#"weir_metrics_label_overflow_total{label="model"}"#, 0.0),
+    ]);
+    for attempt in [Attempt::Answered(200), Attempt::Answered(500)] {
+        metrics.closed(&unlisted("home-made", attempt));
+    }
+    Samples::of(&metrics).expect(&[
+        (&requests("other"), 3.0),
+        (&requests("home-made"), 2.0),
+        (r#"weir_metrics_label_values{label="model"}"#, 1.0),
+        (r#"weir_metrics_label_values{label="gen_ai_request_model"}"#, 1.0),
+    ]);
+}
+
+#[test]
+fn labels_that_are_full_fold_into_other() {
+    let metrics = metrics(&Settings { max_models: 2, max_agents: 1, ..Settings::default() });
+    for model in ["a", "b", "c", "d", "a"] {
+        let mut record = unlisted(model, Attempt::Answered(200));
+        record.call.caller.agent = Some(model.into());
+        metrics.closed(&record);
+    }
+    Samples::of(&metrics).expect(&[
+        (r#"weir_requests_total{provider="openai",model="a",operation="chat",outcome="success"}"#, 2.0),
+        (r#"weir_requests_total{provider="openai",model="b",operation="chat",outcome="success"}"#, 1.0),
+        (r#"weir_requests_total{provider="openai",model="other",operation="chat",outcome="success"}"#, 2.0),
+        (r#"weir_agent_requests_total{agent="a"}"#, 2.0),
+        (r#"weir_agent_requests_total{agent="other"}"#, 3.0),
+        (r#"weir_metrics_label_overflow_total{label="model"}"#, 2.0),
+        (r#"weir_metrics_label_overflow_total{label="gen_ai_request_model"}"#, 2.0),
+        (r#"weir_metrics_label_overflow_total{label="agent"}"#, 3.0),
+    ]);
+}
+
+#[test]
+fn names_without_room_fold_into_other_and_nothing_is_lost() {
+    let metrics = metrics(&Settings { max_series: 2_000, max_models: 1_000, max_agents: 1_000 });
+    for number in 0..1_000 {
+        let mut record = unlisted(&format!("model-{number}"), Attempt::Answered(200));
+        record.call.caller.agent = Some(format!("agent-{number}").into());
+        metrics.closed(&record);
+        metrics.closed(&Record { error_type: Some(ErrorType::Timeout), outcome: Outcome::Timeout, ..record });
+    }
+    let samples = Samples::of(&metrics);
+    let exposed = samples.0.len();
+    let reported = samples.0["weir_metrics_series"];
+    assert_eq!(reported.to_string(), exposed.to_string());
+    let named = samples.0.keys().filter(|series| !series.contains("\"other\"")).count();
+    assert!(named <= 2_000, "{named} of {exposed} series have a name of their own");
+    let sum = |name: &str| samples.counted(name).iter().map(|series| samples.0[*series]).sum::<f64>();
+    for (name, counted) in [
+        ("weir_requests_total", 2_000.0),
+        ("weir_agent_requests_total", 2_000.0),
+        ("gen_ai_client_operation_duration_seconds_count", 2_000.0),
+        ("gen_ai_server_time_to_first_token_seconds_count", 1_000.0),
+    ] {
+        assert!((sum(name) - counted).abs() < 1e-9, "{name}: {}", sum(name));
+    }
+    assert!(sum("weir_metrics_label_overflow_total") > 0.0);
+}
+
+#[test]
+fn what_is_exposed_is_what_is_declared() {
+    let text = filled().encode(None).body;
+    let mut exposed = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').expect("a type follows the name");
+        let metric = METRICS.iter().find(|metric| metric.name == name);
+        let metric = metric.unwrap_or_else(|| panic!("{name} is not declared"));
+        let declared = if metric.kind == Kind::Info { "gauge" } else { metric.kind.as_str() };
+        assert_eq!(kind, declared, "{name}");
+        assert!(exposed.insert(name), "{name} is exposed twice");
+        let help = format!("# HELP {name} {}.\n", metric.help);
+        assert!(text.contains(&help), "{help}");
+        let declared: BTreeSet<_> = metric.labels.iter().copied().collect();
+        assert_eq!(labels_of(&text, name), declared, "{name}");
+    }
+    let missing: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| !exposed.contains(name)).collect();
+    assert!(missing.is_empty(), "declared, but not exposed: {missing:?}");
+}
+
+/// Every label name that a sample of `name` carries, but a histogram's own.
+fn labels_of<'a>(text: &'a str, name: &str) -> BTreeSet<&'a str> {
+    let mut labels = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix(name)) {
+        let line = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| line.strip_prefix(suffix)).unwrap_or(line);
+        let Some((inside, _)) = line.strip_prefix('{').and_then(|line| line.rsplit_once('}')) else { continue };
+        labels.extend(inside.split("\",").filter_map(|label| Some(label.split_once('=')?.0)));
+    }
+    labels.remove("le");
+    labels
+}
+
+/// Names an app may send to break a scrape.
+const HOSTILE: [&str; 7] = [
+    "quote\"quote",
+    "back\\slash\\",
+    "new\nline",
+    "brace} 1\n# EOF",
+    "exemplar # {trace_id=\"x\"} 1",
+    "null\0tab\t",
+    "日本語のモデル",
+];
+
+fn with_hostile_names() -> Metrics {
+    let metrics = filled();
+    for name in HOSTILE {
+        let mut record = unlisted(name, Attempt::Answered(200));
+        record.call.caller.agent = Some(name.into());
+        metrics.closed(&record);
+    }
+    metrics
+}
+
+#[test]
+fn promtool_reads_classic_text() {
+    let exposition = with_hostile_names().encode(None);
+    assert_eq!(exposition.content_type, "text/plain; version=0.0.4; charset=utf-8");
+    let check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut check) = check else {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    };
+    let mut input = check.stdin.take().expect("promtool reads from a pipe");
+    input.write_all(exposition.body.as_bytes()).expect("promtool reads all");
+    drop(input);
+    let output = check.wait_with_output().expect("promtool ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn open_metrics_is_well_formed() {
+    let exposition = with_hostile_names().encode(Some("application/openmetrics-text"));
+    assert_eq!(exposition.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = exposition.body;
+    assert!(text.ends_with("\n# EOF\n"));
+    assert_eq!(text.matches("\n# EOF\n").count(), 1);
+    let mut family = "";
+    let mut seen = BTreeSet::new();
+    for line in text.lines() {
+        match line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            Some((name, _)) => {
+                assert!(seen.insert(name), "the samples of {name} are in one place");
+                family = name;
+            }
+            None if line.starts_with('#') => {}
+            None => assert!(line.starts_with(family), "{line} is a sample of {family}"),
+        }
+    }
+    for spelt in [r#""quote\"quote""#, r#""back\\slash\\""#, r#""new_line""#, r#""exemplar # {trace_id=\"x\"} 1""#] {
+        assert!(text.contains(&format!("model={spelt}")), "{spelt}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Wire: every fixture is read as weir reads a reply while it passes, and what is learnt is compared with its golden.
+//!
+//! However a reply is cut, framed and coded, the same must be learnt: each one is read whole, byte by byte and
+//! compressed; streams also cut in two at every byte, and with other line ends. `UPDATE_EXPECT=1` rewrites the goldens.
+
+use std::fs;
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+use weir::provider::reader::Reader;
+use weir::provider::{Api, Asked, Ending, Endpoint, EventKind, Reuse, Said, UsageRequest};
+use weir::record::call::Delivery;
+use weir::record::usage::Counter;
+
+const MAX_BYTES: usize = 1 << 20;
+
+/// One exchange: what was asked, and what came back.
+struct Fixture {
+    api: Api,
+    endpoint: Endpoint,
+    status: StatusCode,
+    /// Whether the reply is a stream.
+    streams: bool,
+    request: Value,
+    reply: Vec<u8>,
+    golden: PathBuf,
+}
+
+/// What was learnt of a reply.
+#[derive(Clone, Debug, PartialEq)]
+struct Learnt {
+    said: Said,
+    events: Vec<(EventKind, Range<u64>)>,
+}
+
+fn fixtures() -> Vec<Fixture> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let apis = [("openai", Api::OpenAi), ("anthropic", Api::Anthropic)];
+    let mut fixtures: Vec<_> = apis
+        .into_iter()
+        .flat_map(|(folder, api)| {
+            let files = fs::read_dir(root.join(folder)).expect("the folder is there");
+            let paths = files.map(|file| file.expect("readable").path());
+            paths.filter_map(move |path| Fixture::read(api, &path)).collect::<Vec<_>>()
+        })
+        .collect();
+    fixtures.sort_by(|one, other| one.golden.cmp(&other.golden));
+    fixtures
+}
+
+impl Fixture {
+    /// The fixture whose request is at `path`; `None` if that is another file.
+    fn read(api: Api, path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".request.json")?;
+        let request: Value = serde_json::from_slice(&fs::read(path).ok()?).expect("a request is JSON");
+        let stream = path.with_file_name(format!("{name}.sse"));
+        let whole = path.with_file_name(format!("{name}.response.json"));
+        let endpoint = (api.dialect().endpoint)(&Method::POST, request["path"].as_str().expect("a path"));
+        assert_ne!(endpoint, Endpoint::Other, "{name}");
+        // `error_429` came with status 429.
+        let status = name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200);
+        Some(Self {
+            api,
+            endpoint,
+            status: StatusCode::from_u16(status).expect("a status"),
+            streams: stream.exists(),
+            reply: fs::read(if stream.exists() { stream } else { whole }).expect("a request has a reply"),
+            request,
+            golden: path.with_file_name(format!("{name}.record.json")),
+        })
+    }
+
+    /// Reads `pieces` as this fixture's reply.
+    fn learn<'a>(&self, coding: Option<&'static str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Learnt {
+        let mut headers = HeaderMap::new();
+        let content_type = if self.streams { "text/event-stream; charset=utf-8" } else { "application/json" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
+        let mut reader = Reader::open(self.api, self.endpoint, self.status, &headers, MAX_BYTES);
+        assert_eq!(reader.is_plain(), coding.is_none());
+        let mut events = Vec::new();
+        for piece in pieces {
+            reader.push(&Bytes::copy_from_slice(piece), &mut |kind, span| events.push((kind, span)));
+        }
+        Learnt { said: reader.finish(), events }
+    }
+
+    /// Asserts that the reply teaches the same however it is cut; what that is.
+    fn learn_in_every_cut(&self, reply: &[u8]) -> Learnt {
+        let name = self.golden.display();
+        let learnt = self.learn(None, [reply]);
+        let cuts = if self.streams { 0..=reply.len() } else { 0..=2 };
+        for cut in cuts {
+            let (head, tail) = reply.split_at(cut);
+            assert_eq!(self.learn(None, [head, tail]), learnt, "{name} cut at {cut}");
+        }
+        assert_eq!(self.learn(None, reply.chunks(1)), learnt, "{name} byte by byte");
+        learnt
+    }
+
+    fn kinds(learnt: &Learnt) -> Vec<EventKind> {
+        learnt.events.iter().map(|(kind, _)| *kind).collect()
+    }
+}
+
+#[test]
+fn every_fixture_reads_as_its_golden_says() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    for fixture in fixtures() {
+        let body = fixture.request["body"].to_string();
+        let body = serde_json::from_str(&body).expect("a body is JSON");
+        let asked = (fixture.api.dialect().asked)(fixture.endpoint, &body);
+        let learnt = fixture.learn(None, [&fixture.reply[..]]);
+        let read = format!("{:#}\n", json!({ "asked": asked_json(&asked), "said": learnt_json(&learnt) }));
+        if update {
+            fs::write(&fixture.golden, &read).expect("the golden can be written");
+        }
+        let golden = fs::read_to_string(&fixture.golden).unwrap_or_default();
+        assert_eq!(read, golden, "{} (UPDATE_EXPECT=1 rewrites it)", fixture.golden.display());
+    }
+}
+
+#[test]
+fn where_a_reply_is_cut_changes_nothing() {
+    for fixture in fixtures() {
+        fixture.learn_in_every_cut(&fixture.reply);
+    }
+}
+
+#[test]
+fn the_kind_of_line_end_changes_nothing() {
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+        let text = std::str::from_utf8(&fixture.reply).expect("fixtures are text");
+        let with_lf = fixture.learn(None, [text.as_bytes()]);
+        let with_crlf = fixture.learn_in_every_cut(text.replace('\n', "\r\n").as_bytes());
+        assert_eq!(with_crlf.said, with_lf.said, "{} with CRLF", fixture.golden.display());
+        let with_cr = fixture.learn(None, text.replace('\n', "\r").as_bytes().chunks(1));
+        assert_eq!(with_cr.said, with_lf.said, "{} with CR", fixture.golden.display());
+    }
+}
+
+#[test]
+fn compression_changes_nothing() {
+    for fixture in fixtures() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        for event in fixture.reply.split_inclusive(|byte| *byte == b'\n') {
+            encoder.write_all(event).expect("into memory");
+            encoder.flush().expect("into memory");
+        }
+        let compressed = encoder.finish().expect("into memory");
+        let learnt = fixture.learn(None, [&fixture.reply[..]]);
+        // That decoding is indifferent to every cut is proved where it is done.
+        for size in [1, 2, 3, 5, 7, 11, 101, compressed.len()] {
+            let pieces = compressed.chunks(size);
+            assert_eq!(fixture.learn(Some("gzip"), pieces), learnt, "{} by {size}", fixture.golden.display());
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_short_is_never_complete() {
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+        let whole = fixture.learn(None, [&fixture.reply[..]]);
+        if !matches!(whole.said.ending, Ending::Complete | Ending::Declined) {
+            continue;
+        }
+        // The end marker is good without the line ends after it.
+        for length in 0..fixture.reply.trim_ascii_end().len() {
+            let ending = fixture.learn(None, [&fixture.reply[..length]]).said.ending;
+            assert_eq!(ending, Ending::Unfinished, "{} cut short at {length}", fixture.golden.display());
+        }
+    }
+}
+
+#[test]
+fn without_its_usage_chunk_a_stream_is_what_it_would_have_been() {
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+        let learnt = fixture.learn(None, [&fixture.reply[..]]);
+        let usage_only: Vec<_> = learnt.events.iter().filter(|(kind, _)| *kind == EventKind::UsageOnly).collect();
+        let Some((_, span)) = usage_only.first() else { continue };
+        assert_eq!(usage_only.len(), 1, "{}", fixture.golden.display());
+        let (from, to) = (usize::try_from(span.start).expect("short"), usize::try_from(span.end).expect("short"));
+        let mut rest = fixture.reply.clone();
+        let removed: Vec<u8> = rest.drain(from..to).collect();
+        assert!(removed.starts_with(b"data: {") && removed.ends_with(b"}\n\n"));
+        let without = fixture.learn(None, [&rest[..]]);
+        assert_eq!(without.said.facts, learnt.said.facts);
+        assert_eq!(without.said.ending, learnt.said.ending);
+        let kinds: Vec<_> = Fixture::kinds(&learnt).into_iter().filter(|kind| *kind != EventKind::UsageOnly).collect();
+        assert_eq!(Fixture::kinds(&without), kinds);
+    }
+}
+
+fn asked_json(asked: &Asked<'_>) -> Value {
+    json!({
+        "model": asked.model,
+        "delivery": match asked.delivery { Delivery::Whole => "whole", Delivery::Stream => "stream" },
+        "user": asked.user,
+        "usage": match asked.usage { UsageRequest::Unneeded => "unneeded", UsageRequest::Missing => "missing" },
+        "reuse": match asked.reuse { Reuse::Allowed(_) => "allowed", Reuse::Never => "never" },
+    })
+}
+
+fn learnt_json(learnt: &Learnt) -> Value {
+    let Said { facts, usage, ending } = &learnt.said;
+    let counts = usage.as_ref().map(|usage| {
+        let counters = Counter::ALL.iter();
+        let counts = counters.filter_map(|counter| Some((counter.name().to_owned(), json!(usage.get(*counter)?))));
+        Value::Object(counts.collect())
+    });
+    let events: Vec<_> = Fixture::kinds(learnt).into_iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+    json!({
+        "model": facts.model,
+        "id": facts.id,
+        "service_tier": facts.service_tier,
+        "speed": facts.speed,
+        "finish_reasons": facts.finish_reasons,
+        "tools": facts.tools,
+        "usage": counts,
+        "ending": format!("{ending:?}").to_lowercase(),
+        "events": events.join(" "),
+    })
+}
