@@ -15,12 +15,15 @@ import pydantic
 
 # The transport's own errors reach the app bare when a body breaks off, the JSON parser's (a ValueError) when it is wrong.
 FAILURES = (openai.OpenAIError, anthropic.AnthropicError, httpx2.HTTPError, ValueError)
-# Header fields that may differ between equal replies, or that belong to a connection (RFC 9110, section 7.6.1).
-VOLATILE_HEADERS = {"date", "connection", "keep-alive", "transfer-encoding"}
+# Header fields that belong to a connection (RFC 9110, section 7.6.1), or that a proxy may set.
+CONNECTION_HEADERS = {"date", "connection", "keep-alive", "transfer-encoding"}
+# Header fields whose value belongs to one reply: they must be there, whatever they say.
+VOLATILE_HEADERS = re.compile("(x-)?request-id|openai-processing-ms|.*ratelimit.*(remaining|reset).*")
 # What weir adds. Everything else must be the provider's own.
 WEIR_HEADERS = {"x-cache", "age", "cache-status", "x-weir-request-id"}
-# Members that say when a reply was made.
-VOLATILE_MEMBERS = {"created", "created_at", "completed_at"}
+# Members of a body that belong to one reply.
+VOLATILE_MEMBERS = {"created", "created_at", "completed_at", "request_id"}
+TIMES = re.compile(r'"(created|created_at|completed_at)":[\d.]+')
 CLIENTS = {
     (openai, "sync"): (openai.OpenAI, httpx2.Client),
     (openai, "async"): (openai.AsyncOpenAI, httpx2.AsyncClient),
@@ -80,7 +83,8 @@ async def take(result, events):
     async with entered(result) as opened:  # a helper, or with_streaming_response
         if hasattr(opened, "iter_lines"):
             lines = [line async for line in each(opened.iter_lines())]
-            return {"status": opened.status_code, "headers": headers_of(opened), "lines": [stable(line) for line in lines]}
+            lines = [TIMES.sub(r'"\1":0', line) for line in lines]
+            return {"status": opened.status_code, "headers": headers_of(opened), "lines": lines}
         return await take(opened, events)
 
 
@@ -112,36 +116,36 @@ async def final(stream):
 
 
 def describe(error):
-    described = {"type": type(error).__name__, "body": getattr(error, "body", None)}
+    described = {"type": type(error).__name__, "body": stable(getattr(error, "body", None))}
     if isinstance(error, (openai.APIStatusError, anthropic.APIStatusError)):
-        described |= {"status": error.status_code, "message": error.message, "headers": headers_of(error.response)}
+        described |= {"status": error.status_code, "headers": headers_of(error.response)}
     return described
 
 
 def headers_of(response):
-    unwanted = VOLATILE_HEADERS | WEIR_HEADERS
-    return sorted((name, value) for name, value in response.headers.multi_items() if name not in unwanted)
+    unwanted = CONNECTION_HEADERS | WEIR_HEADERS
+    return sorted(
+        (name, "any" if VOLATILE_HEADERS.fullmatch(name) else value)
+        for name, value in response.headers.multi_items()
+        if name not in unwanted
+    )
 
 
 def dump(thing):
-    return without_times(thing.model_dump(mode="json", warnings=False) if isinstance(thing, pydantic.BaseModel) else thing)
+    return stable(thing.model_dump(mode="json", warnings=False) if isinstance(thing, pydantic.BaseModel) else thing)
 
 
-def without_times(data):
+def stable(data):
+    """The same data, less what differs between equal replies."""
     if isinstance(data, dict):
-        return {name: without_times(value) for name, value in data.items() if name not in VOLATILE_MEMBERS}
+        return {name: stable(value) for name, value in data.items() if name not in VOLATILE_MEMBERS}
     if isinstance(data, list):
-        return [without_times(value) for value in data]
+        return [stable(value) for value in data]
     return data
 
 
-def stable(line):
-    """A line as sent, but for the time in it."""
-    return re.sub(r'"(created|created_at|completed_at)":[\d.]+', r'"\1":0', line)
-
-
 def without_headers(seen):
-    """The same observation, for replies out of the cache: their headers may be fewer."""
+    """The same observation, for replies out of the cache: their headers are fewer."""
     if isinstance(seen["result"], dict) and "headers" in seen["result"]:
         seen = seen | {"result": {name: value for name, value in seen["result"].items() if name != "headers"}}
     return seen

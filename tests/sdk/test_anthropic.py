@@ -5,7 +5,7 @@ import pytest
 
 from observe import observe, without_headers
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-4-6"
 TOOL = {
     "name": "forecast",
     "description": "The weather",
@@ -118,7 +118,7 @@ def test_a_slow_provider_times_out_the_same(house, kind, prompt, script):
     assert through == direct
 
 
-@pytest.mark.parametrize("script", ["cut=after 3 chunks", "stream-error=after 3 chunks", "no-done", "bad-json"])
+@pytest.mark.parametrize("script", ["cut=after 3 chunks; chunk-delay=10ms", "stream-error=after 3 chunks", "no-done", "bad-json"])
 @pytest.mark.parametrize("name", ["messages stream", "messages stream by the helper"])
 def test_a_broken_stream_breaks_the_same(house, kind, prompt, name, script):
     options = {"default_headers": {"x-simulate": script}}

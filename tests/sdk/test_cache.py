@@ -76,7 +76,7 @@ def test_a_stream_that_broke_off_is_not_kept(fresh_house, prompt):
         openai,
         "sync",
         f"{fresh_house.app}/openai/v1",
-        default_headers={"x-simulate": "cut=after 3 chunks"},
+        default_headers={"x-simulate": "cut=after 3 chunks; chunk-delay=10ms"},
     )
     assert broken["error"] is not None
     whole = observe(lambda client: call(client, prompt), openai, "sync", f"{fresh_house.app}/openai/v1")

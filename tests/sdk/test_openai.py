@@ -197,7 +197,7 @@ def test_a_slow_provider_times_out_the_same(house, kind, prompt, name, script):
     assert through == direct
 
 
-@pytest.mark.parametrize("script", ["cut=after 3 chunks", "stream-error=after 3 chunks", "no-done", "bad-json"])
+@pytest.mark.parametrize("script", ["cut=after 3 chunks; chunk-delay=10ms", "stream-error=after 3 chunks", "no-done", "bad-json"])
 @pytest.mark.parametrize("name", ["chat stream", "chat stream with usage", "responses stream"])
 def test_a_broken_stream_breaks_the_same(house, kind, prompt, name, script):
     options = {"default_headers": {"x-simulate": script}}
