@@ -296,6 +296,7 @@ mod tests {
             cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Off), lookup: None, store: None },
             outcome,
             error_type: None,
+            error_detail: None,
             status: Some(200),
             attempt: Some(Attempt::Answered(200)),
             arrived_at: SystemTime::UNIX_EPOCH,
