@@ -1,6 +1,6 @@
 //! Series: the handles a call counts with.
 //!
-//! Label sets are resolved once per call, to a [`CallSeries`]; what follows are atomics (and a short mutex in each
+//! Label sets are resolved once per call, to a `CallSeries`; what follows are atomics (and a short mutex in each
 //! histogram). Series that describe the same thing are made together, at zero: a counter that began at its first
 //! increment would hide that increment from `increase()`. Knows labels; not what a record means.
 
