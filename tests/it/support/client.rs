@@ -10,25 +10,25 @@ use hyper_util::rt::TokioExecutor;
 
 /// What came back, all of it.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 }
 
 /// A client with a pool of its own.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
@@ -40,12 +40,18 @@ impl Default for Client {
 
 impl Client {
     /// A client that speaks HTTP/2 from the first byte.
-    pub fn http2() -> Self {
+    pub(crate) fn http2() -> Self {
         Self { pool: Pool::builder(TokioExecutor::new()).http2_only(true).build_http() }
     }
 
     /// Sends a request and gives back the head of the answer and its body as it comes.
-    pub async fn open(&self, method: Method, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Incoming> {
+    pub(crate) async fn open(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response<Incoming> {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -55,26 +61,26 @@ impl Client {
     }
 
     /// Posts JSON and waits for the whole answer.
-    pub async fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) async fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
         collect(self.open(Method::POST, url, &all, body).await).await
     }
 
-    pub async fn get(&self, url: &str) -> Answer {
+    pub(crate) async fn get(&self, url: &str) -> Answer {
         collect(self.open(Method::GET, url, &[], b"").await).await
     }
 }
 
 /// All of an answer.
-pub async fn collect(answer: Response<Incoming>) -> Answer {
+pub(crate) async fn collect(answer: Response<Incoming>) -> Answer {
     let (head, body) = answer.into_parts();
     let body = body.collect().await.expect("a complete body").to_bytes();
     Answer { status: head.status, headers: head.headers, body }
 }
 
 /// All of an answer that may break off: what came, and whether it ended well.
-pub async fn collect_broken(answer: Response<Incoming>) -> (Vec<u8>, bool) {
+pub(crate) async fn collect_broken(answer: Response<Incoming>) -> (Vec<u8>, bool) {
     let mut body = answer.into_body();
     let mut came = Vec::new();
     loop {

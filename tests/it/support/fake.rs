@@ -13,21 +13,21 @@ use tokio::task::JoinHandle;
 
 /// What the provider was asked.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub target: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Received {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// What the provider does once it has been asked.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// Sends these bytes, as one write.
     Send(Bytes),
     /// Goes on when the test says so.
@@ -42,51 +42,51 @@ pub enum Step {
 
 /// The steps of one answer. The connection closes after them, but for answers of known length.
 #[derive(Clone, Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     steps: Vec<Step>,
     keep_alive: bool,
 }
 
 impl Script {
     /// A complete answer of known length, on a connection that stays open.
-    pub fn whole(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
+    pub(crate) fn whole(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let mut bytes = head(status, headers, &format!("content-length: {}\r\n", body.len())).into_bytes();
         bytes.extend_from_slice(body);
         Self { steps: vec![Step::Send(bytes.into())], keep_alive: true }
     }
 
     /// A complete JSON answer.
-    pub fn json(status: u16, body: &[u8]) -> Self {
+    pub(crate) fn json(status: u16, body: &[u8]) -> Self {
         Self::whole(status, &[("content-type", "application/json")], body)
     }
 
     /// A chunked answer: one chunk a piece, and its end.
-    pub fn chunked(headers: &[(&str, &str)], pieces: &[&[u8]]) -> Self {
+    pub(crate) fn chunked(headers: &[(&str, &str)], pieces: &[&[u8]]) -> Self {
         Self::begin(headers).pieces(pieces).end()
     }
 
     /// A complete event stream, one chunk a piece.
-    pub fn sse(pieces: &[&[u8]]) -> Self {
+    pub(crate) fn sse(pieces: &[&[u8]]) -> Self {
         Self::chunked(&[("content-type", "text/event-stream")], pieces)
     }
 
     /// The head of a chunked answer, for a script that goes on.
-    pub fn begin(headers: &[(&str, &str)]) -> Self {
+    pub(crate) fn begin(headers: &[(&str, &str)]) -> Self {
         let head = head(200, headers, "transfer-encoding: chunked\r\n");
         Self { steps: vec![Step::Send(head.into())], keep_alive: false }
     }
 
     /// The head of an event stream, for a script that goes on.
-    pub fn begin_sse() -> Self {
+    pub(crate) fn begin_sse() -> Self {
         Self::begin(&[("content-type", "text/event-stream")])
     }
 
     /// No answer: just these steps.
-    pub fn only(steps: Vec<Step>) -> Self {
+    pub(crate) fn only(steps: Vec<Step>) -> Self {
         Self { steps, keep_alive: false }
     }
 
-    pub fn pieces(mut self, pieces: &[&[u8]]) -> Self {
+    pub(crate) fn pieces(mut self, pieces: &[&[u8]]) -> Self {
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
             let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
             chunk.extend_from_slice(piece);
@@ -96,12 +96,12 @@ impl Script {
         self
     }
 
-    pub fn then(mut self, step: Step) -> Self {
+    pub(crate) fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self
     }
 
-    pub fn end(mut self) -> Self {
+    pub(crate) fn end(mut self) -> Self {
         self.steps.push(Step::Send(Bytes::from_static(b"0\r\n\r\n")));
         self.keep_alive = true;
         self
@@ -109,17 +109,14 @@ impl Script {
 }
 
 fn head(status: u16, headers: &[(&str, &str)], framing: &str) -> String {
-    let mut head = format!("HTTP/1.1 {status} Scripted\r\n{framing}");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head + "\r\n"
+    let fields: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("HTTP/1.1 {status} Scripted\r\n{framing}{}\r\n", fields.concat())
 }
 
 /// A provider that answers as its script says.
 #[derive(Debug)]
-pub struct Fake {
-    pub address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     hung_up: Arc<AtomicUsize>,
     server: JoinHandle<()>,
@@ -127,7 +124,7 @@ pub struct Fake {
 
 impl Fake {
     /// Answers each request by the script that `answer` makes of it.
-    pub async fn start(answer: impl Fn(&Received) -> Script + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Received) -> Script + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::<Mutex<Vec<Received>>>::default();
@@ -144,20 +141,20 @@ impl Fake {
     }
 
     /// Gives every request the same answer.
-    pub async fn always(script: Script) -> Self {
+    pub(crate) async fn always(script: Script) -> Self {
         Self::start(move |_| script.clone()).await
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
     /// How many times the other side hung up on a script that was not over.
-    pub fn hung_up(&self) -> usize {
+    pub(crate) fn hung_up(&self) -> usize {
         self.hung_up.load(Ordering::SeqCst)
     }
 }

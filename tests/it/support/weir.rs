@@ -12,10 +12,10 @@ use weir::exchange::Rooms;
 use super::client::{Answer, Client};
 
 /// A running weir.
-pub struct Weir {
-    pub app: String,
-    pub admin: String,
-    pub client: Client,
+pub(crate) struct Weir {
+    pub(crate) app: String,
+    pub(crate) admin: String,
+    pub(crate) client: Client,
     rooms: Arc<Rooms>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
@@ -23,7 +23,7 @@ pub struct Weir {
 
 impl Weir {
     /// Starts with `yaml` beside addresses on port 0.
-    pub async fn start(yaml: &str) -> Self {
+    pub(crate) async fn start(yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("weir.yaml");
         std::fs::write(&path, format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\n{yaml}")).unwrap();
@@ -47,12 +47,12 @@ impl Weir {
     }
 
     /// Starts with `openai` and `anthropic` at `url`.
-    pub async fn before(url: &str) -> Self {
+    pub(crate) async fn before(url: &str) -> Self {
         Self::before_with(url, "").await
     }
 
     /// The same, with more YAML.
-    pub async fn before_with(url: &str, yaml: &str) -> Self {
+    pub(crate) async fn before_with(url: &str, yaml: &str) -> Self {
         Self::start(&format!(
             "providers:\n  openai: {{ base_url: \"{url}\" }}\n  anthropic: {{ base_url: \"{url}\" }}\n{yaml}\n"
         ))
@@ -60,16 +60,16 @@ impl Weir {
     }
 
     /// Posts JSON to a path of the app's side.
-    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.client.post(&format!("{}{path}", self.app), headers, body).await
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.app)
     }
 
     /// The value of one series, by its exact name and labels as exposed; 0 if there is none.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = self.client.get(&format!("{}/metrics", self.admin)).await;
         let text = String::from_utf8(text.body.to_vec()).unwrap();
         text.lines()
@@ -78,7 +78,7 @@ impl Weir {
     }
 
     /// The sum of all series whose line begins with `prefix`.
-    pub async fn metric_sum(&self, prefix: &str) -> f64 {
+    pub(crate) async fn metric_sum(&self, prefix: &str) -> f64 {
         let text = self.client.get(&format!("{}/metrics", self.admin)).await;
         let text = String::from_utf8(text.body.to_vec()).unwrap();
         let lines = text.lines().filter(|line| line.starts_with(prefix));
@@ -86,26 +86,26 @@ impl Weir {
     }
 
     /// Waits until every exchange opened so far has its record.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let sinks = &self.rooms.sinks;
         super::until("every exchange has its record", || sinks.exchanges_opened() == sinks.records_closed()).await;
     }
 
     /// Tells weir to stop and waits for it.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.settled().await;
         self.end().await;
     }
 
     /// Tells weir to stop while calls are in progress.
-    pub fn begin_to_stop(&mut self) {
+    pub(crate) fn begin_to_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
     }
 
     /// Waits for weir to have stopped, and for its books to be closed.
-    pub async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         self.begin_to_stop();
         self.serving.take().unwrap().await.expect("weir does not panic");
         let sinks = &self.rooms.sinks;
