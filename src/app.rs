@@ -1,1 +1,230 @@
-//! App: builds the rooms from the configuration; bind order and drain order.
+//! App: builds the rooms from the configuration, binds both sides, serves until told to stop, and drains in order.
+//!
+//! The only place that knows every room. Binding comes last of all that can fail, so that nothing is started when the
+//! configuration cannot be carried out.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::health::Readiness;
+use crate::admin::{self, Admin};
+use crate::cache::Cache;
+use crate::cache::memory;
+use crate::config::Config;
+use crate::exchange::{Destination, Rooms, Who};
+use crate::listener;
+use crate::price::{Prices, Source};
+use crate::provider::{CredentialSource, PricedAs, Provider};
+use crate::sinks::Sinks;
+use crate::sinks::log::CallLog;
+use crate::sinks::metrics::{About, Metrics, PriceTable};
+use crate::sinks::now::CacheSize;
+use crate::sinks::series;
+use crate::upstream::credential::Credential;
+use crate::upstream::{Trust, Upstream};
+
+/// weir, built and bound, not yet serving.
+#[derive(Debug)]
+pub struct App {
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    connections: listener::Settings,
+    downstream: TcpListener,
+    operator: TcpListener,
+    watched_keys: Vec<(Arc<Credential>, PathBuf)>,
+}
+
+impl App {
+    /// Builds every room and binds both sides. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If something the configuration names (a key, a file, a price list, an address) cannot be used.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let prices = Prices::load(&config.prices)?;
+        let trust = Trust::load(&config.upstream)?;
+        let labels: Vec<Arc<str>> = config.providers.iter().map(|provider| Arc::clone(&provider.label)).collect();
+        let metrics = Arc::new(Metrics::new(&config.telemetry.metrics, &labels, about(&prices)));
+
+        let mut destinations = BTreeMap::new();
+        let mut watched_keys = Vec::new();
+        for provider in &config.providers {
+            let destination = destination(&config, provider, &prices, &trust, &metrics)?;
+            if let (CredentialSource::File(path), Some(credential)) = (&provider.credential, &destination.credential) {
+                watched_keys.push((Arc::clone(credential), path.clone()));
+            }
+            destinations.insert(Arc::clone(&provider.name), Arc::new(destination));
+        }
+        let default_destination = destinations
+            .get(&config.default_provider.name)
+            .map(Arc::clone)
+            .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
+
+        let rooms = Arc::new(Rooms {
+            who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
+            settings: config.calls,
+            destinations,
+            default_destination,
+            idle_timeout: config.upstream.idle_timeout.get(),
+            cache: cache(&config.cache, &metrics),
+            prices,
+            sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
+            tasks: TaskTracker::new(),
+        });
+        watch_cache(&metrics, &rooms);
+        let downstream = bind(config.listen, "listen").await?;
+        let operator = bind(config.admin.listen, "admin.listen").await?;
+        Ok(Self { rooms, metrics, connections: config.connections, downstream, operator, watched_keys })
+    }
+
+    /// Where the app's calls come in.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn app_address(&self) -> std::io::Result<SocketAddr> {
+        self.downstream.local_addr()
+    }
+
+    /// Where the operator looks.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.operator.local_addr()
+    }
+
+    /// The rooms, for those who watch them: the demo and the tests.
+    #[must_use]
+    pub const fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
+    }
+
+    /// The metrics, likewise.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Serves until `shutdown` resolves, then lets calls in progress end. The operator's side goes last, so that the
+    /// drain can be watched. Dropping the future stops everything at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let mut watchers = JoinSet::new();
+        for (credential, path) in self.watched_keys {
+            watchers.spawn(credential.watch(path));
+        }
+        let readiness = Readiness::starting();
+        let admin = Admin { metrics: self.metrics, readiness: readiness.clone() };
+        let drained = CancellationToken::new();
+        let admin_done = drained.clone();
+        let operators_side = admin::run(self.operator, admin, async move { admin_done.cancelled().await });
+
+        readiness.set_ready();
+        let apps_side = async {
+            let told = async move {
+                shutdown.await;
+                tracing::info!("stopping: calls in progress may end");
+                readiness.set_draining();
+            };
+            listener::run(self.downstream, &self.connections, Arc::clone(&self.rooms), told).await;
+            drained.cancel();
+        };
+        tokio::join!(apps_side, operators_side);
+        watchers.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: set `{knob}` to a free address, or end what is listening there")
+    })
+}
+
+fn about(prices: &Prices) -> About {
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("BUILD_REVISION").unwrap_or("unknown"),
+        prices: PriceTable {
+            version: prices.version().into(),
+            source: prices.source_name().into(),
+            published_at: prices.published(),
+        },
+    }
+}
+
+fn cache(settings: &crate::cache::Settings, metrics: &Arc<Metrics>) -> Cache {
+    let metrics = Arc::clone(metrics);
+    Cache::new(
+        settings,
+        Box::new(move |why| {
+            metrics.evicted(match why {
+                memory::Eviction::Size => series::Eviction::Size,
+                memory::Eviction::Ttl => series::Eviction::Ttl,
+                memory::Eviction::Invalidated => series::Eviction::Invalidated,
+            });
+        }),
+    )
+}
+
+/// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the
+/// other alive.
+fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_cache(Arc::new(move || {
+        watched.upgrade().map_or(CacheSize { entries: 0, bytes: 0, capacity_bytes: 0 }, |rooms| {
+            let now = rooms.cache.occupancy();
+            CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes }
+        })
+    }));
+}
+
+fn destination(
+    config: &Config,
+    provider: &Arc<Provider>,
+    prices: &Prices,
+    trust: &Trust,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Destination> {
+    let (metrics, label) = (Arc::clone(metrics), Arc::clone(&provider.label));
+    let on_connected = Box::new(move |took: Duration| metrics.connected(&label, took));
+    let prefix = provider.api.dialect().credential.1;
+    let credential = match &provider.credential {
+        CredentialSource::App => None,
+        CredentialSource::File(path) => Some(Credential::from_file(path, prefix)),
+        CredentialSource::Environment(name) => Some(Credential::from_environment(name, prefix)),
+    };
+    Ok(Destination {
+        provider: Arc::clone(provider),
+        upstream: Upstream::new(&config.upstream, trust, on_connected),
+        credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
+        prices: price_source(provider, prices)?,
+    })
+}
+
+/// Whose prices apply: as the operator says, else by URL, else by name.
+fn price_source(provider: &Provider, prices: &Prices) -> anyhow::Result<Source> {
+    let name = &provider.name;
+    let found = match &provider.prices {
+        PricedAs::Free => Some(Source::Free),
+        PricedAs::Table(id) => Some(prices.source_by_id(id).with_context(|| {
+            format!("providers.{name}.prices: the price table has no provider `{id}`; write its id there, or `free`")
+        })?),
+        PricedAs::Unknown => prices.source_by_url(&provider.base_url.to_string()).or_else(|| prices.source_by_id(name)),
+    };
+    if found.is_none() {
+        tracing::warn!(
+            weir.provider = %name,
+            "calls to this provider are unpriced: set its `prices` to `free`, or to the id of a provider in the table"
+        );
+    }
+    Ok(found.unwrap_or(Source::Unlisted))
+}

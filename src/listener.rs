@@ -1,9 +1,33 @@
 //! Listener: the app's side. Accepts connections, speaks HTTP/1.1 and HTTP/2 with prior knowledge, and lets go of
 //! those that stall or idle.
+//!
+//! hyper's own header timeout also ends connections that merely idle, which an app's pool takes for an error. So the
+//! listener keeps a pulse of each connection and tells the two apart.
 
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::exchange::{self, Rooms};
 use crate::units::Span;
 
 /// What the operator writes of the app's connections.
@@ -29,5 +53,241 @@ impl Default for Settings {
             max_connections: 4096,
             drain_timeout: Span::from_secs(25),
         }
+    }
+}
+
+/// How long to wait after the system refuses to accept (out of descriptors, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the app on `listener` until `shutdown` resolves, then lets calls in progress end, within
+/// `settings.drain_timeout`. Dropping the future drops the connections it serves.
+pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, shutdown: impl Future<Output = ()>) {
+    let connections = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let hard_stop = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(settings.max_connections));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let place = Arc::clone(&places).acquire_owned();
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = async { (place.await, listener.accept().await) } => accepted,
+        };
+        let (Ok(place), Ok((tcp, _))) = accepted else {
+            tracing::warn!("cannot accept a connection; trying again");
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let served = serve(tcp, settings.clone(), Arc::clone(&rooms), stop.clone());
+        let hard_stop = hard_stop.clone();
+        connections.spawn(async move {
+            hard_stop.run_until_cancelled(served).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    stop.cancel();
+    connections.close();
+    rooms.tasks.close();
+    let drained = async {
+        connections.wait().await;
+        rooms.tasks.wait().await;
+    };
+    if timeout(settings.drain_timeout.get(), drained).await.is_err() {
+        tracing::warn!(weir.connections = connections.len(), "calls were still in progress at the drain timeout");
+        hard_stop.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Serves one connection until either side ends it, it stalls or idles, or `stop` asks it to end.
+async fn serve(tcp: TcpStream, settings: Settings, rooms: Arc<Rooms>, stop: CancellationToken) {
+    // Streams are many small writes, and each matters to the first token's latency.
+    let _ = tcp.set_nodelay(true);
+    let pulse = Arc::new(Pulse::new());
+    let io = TokioIo::new(Watched { tcp, pulse: Arc::clone(&pulse) });
+    let beats = Arc::clone(&pulse);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let guard = beats.request_begins(request.version());
+        let answered = exchange::handle(Arc::clone(&rooms), request);
+        async move { Ok::<_, std::convert::Infallible>(answered.await.map(|body| Guarded { body, _guard: guard })) }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(60));
+    let mut connection = pin!(server.serve_connection(io, service));
+    let mut check_at = Instant::now() + settings.header_timeout.get();
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(error.message = %error, "a connection of the app ended early");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(check_at) => match pulse.check(&settings) {
+                Check::Alive(next) => check_at = next,
+                Check::Idle if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    check_at = Instant::now() + settings.header_timeout.get();
+                }
+                // It stalls in the middle of a head, or did not go when it was asked to.
+                Check::Idle | Check::Stalled => return,
+            },
+        }
+    }
+}
+
+/// What one connection is doing, written by its reads and requests, read by its watcher.
+#[derive(Debug)]
+struct Pulse {
+    opened: Instant,
+    in_flight: AtomicUsize,
+    /// Milliseconds after `opened` when the last request ended.
+    last_end: AtomicU64,
+    /// Milliseconds after `opened` when the first bytes of a head came, plus one; 0 while there are none.
+    head_began: AtomicU64,
+    /// On HTTP/2, bytes between requests are frames, not the beginning of a head.
+    http2: AtomicBool,
+}
+
+enum Check {
+    Alive(Instant),
+    Idle,
+    Stalled,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            last_end: AtomicU64::new(0),
+            head_began: AtomicU64::new(0),
+            http2: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn bytes_came(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.http2.load(Ordering::Relaxed)
+            && self.head_began.load(Ordering::Relaxed) == 0
+        {
+            self.head_began.store(self.now() + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn request_begins(self: &Arc<Self>, version: Version) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.http2.store(version == Version::HTTP_2, Ordering::Relaxed);
+        self.head_began.store(0, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    fn check(&self, settings: &Settings) -> Check {
+        let (header, idle) = (settings.header_timeout.get(), settings.idle_timeout.get());
+        let now = Instant::now();
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            return Check::Alive(now + header.min(idle));
+        }
+        let at = |millis| self.opened + Duration::from_millis(millis);
+        match self.head_began.load(Ordering::Relaxed) {
+            0 => {
+                let deadline = at(self.last_end.load(Ordering::Relaxed)) + idle;
+                // Look in between, since a head may begin at any time.
+                if deadline <= now { Check::Idle } else { Check::Alive(deadline.min(now + header)) }
+            }
+            began => {
+                let deadline = at(began - 1) + header;
+                if deadline <= now { Check::Stalled } else { Check::Alive(deadline) }
+            }
+        }
+    }
+}
+
+/// One request in progress, until its response's body is gone.
+#[derive(Debug)]
+struct InFlight(Arc<Pulse>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.last_end.store(self.0.now(), Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response's body that keeps its request in flight.
+struct Guarded<B> {
+    body: B,
+    _guard: InFlight,
+}
+
+impl<B: Body + Unpin> Body for Guarded<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection whose reads keep the pulse.
+struct Watched {
+    tcp: TcpStream,
+    pulse: Arc<Pulse>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.pulse.bytes_came();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
     }
 }

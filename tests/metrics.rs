@@ -54,6 +54,7 @@ fn answered() -> Record {
         },
         outcome: Outcome::Success,
         error_type: None,
+        error_detail: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
         arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
@@ -504,6 +505,7 @@ fn with_hostile_names() -> Metrics {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "says why a test proved nothing")]
 fn promtool_reads_classic_text() {
     let exposition = with_hostile_names().encode(None);
     assert_eq!(exposition.content_type, "text/plain; version=0.0.4; charset=utf-8");

@@ -66,8 +66,7 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Outp
     let connections = TaskTracker::new();
     let stop = CancellationToken::new();
     let accept = async {
-        loop {
-            let seat = Arc::clone(&seats).acquire_owned().await.expect("the seats are never closed");
+        while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let connection = serve(stream, router.clone(), stop.clone());
@@ -151,4 +150,153 @@ fn problem(status: StatusCode, detail: &str) -> Response {
         "detail": detail,
     });
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::UNIX_EPOCH;
+
+    use axum::body::Bytes;
+    use axum::http::{Method, Request};
+    use flate2::read::GzDecoder;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use hyper_util::rt::TokioExecutor;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::sinks::metrics::{About, PriceTable, Settings};
+
+    /// The admin side, really listening.
+    struct Running {
+        address: SocketAddr,
+        readiness: Readiness,
+        client: Client<HttpConnector, Empty<Bytes>>,
+        stop: oneshot::Sender<()>,
+        server: JoinHandle<()>,
+    }
+
+    impl Running {
+        async fn start() -> Self {
+            let prices =
+                PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };
+            let about = About { version: "0.1.0", revision: "abc1234", prices };
+            let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
+            let readiness = Readiness::starting();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+            let address = listener.local_addr().expect("a bound address");
+            let (stop, stopped) = oneshot::channel();
+            let admin = Admin { metrics, readiness: readiness.clone() };
+            let server = tokio::spawn(run(listener, admin, async move {
+                let _ = stopped.await;
+            }));
+            Self { address, readiness, client: Client::builder(TokioExecutor::new()).build_http(), stop, server }
+        }
+
+        async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> (http::response::Parts, Bytes) {
+            let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Empty::new()).expect("a request");
+            let (head, body) = self.client.request(request).await.expect("an answer").into_parts();
+            (head, body.collect().await.expect("a whole body").to_bytes())
+        }
+
+        async fn get(&self, path: &str) -> (http::response::Parts, String) {
+            let (head, body) = self.ask(Method::GET, path, &[]).await;
+            (head, String::from_utf8(body.to_vec()).expect("text"))
+        }
+    }
+
+    #[tokio::test]
+    async fn health_follows_the_life_of_the_process() {
+        let admin = Running::start().await;
+        for (state, ready, says) in
+            [("starting", 503, "starting"), ("ready", 200, "ready"), ("draining", 503, "draining")]
+        {
+            match state {
+                "ready" => admin.readiness.set_ready(),
+                "draining" => admin.readiness.set_draining(),
+                _ => {}
+            }
+            assert_eq!(admin.get("/livez").await.0.status, 200, "{state}");
+            for path in ["/readyz", "/healthz"] {
+                let (head, body) = admin.get(path).await;
+                assert_eq!(head.status, ready, "{state}: {path}");
+                assert!(body.starts_with(says), "{state}: {body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scrape_gets_the_format_and_coding_it_asks_for() {
+        let admin = Running::start().await;
+        let (head, classic) = admin.get("/metrics").await;
+        assert_eq!(head.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        assert!(head.headers.get("content-encoding").is_none());
+        assert!(classic.contains("# TYPE weir_build_info gauge\n"));
+
+        let headers = [("accept", "application/openmetrics-text;version=1.0.0"), ("accept-encoding", "gzip")];
+        let (head, body) = admin.ask(Method::GET, "/metrics", &headers).await;
+        assert_eq!(head.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert_eq!(head.headers["content-encoding"], "gzip");
+        let mut text = String::new();
+        GzDecoder::new(&*body).read_to_string(&mut text).expect("gzip");
+        assert!(text.ends_with("# EOF\n"));
+
+        let (head, _) = admin.ask(Method::GET, "/metrics", &[("accept-encoding", "gzip;q=0, identity")]).await;
+        assert!(head.headers.get("content-encoding").is_none());
+    }
+
+    #[tokio::test]
+    async fn it_says_what_is_running_and_what_is_here() {
+        let admin = Running::start().await;
+        let (head, body) = admin.get("/version").await;
+        assert_eq!(head.headers["content-type"], "application/json");
+        let version: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(
+            version,
+            json!({
+                "version": "0.1.0",
+                "revision": "abc1234",
+                "price_table": { "version": "1", "source": "built-in", "published_at": "1970-01-01T00:00:00Z" },
+            })
+        );
+        let (_, index) = admin.get("/").await;
+        for path in ["/metrics", "/livez", "/readyz", "/healthz", "/version"] {
+            assert!(index.contains(path), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_are_problems() {
+        let admin = Running::start().await;
+        for (method, path, status, title) in
+            [(Method::GET, "/nowhere", 404, "Not Found"), (Method::POST, "/metrics", 405, "Method Not Allowed")]
+        {
+            let (head, body) = admin.ask(method, path, &[]).await;
+            assert_eq!(head.status, status);
+            assert_eq!(head.headers["content-type"], "application/problem+json");
+            let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(problem["status"], status);
+            assert_eq!(problem["title"], title);
+            assert_eq!(problem["type"], "about:blank");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(path)));
+            // RFC 9110, section 15.5.6: a 405 lists what is allowed.
+            assert_eq!(head.headers.get("allow").is_some(), status == 405);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_told_to_though_a_connection_idles() {
+        let admin = Running::start().await;
+        admin.get("/livez").await;
+        admin.stop.send(()).expect("it runs");
+        admin.server.await.expect("it ended well");
+        assert!(TcpStream::connect(admin.address).await.is_err(), "nobody listens any more");
+    }
 }

@@ -118,7 +118,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config::run(&command),
         Command::Health(arguments) => health::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
-        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     }
 }

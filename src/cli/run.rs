@@ -2,10 +2,15 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::app::App;
 use crate::cli::SourceArguments;
 use crate::config::Config;
+use crate::sinks::log;
 
 /// What may follow `weir run`.
 #[derive(Debug, Args)]
@@ -15,10 +20,34 @@ pub struct Arguments {
     pub sources: SourceArguments,
 }
 
-/// Runs weir.
+/// Runs weir until it is told to stop (SIGTERM, or Ctrl-C), and until calls in progress have ended.
 ///
 /// # Errors
-/// If it cannot start, or does not end well.
-pub fn run(_arguments: Arguments, _config: Config) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// If it cannot start.
+pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    log::init(&config.telemetry.log)?;
+    Runtime::new().context("cannot start the runtime")?.block_on(async {
+        let told = told_to_stop().context("cannot listen for signals")?;
+        let app = App::bind(config).await?;
+        for (side, address) in [("app", app.app_address()?), ("admin", app.admin_address()?)] {
+            tracing::info!(weir.side = side, server.address = %address, "listening");
+        }
+        app.run(told).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the system does not let weir hear them.
+pub(super) fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -1,10 +1,45 @@
 //! Exchange: the corridor, and the only place that knows the order of things. One request in, one response out, one
 //! record.
 
+mod entry;
+mod filter;
+mod kept;
+pub mod reply;
+mod route;
+mod tee;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json_borrow::Value;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
+use crate::cache::freshness::Directives;
+use crate::cache::key::{Key, Question};
+use crate::cache::{Cache, Lookup};
+use crate::exchange::entry::{Entry, Kind};
+use crate::exchange::kept::Kept;
+use crate::exchange::reply::Body;
+use crate::exchange::route::Route;
+use crate::exchange::tee::{Keep, Plan, Tee};
+use crate::price::{Prices, Source};
+use crate::provider::reader::Reader;
+use crate::provider::{Endpoint, Provider, Reuse, UsageRequest};
+use crate::record::Attempt;
+use crate::record::call::Caller;
+use crate::record::outcome::{BypassReason, CacheStatus};
+use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
+use crate::upstream::Upstream;
+use crate::upstream::credential::Credential;
 
 /// What the operator writes of how calls are handled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -79,4 +114,293 @@ impl Default for Identity {
             forward: false,
         }
     }
+}
+
+/// Everything a call may need on its way, built once by the app.
+#[derive(Debug)]
+pub struct Rooms {
+    /// How calls are handled.
+    pub settings: Settings,
+    /// Which headers say who asks, as `settings.identity` names them.
+    pub who: Who,
+    /// Where calls can go, by the first segment of their path.
+    pub destinations: BTreeMap<Arc<str>, Arc<Destination>>,
+    /// Where bare `/v1/…` goes.
+    pub default_destination: Arc<Destination>,
+    /// How long a provider may fall silent in the middle of an answer.
+    pub idle_timeout: Duration,
+    /// Stored answers.
+    pub cache: Cache,
+    /// The price table.
+    pub prices: Prices,
+    /// Where records go.
+    pub sinks: Sinks,
+    /// Calls that go on although their app is gone.
+    pub tasks: TaskTracker,
+}
+
+/// A provider, with the way to it.
+#[derive(Debug)]
+pub struct Destination {
+    /// How it is read.
+    pub provider: Arc<Provider>,
+    /// The way to it.
+    pub upstream: Upstream,
+    /// The credential to put in; without one, the app's own passes through.
+    pub credential: Option<Arc<Credential>>,
+    /// Its place in the price table.
+    pub prices: Source,
+}
+
+/// The names of the headers that say who asks.
+#[derive(Debug)]
+pub struct Who {
+    namespace: HeaderName,
+    workspace: HeaderName,
+    user: HeaderName,
+    agent: HeaderName,
+    loop_type: HeaderName,
+    run: HeaderName,
+    forward: bool,
+}
+
+impl Who {
+    /// The names that `identity` gives.
+    ///
+    /// # Errors
+    /// If one of them cannot be the name of a header.
+    pub fn new(identity: &Identity) -> Result<Self, http::header::InvalidHeaderName> {
+        Ok(Self {
+            namespace: identity.namespace_header.parse()?,
+            workspace: identity.workspace_header.parse()?,
+            user: identity.user_header.parse()?,
+            agent: identity.agent_header.parse()?,
+            loop_type: identity.loop_header.parse()?,
+            run: identity.run_header.parse()?,
+            forward: identity.forward,
+        })
+    }
+
+    fn read(&self, headers: &HeaderMap) -> Caller {
+        let text = |name: &HeaderName| {
+            let value = headers.get(name)?.to_str().ok()?.trim();
+            (!value.is_empty()).then(|| value.into())
+        };
+        Caller {
+            namespace: text(&self.namespace),
+            workspace: text(&self.workspace),
+            user: text(&self.user),
+            agent: text(&self.agent),
+            loop_type: text(&self.loop_type),
+            run: text(&self.run),
+        }
+    }
+
+    fn remove(&self, headers: &mut HeaderMap) {
+        if !self.forward {
+            for name in [&self.namespace, &self.workspace, &self.user, &self.agent, &self.loop_type, &self.run] {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// One request in, one response out, exactly one record whatever happens. Dropping the future ends the call upstream
+/// and closes the record as cancelled; with `on_disconnect: drain` the call goes on instead, bounded, for its bill.
+pub async fn handle(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
+    if rooms.settings.on_disconnect == OnDisconnect::Cancel {
+        return walk(rooms, request).await;
+    }
+    let call = rooms.tasks.spawn(walk(Arc::clone(&rooms), request));
+    match call.await {
+        Ok(response) => response,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// The corridor, from one end to the other.
+async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
+    let (mut head, body) = request.into_parts();
+    let caller = rooms.who.read(&head.headers);
+    let route = Route::find(&rooms, &head.method, &head.uri);
+    let mut entry =
+        Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
+    let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
+
+    let keep_up_to = if route.endpoint == Endpoint::Other { None } else { Some(rooms.settings.max_request_bytes) };
+    let Ok(mut body) = Kept::read(body, keep_up_to).await else {
+        return reply::broken_request(&rooms, &route.to.provider, entry);
+    };
+    entry.body_kept(body.len());
+
+    let plan = understand(&rooms, &route, &head.headers, &body, &mut entry);
+    if let Some(key) = plan.key.filter(|_| plan.may_answer_from_cache) {
+        let started = Instant::now();
+        let found = rooms.cache.look_up(&key, started);
+        let took = Some(started.elapsed());
+        match found {
+            Lookup::Fresh(stored, age) => {
+                entry.looked_up(CacheStatus::Hit, took);
+                return reply::stored(&rooms, &stored, age, entry);
+            }
+            Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
+            Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
+        }
+    }
+
+    let weir_asked = plan.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
+    prepare(&rooms, &route, &mut head.headers);
+    let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
+    *upward.method_mut() = head.method;
+    *upward.uri_mut() = route.target.clone();
+    *upward.headers_mut() = head.headers;
+
+    entry.sending();
+    let answer = match route.to.upstream.send(upward).await {
+        Ok(answer) => answer,
+        Err(failure) => return reply::failed(&rooms, &route.to.provider, &failure, entry),
+    };
+    entry.attempted(Attempt::Answered(answer.status().as_u16()));
+    forward(&rooms, &route, answer, Wishes { key: plan.key, weir_asked }, entry)
+}
+
+fn kind(method: &Method, route: Option<&Route>) -> Kind {
+    let endpoint = route.map_or(Endpoint::Other, |route| route.endpoint);
+    Kind { operation: endpoint.operation(), may_be_billed: endpoint == Endpoint::Other && method == Method::POST }
+}
+
+/// What is to be done with a call, once its body has been read.
+#[derive(Clone, Copy, Default)]
+struct Understood {
+    key: Option<Key>,
+    may_answer_from_cache: bool,
+    asks_for_usage: bool,
+}
+
+/// Reads the body once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
+/// answer may be stored.
+fn understand(rooms: &Rooms, route: &Route, headers: &HeaderMap, body: &Kept, entry: &mut Entry) -> Understood {
+    let Kept::Whole(bytes) = body else { return Understood::default() };
+    let Some(plain) = kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()) else {
+        return Understood::default();
+    };
+    let Ok(json) = serde_json::from_slice::<Value<'_>>(&plain) else { return Understood::default() };
+    let asked = (route.to.provider.api.dialect().asked)(route.endpoint, &json);
+
+    let call = entry.call_mut();
+    call.model = asked.model.map(Into::into);
+    call.delivery = asked.delivery;
+    if call.caller.user.is_none() {
+        call.caller.user = asked.user.map(Into::into);
+    }
+    let directives = Directives::of(headers);
+    let bypass = match asked.reuse {
+        _ if !rooms.cache.is_on() => Some(BypassReason::Off),
+        Reuse::Never => Some(BypassReason::Uncacheable),
+        Reuse::Allowed(_) if directives.no_cache || directives.no_store => Some(BypassReason::RequestDirective),
+        Reuse::Allowed(_) => None,
+    };
+    if let Some(reason) = bypass {
+        entry.looked_up(CacheStatus::Bypass(reason), None);
+    }
+    // With `no-cache` alone, the new answer may take the place of the stored one.
+    let may_store = bypass.is_none() || (bypass == Some(BypassReason::RequestDirective) && !directives.no_store);
+    let key = match asked.reuse {
+        Reuse::Allowed(ignored) if may_store => Some(key(route, headers, entry, &json, ignored)),
+        _ => None,
+    };
+    Understood {
+        key,
+        may_answer_from_cache: bypass.is_none(),
+        asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
+    }
+}
+
+fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
+    let dialect = route.to.provider.api.dialect();
+    let credentials: Vec<&[u8]> = dialect
+        .credential_headers
+        .iter()
+        .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
+        .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
+        .collect();
+    let headers: Vec<(&[u8], &[u8])> = dialect
+        .key_headers
+        .iter()
+        .copied()
+        // The answer's form: a client gets what it can undo.
+        .chain([ACCEPT_ENCODING.as_str()])
+        .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_bytes(), value.as_bytes())))
+        .collect();
+    let target = route.target.to_string();
+    Key::of(&Question {
+        namespace: entry.call().caller.namespace.as_deref(),
+        provider: &route.to.provider.name,
+        target: &[target.as_bytes()],
+        credentials: &credentials,
+        headers: &headers,
+        body,
+        ignored,
+    })
+}
+
+/// Asks for usage in the app's place. The reply must then come uncompressed, so that the chunk can be taken out.
+fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> bool {
+    let (Kept::Whole(bytes), Some(request_usage)) = (&*body, route.to.provider.api.dialect().request_usage) else {
+        return false;
+    };
+    if headers.contains_key(CONTENT_ENCODING) {
+        return false;
+    }
+    let Some(asking) = request_usage(bytes) else { return false };
+    kept::announce_length(headers, asking.len());
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    *body = Kept::Whole(Bytes::from(asking));
+    true
+}
+
+/// Makes the app's head fit for the provider: what belongs to this connection or to weir stays here, and weir's own
+/// credential takes the place of the app's where the operator says so.
+fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
+    route::remove_hop_by_hop(headers);
+    rooms.who.remove(headers);
+    if let Some(credential) = &route.to.credential {
+        let dialect = route.to.provider.api.dialect();
+        for name in dialect.credential_headers {
+            headers.remove(name);
+        }
+        headers.insert(dialect.credential.0.clone(), credential.header_value());
+    }
+}
+
+/// What is to become of an answer beside being forwarded.
+#[derive(Clone, Copy)]
+struct Wishes {
+    key: Option<Key>,
+    weir_asked: bool,
+}
+
+/// Sets the provider's answer on its way to the app.
+fn forward(
+    rooms: &Arc<Rooms>,
+    route: &Route,
+    answer: Response<Incoming>,
+    wishes: Wishes,
+    entry: Entry,
+) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    route::remove_hop_by_hop(&mut head.headers);
+    let reader = (route.endpoint != Endpoint::Other).then(|| {
+        let limit = rooms.settings.max_reply_bytes.as_len();
+        Reader::open(route.to.provider.api, route.endpoint, head.status, &head.headers, limit)
+    });
+    let removes = wishes.weir_asked && reader.as_ref().is_some_and(Reader::is_plain);
+    let keep = wishes.key.filter(|_| head.status.is_success()).map(|key| Keep {
+        key,
+        headers: head.headers.clone(),
+        body: bytes::BytesMut::new(),
+        limit: rooms.cache.max_entry_bytes(),
+    });
+    let plan = Plan { status: head.status, reader, remove_usage: removes, keep, idle_timeout: rooms.idle_timeout };
+    reply::forwarded(rooms, head.status, head.headers, |entry| Tee::new(rooms, body, plan, entry), entry)
 }

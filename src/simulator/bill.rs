@@ -50,7 +50,7 @@ pub struct Tally {
 impl Tally {
     /// What is charged when `served` of `total` tokens had been handed out.
     fn share(self, served: u64, total: u64) -> Self {
-        let part = |tokens: u64| (tokens * served.min(total)).checked_div(total).unwrap_or(tokens);
+        let part = |tokens: u64| (tokens * served.min(total)).checked_div(total).unwrap_or(0);
         Self { output: part(self.output), reasoning: part(self.reasoning), ..self }
     }
 }

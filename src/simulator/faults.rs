@@ -195,7 +195,7 @@ impl ScriptedUsage {
         let mut usage = Self::default();
         for part in value.split(',') {
             let (kind, count) = part.split_once(':')?;
-            let count = count.trim().parse().ok()?;
+            let count = count.trim().parse::<u32>().ok()?.into(); // small enough for any sum to fit
             match kind.trim() {
                 "input" => usage.input = Some(count),
                 "output" => usage.output = Some(count),

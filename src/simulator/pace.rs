@@ -61,7 +61,7 @@ pub(super) struct Timing {
 impl Timing {
     /// Until an answer of this many tokens is there as a whole.
     pub(super) fn whole(self, tokens: u64) -> Duration {
-        self.first + self.per_token.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX))
+        self.first.saturating_add(self.per_token.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX)))
     }
 }
 

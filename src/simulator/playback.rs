@@ -87,7 +87,7 @@ impl Playback {
             }
         }
         let trickle = script.has(Oddity::Trickle);
-        Self { steps: steps.into(), length, end, trickle, pausing: false, resting: None, call: Some(call) }
+        Self { steps: steps.into(), length, end, trickle, pausing: end == End::Cut, resting: None, call: Some(call) }
     }
 
     /// How many bytes there would be to send if it were not cut short.
@@ -138,6 +138,9 @@ impl Body for Playback {
             self.resting = None;
         }
         let bytes = self.take();
+        if bytes.is_some() && self.steps.is_empty() && self.end == End::Cut {
+            self.pausing = true; // an error makes hyper drop what it has not sent yet
+        }
         if self.steps.is_empty() {
             self.close();
         }

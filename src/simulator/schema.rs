@@ -9,10 +9,12 @@ use super::text::Dice;
 
 /// How deep a value may get; recursive schemas end here.
 const DEEPEST: usize = 8;
+/// How many values there may be in one; a schema that wants more gets nulls.
+const MOST_VALUES: usize = 1000;
 
 /// A value that the schema allows.
 pub(super) fn sample(schema: &Value, dice: &mut Dice) -> Value {
-    Sampler { root: schema, dice }.value(schema, "", DEEPEST)
+    Sampler { root: schema, dice, values: 0 }.value(schema, "", DEEPEST)
 }
 
 /// An object for who asked for JSON without saying which.
@@ -28,11 +30,14 @@ pub(super) fn any_object(dice: &mut Dice) -> Value {
 struct Sampler<'a> {
     root: &'a Value,
     dice: &'a mut Dice,
+    /// How many there are so far.
+    values: usize,
 }
 
 impl Sampler<'_> {
     fn value(&mut self, schema: &Value, name: &str, depth: usize) -> Value {
-        if depth == 0 {
+        self.values += 1;
+        if depth == 0 || self.values > MOST_VALUES {
             return Value::Null;
         }
         if let Some(constant) = schema.get("const") {
@@ -199,6 +204,13 @@ mod tests {
             "required": ["label"],
         });
         assert!(sample(&schema, &mut Dice::new(1)).to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_schema_that_grows_without_bounds_is_cut_back() {
+        let child = json!({"$ref": "#"});
+        let schema = json!({"type": "array", "items": child, "minItems": 20});
+        assert!(sample(&schema, &mut Dice::new(1)).to_string().len() < 1_000_000);
     }
 
     #[test]

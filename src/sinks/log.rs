@@ -115,9 +115,9 @@ macro_rules! line {
             { attribute::WEIR_REQUEST_ID } = %$record.id,
             { attribute::GEN_AI_PROVIDER_NAME } = &*call.provider,
             { attribute::GEN_AI_OPERATION_NAME } = call.operation.as_str(),
-            { attribute::GEN_AI_REQUEST_MODEL } = shown(&call.model).as_deref(),
-            { attribute::GEN_AI_RESPONSE_MODEL } = shown(&reply.model).as_deref(),
-            { attribute::GEN_AI_RESPONSE_ID } = shown(&reply.id).as_deref(),
+            { attribute::GEN_AI_REQUEST_MODEL } = shown(call.model.as_deref()).as_deref(),
+            { attribute::GEN_AI_RESPONSE_MODEL } = shown(reply.model.as_deref()).as_deref(),
+            { attribute::GEN_AI_RESPONSE_ID } = shown(reply.id.as_deref()).as_deref(),
             { attribute::GEN_AI_USAGE_INPUT_TOKENS } = tokens(Counter::InputTokens),
             { attribute::GEN_AI_USAGE_OUTPUT_TOKENS } = tokens(Counter::OutputTokens),
             { attribute::WEIR_COST_USD } = cost,
@@ -131,11 +131,11 @@ macro_rules! line {
             { attribute::WEIR_DURATION } = timing.total.as_secs_f64(),
             { attribute::WEIR_UPSTREAM_DURATION } = timing.upstream.map(|took| took.as_secs_f64()),
             { attribute::WEIR_TIME_TO_FIRST_TOKEN } = timing.first_token.map(|took| took.as_secs_f64()),
-            { attribute::WEIR_AGENT } = shown(&call.caller.agent).as_deref(),
-            { attribute::WEIR_LOOP_TYPE } = shown(&call.caller.loop_type).as_deref(),
-            { attribute::WEIR_RUN } = shown(&call.caller.run).as_deref(),
-            { attribute::WEIR_NAMESPACE } = shown(&call.caller.namespace).as_deref(),
-            { attribute::WEIR_WORKSPACE } = shown(&call.caller.workspace).as_deref(),
+            { attribute::WEIR_AGENT } = shown(call.caller.agent.as_deref()).as_deref(),
+            { attribute::WEIR_LOOP_TYPE } = shown(call.caller.loop_type.as_deref()).as_deref(),
+            { attribute::WEIR_RUN } = shown(call.caller.run.as_deref()).as_deref(),
+            { attribute::WEIR_NAMESPACE } = shown(call.caller.namespace.as_deref()).as_deref(),
+            { attribute::WEIR_WORKSPACE } = shown(call.caller.workspace.as_deref()).as_deref(),
             "{message}"
         );
     }};
@@ -214,13 +214,165 @@ const fn level(outcome: Outcome) -> Level {
 }
 
 /// A name from outside, kept short: an app may call a model anything.
-fn shown(name: &Option<Box<str>>) -> Option<Cow<'_, str>> {
-    name.as_deref().map(tidy)
+fn shown(name: Option<&str>) -> Option<Cow<'_, str>> {
+    name.map(tidy)
 }
 
 fn bypass(status: CacheStatus) -> Option<&'static str> {
     match status {
         CacheStatus::Bypass(reason) => Some(reason.as_str()),
         CacheStatus::Hit | CacheStatus::Miss | CacheStatus::Expired => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, SystemTime};
+
+    use serde_json::{Value, json};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+    use crate::record::outcome::BypassReason;
+    use crate::record::usage::{Charge, TokenClass, Usage};
+    use crate::record::{Attempt, CacheFacts, ReplyFacts, Timing};
+    use crate::units::PicoUsd;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The lines these records get, parsed.
+    fn lines(calls: Calls, records: &[Record]) -> Vec<Value> {
+        let written = Lines::default();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(written.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for record in records {
+                CallLog::new(calls).closed(record);
+            }
+        });
+        let bytes = written.0.lock().expect("one thread").clone();
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+    }
+
+    fn record(outcome: Outcome) -> Record {
+        let mut charge = Charge::default();
+        charge.add(TokenClass::Input, PicoUsd::new(25_040_000_000));
+        let caller =
+            Caller { user: Some("alice@example.com".into()), agent: Some("planner".into()), ..Caller::default() };
+        Record {
+            id: RequestId::next(),
+            call: Call {
+                provider: "openai".into(),
+                operation: Operation::Chat,
+                model: Some("gpt-5".into()),
+                delivery: Delivery::Whole,
+                caller,
+            },
+            reply: ReplyFacts::default(),
+            usage: Some(Usage::cache_inside(Some(100), Some(20), &[])),
+            cost: Cost::Known(charge),
+            priced_model: None,
+            cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Off), lookup: None, store: None },
+            outcome,
+            error_type: None,
+            error_detail: None,
+            status: Some(200),
+            attempt: Some(Attempt::Answered(200)),
+            arrived_at: SystemTime::UNIX_EPOCH,
+            timing: Timing { total: Duration::from_millis(1500), ..Timing::default() },
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    #[test]
+    fn a_line_holds_the_facts_typed_and_nobody_s_name() {
+        let record = record(Outcome::Success);
+        let mut written = lines(Calls::All, std::slice::from_ref(&record));
+        let mut line = written.pop().expect("a line");
+        assert!(line["timestamp"].take().is_string());
+        let expected = json!({
+            "timestamp": null,
+            "level": "INFO",
+            "target": "weir::calls",
+            "message": "call answered",
+            "weir.request_id": record.id.to_string(),
+            "gen_ai.provider.name": "openai",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "gpt-5",
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "weir.cost.usd": "0.02504",
+            "weir.cache": "bypass",
+            "weir.cache.bypass": "off",
+            "weir.outcome": "success",
+            "http.response.status_code": 200,
+            "weir.duration_s": 1.5,
+            "weir.agent": "planner",
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn money_of_a_hit_is_saved_and_unknown_money_is_no_money() {
+        let hit = Record {
+            cache: CacheFacts { status: CacheStatus::Hit, lookup: None, store: None },
+            ..record(Outcome::Success)
+        };
+        let unpriced = Record { cost: Cost::Unpriced(Unpriced::NoUsage), ..record(Outcome::Success) };
+        let lines = lines(Calls::All, &[hit, unpriced]);
+        assert_eq!((&lines[0]["weir.cost.saved_usd"], &lines[0]["weir.cost.usd"]), (&json!("0.02504"), &Value::Null));
+        assert_eq!(lines[0]["message"], "call answered from the cache");
+        assert_eq!((&lines[1]["weir.cost.unpriced"], &lines[1]["weir.cost.usd"]), (&json!("no_usage"), &Value::Null));
+    }
+
+    #[test]
+    fn only_the_calls_asked_for_get_a_line_as_loud_as_they_deserve() {
+        let records = Outcome::ALL.map(record);
+        assert_eq!(lines(Calls::None, &records).len(), 0);
+        assert_eq!(lines(Calls::Failed, &records).len(), Outcome::ALL.len() - 1);
+        for line in lines(Calls::All, &records) {
+            let level = match line["weir.outcome"].as_str().expect("an outcome") {
+                "upstream_error" | "timeout" => "WARN",
+                "internal_error" => "ERROR",
+                _ => "INFO",
+            };
+            assert_eq!(line["level"], level, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_name_from_outside_cannot_flood_a_line() {
+        let mut record = record(Outcome::Success);
+        record.call.model = Some("m".repeat(1 << 20).into());
+        assert_eq!(lines(Calls::All, &[record])[0]["gen_ai.request.model"], "m".repeat(64));
+    }
+
+    #[test]
+    fn what_is_no_level_is_refused_with_an_example() {
+        let settings = Settings { level: "weir=loud".to_owned(), ..Settings::default() };
+        let error = init(&settings).expect_err("no level");
+        assert!(error.to_string().contains("write error, warn, info"), "{error}");
     }
 }

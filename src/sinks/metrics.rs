@@ -21,10 +21,9 @@ use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
+use crate::sinks::families::Families;
 use crate::sinks::now::{Now, WatchCache};
-use crate::sinks::series::{
-    AgentSeries, CallNames, CallSeries, Eviction, Families, ProcessSeries, ProviderSeries, Shelf, Side,
-};
+use crate::sinks::series::{AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, Shelf, Side};
 
 /// What the operator writes of metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -200,7 +199,7 @@ impl Metrics {
             provider.count_attempt(&self.families, code(attempt));
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);
-            if let Some(reason) = unpriced(record, attempt) {
+            if let Some(reason) = unpriced(record) {
                 let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
                 provider.unpriced(reason).inc();
                 call.unpriced_last_seen(&self.families, reason).set(ended_at.as_secs_f64());
@@ -210,6 +209,10 @@ impl Metrics {
 
     /// Everything, as the scraper's `Accept` header asks for it. Takes milliseconds: not for a thread that serves
     /// calls.
+    ///
+    /// # Panics
+    ///
+    /// If the client library fails to write to memory, which it has no cause to.
     #[must_use]
     pub fn encode(&self, accept: Option<&str>) -> Exposition {
         let mut text = String::new();
@@ -375,12 +378,11 @@ fn billed(record: &Record) -> Option<&Usage> {
     record.usage.as_ref().filter(|_| record.call.operation.is_billed())
 }
 
-/// Why money was spent that weir cannot name. A call that was refused or never answered cost nothing.
-fn unpriced(record: &Record, attempt: Attempt) -> Option<Unpriced> {
-    let answered = matches!(attempt, Attempt::Answered(200..=299)) || record.usage.is_some();
+/// Why the cost of a call that went upstream is not known.
+const fn unpriced(record: &Record) -> Option<Unpriced> {
     match record.cost {
-        Cost::Unpriced(reason) if answered && record.call.operation.is_billed() => Some(reason),
-        _ => None,
+        Cost::Unpriced(reason) => Some(reason),
+        Cost::Known(_) | Cost::Nothing => None,
     }
 }
 

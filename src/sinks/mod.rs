@@ -1,6 +1,7 @@
 //! Sinks: where a finished record goes. Never slows a call.
 
 pub mod exposition;
+mod families;
 pub mod log;
 pub mod metrics;
 pub mod now;

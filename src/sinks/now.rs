@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::labels::Limiter;
 use crate::semconv::{self, Metric};
-use crate::sinks::series::{MEMORY, Room};
+use crate::sinks::families::Room;
+use crate::sinks::series::MEMORY;
 
 /// How full the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

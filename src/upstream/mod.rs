@@ -120,6 +120,12 @@ impl Failure {
         }
     }
 
+    /// Whether the provider may have seen the request, and so may bill it.
+    #[must_use]
+    pub const fn reached_the_provider(&self) -> bool {
+        !matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout)
+    }
+
     fn of(error: ClientError) -> Self {
         if let Some(connect) = cause_of::<ConnectError>(&error) {
             return match connect {

@@ -1,0 +1,297 @@
+//! Entry: gathers what happens to one request, and writes it down once, when the exchange closes: at the end of the
+//! body, on an error, or when the app hangs up and everything is dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::exchange::{Destination, Rooms};
+use crate::price::{Answer, Question};
+use crate::provider::{Ending, Said};
+use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::usage::Cost;
+use crate::record::{Attempt, CacheFacts, Record, Timing};
+
+/// The label of requests that are for no provider weir knows.
+const NO_PROVIDER: &str = "none";
+
+/// An open exchange. Dropped before it is closed, it closes as cancelled.
+pub(super) struct Entry(Option<Box<Open>>);
+
+struct Open {
+    rooms: Arc<Rooms>,
+    to: Option<Arc<Destination>>,
+    id: RequestId,
+    call: Call,
+    may_be_billed: bool,
+    arrived: Instant,
+    arrived_at: SystemTime,
+    marks: Marks,
+    cache: CacheFacts,
+    attempt: Option<Attempt>,
+    unreached: bool,
+    status: Option<u16>,
+    streamed_in: Arc<AtomicU64>,
+    kept_in: u64,
+    bytes_out: u64,
+}
+
+/// When what happened, as far as it has.
+#[derive(Default)]
+struct Marks {
+    body_wait: Duration,
+    sent: Option<Instant>,
+    answered: Option<Instant>,
+    handed: Option<Instant>,
+    first_token: Option<Instant>,
+    upstream_done: Option<Instant>,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    pub(super) error_type: Option<ErrorType>,
+    pub(super) detail: Option<Box<str>>,
+    pub(super) said: Said,
+}
+
+impl End {
+    /// An end that brought nothing to read.
+    pub(super) fn unread(outcome: Outcome, error_type: Option<ErrorType>) -> Self {
+        Self { outcome, error_type, detail: None, said: Said::default() }
+    }
+}
+
+impl Entry {
+    /// Opens the entry of a request whose head has just been read.
+    pub(super) fn open(rooms: &Arc<Rooms>, to: Option<&Arc<Destination>>, kind: Kind, caller: Caller) -> Self {
+        let provider = to.map_or_else(|| Arc::from(NO_PROVIDER), |to| Arc::clone(&to.provider.label));
+        rooms.sinks.opened(&provider);
+        let call = Call { provider, operation: kind.operation, model: None, delivery: Delivery::Whole, caller };
+        Self(Some(Box::new(Open {
+            rooms: Arc::clone(rooms),
+            to: to.cloned(),
+            id: RequestId::next(),
+            call,
+            may_be_billed: kind.may_be_billed,
+            arrived: Instant::now(),
+            arrived_at: SystemTime::now(),
+            marks: Marks::default(),
+            cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Unread), lookup: None, store: None },
+            attempt: None,
+            unreached: false,
+            status: None,
+            streamed_in: Arc::default(),
+            kept_in: 0,
+            bytes_out: 0,
+        })))
+    }
+
+    /// The exchange's id.
+    pub(super) fn id(&self) -> RequestId {
+        self.get().id
+    }
+
+    /// The call, as far as it is understood.
+    pub(super) fn call(&self) -> &Call {
+        &self.get().call
+    }
+
+    /// The call, to be understood better.
+    pub(super) fn call_mut(&mut self) -> &mut Call {
+        &mut self.get_mut().call
+    }
+
+    /// The app's body has been read, as far as it is kept.
+    pub(super) fn body_kept(&mut self, bytes: u64) {
+        let open = self.get_mut();
+        open.marks.body_wait = open.arrived.elapsed();
+        open.kept_in = bytes;
+    }
+
+    /// Counts the part of the app's body that streams through.
+    pub(super) fn streamed_in(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.get().streamed_in)
+    }
+
+    /// What the cache said, and how long it took where it was asked.
+    pub(super) fn looked_up(&mut self, status: CacheStatus, took: Option<Duration>) {
+        self.get_mut().cache = CacheFacts { status, lookup: took, store: None };
+    }
+
+    /// What the cache said.
+    pub(super) fn cache_status(&self) -> CacheStatus {
+        self.get().cache.status
+    }
+
+    /// A reply was offered to the cache.
+    pub(super) fn offered(&mut self, result: StoreResult) {
+        self.get_mut().cache.store = Some(result);
+    }
+
+    /// The request is about to go upstream.
+    pub(super) fn sending(&mut self) {
+        let open = self.get_mut();
+        open.marks.sent = Some(Instant::now());
+        // Until something comes back: what is dropped now has failed.
+        open.attempt = Some(Attempt::Failed);
+    }
+
+    /// The attempt upstream ended, or began to answer.
+    pub(super) fn attempted(&mut self, attempt: Attempt) {
+        let open = self.get_mut();
+        open.marks.answered = Some(Instant::now());
+        open.attempt = Some(attempt);
+    }
+
+    /// The provider never saw the request.
+    pub(super) fn unreached(&mut self) {
+        self.get_mut().unreached = true;
+    }
+
+    /// The response's head goes to the app.
+    pub(super) fn handed(&mut self, status: u16) {
+        let open = self.get_mut();
+        open.status = Some(status);
+        open.marks.handed = Some(Instant::now());
+    }
+
+    /// The first content of a stream has come; later calls change nothing.
+    pub(super) fn content_came(&mut self) {
+        self.get_mut().marks.first_token.get_or_insert_with(Instant::now);
+    }
+
+    /// The provider has said its last byte.
+    pub(super) fn upstream_done(&mut self) {
+        self.get_mut().marks.upstream_done.get_or_insert_with(Instant::now);
+    }
+
+    /// Body bytes go to the app.
+    pub(super) fn passed(&mut self, bytes: usize) {
+        self.get_mut().bytes_out += bytes as u64;
+    }
+
+    /// The entry itself, for another owner; what stays behind is closed.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    /// Whether the entry still waits for its end.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Writes the record. Later calls, and the drop, do nothing.
+    pub(super) fn close(&mut self, end: End) {
+        if let Some(open) = self.0.take() {
+            open.close(end);
+        }
+    }
+
+    fn get(&self) -> &Open {
+        self.0.as_ref().expect("an entry is asked only while it is open")
+    }
+
+    fn get_mut(&mut self) -> &mut Open {
+        self.0.as_mut().expect("an entry is told things only while it is open")
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close(End::unread(Outcome::Cancelled, Some(ErrorType::Cancelled)));
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.0.as_ref().map(|open| open.id)).finish()
+    }
+}
+
+/// What the head of a request says of its kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    /// The operation.
+    pub(super) operation: Operation,
+    /// Whether the provider might bill for it although weir does not read it.
+    pub(super) may_be_billed: bool,
+}
+
+impl Open {
+    fn close(self: Box<Self>, end: End) {
+        let now = Instant::now();
+        let Answer { cost, model } = self.price(&end.said);
+        let timing = self.timing(now);
+        let record = Record {
+            id: self.id,
+            call: self.call,
+            reply: end.said.facts,
+            usage: end.said.usage,
+            cost,
+            priced_model: model,
+            cache: self.cache,
+            outcome: end.outcome,
+            error_type: end.error_type,
+            error_detail: end.detail,
+            status: self.status,
+            attempt: self.attempt,
+            arrived_at: self.arrived_at,
+            timing,
+            bytes_in: self.kept_in + self.streamed_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out,
+        };
+        self.rooms.sinks.closed(&record);
+    }
+
+    /// Prices what was used, on a miss and on a hit alike. A reply that broke off reported only a part of its usage:
+    /// its cost is unknown, not what that part would cost.
+    fn price(&self, said: &Said) -> Answer {
+        let Some(to) = &self.to else { return Answer { cost: Cost::Nothing, model: None } };
+        let broke_off = said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty();
+        let facts = &said.facts;
+        let context: Vec<(&str, &str)> = [("service_tier", &facts.service_tier), ("speed", &facts.speed)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+            .collect();
+        let answer = self.rooms.prices.price(&Question {
+            source: &to.prices,
+            response_model: facts.model.as_deref(),
+            request_model: self.call.model.as_deref(),
+            usage: said.usage.as_ref().filter(|_| !broke_off),
+            context: &context,
+            at: self.arrived_at,
+        });
+        if self.is_free_of_charge(said) { Answer { cost: Cost::Nothing, ..answer } } else { answer }
+    }
+
+    fn is_free_of_charge(&self, said: &Said) -> bool {
+        let billed = self.call.operation.is_billed() || self.may_be_billed;
+        match self.attempt {
+            _ if !billed => true,
+            _ if self.cache.status == CacheStatus::Hit => false,
+            None => true,
+            // "Failed calls (4xx) carry no usage and cost nothing", but what is reported all the same is billed.
+            Some(Attempt::Answered(status)) => status >= 400 && said.usage.is_none(),
+            // Nothing came back. If the provider was at work on it, it may bill it, and nobody can tell how much.
+            Some(Attempt::TimedOut | Attempt::Failed) => self.unreached,
+        }
+    }
+
+    fn timing(&self, now: Instant) -> Timing {
+        let marks = &self.marks;
+        let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
+        Timing {
+            total: now.saturating_duration_since(self.arrived),
+            overhead_request: between(Some(self.arrived), marks.sent).map(|all| all.saturating_sub(marks.body_wait)),
+            overhead_response: marks.sent.and(between(marks.answered, marks.handed)),
+            upstream: between(marks.sent, marks.upstream_done.or(marks.answered).or(Some(now))),
+            first_token: between(marks.sent, marks.first_token),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Reply: what the app gets. The only place where weir chooses a status code.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use crate::cache::Stored;
+use crate::exchange::Rooms;
+use crate::exchange::entry::{End, Entry};
+use crate::exchange::tee::{BrokenReply, Tee};
+use crate::provider::{Api, Ending, Problem, Provider, Said};
+use crate::record::Attempt;
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::upstream::Failure;
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-request-id");
+
+/// The body of a response to the app.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+enum Kind {
+    /// All there is, known before it is sent.
+    Whole { body: Option<Bytes>, entry: Entry, end: Option<Box<End>> },
+    /// What the provider sends, as it comes.
+    Tee(Box<Tee>),
+}
+
+impl Body {
+    fn whole(body: Bytes, entry: Entry, end: End) -> Self {
+        Self(Kind::Whole { body: Some(body).filter(|body| !body.is_empty()), entry, end: Some(Box::new(end)) })
+    }
+
+    /// A body that comes from the provider.
+    pub(super) fn tee(tee: Tee) -> Self {
+        Self(Kind::Tee(Box::new(tee)))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BrokenReply;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        match &mut self.0 {
+            Kind::Whole { body, entry, end } => {
+                let data = body.take();
+                if let Some(end) = end.take() {
+                    entry.passed(data.as_ref().map_or(0, Bytes::len));
+                    entry.close(*end);
+                }
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+            }
+            Kind::Tee(tee) => Pin::new(tee.as_mut()).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole { body, .. } => body.is_none(),
+            Kind::Tee(tee) => tee.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Kind::Tee(tee) => tee.size_hint(),
+        }
+    }
+}
+
+impl Drop for Kind {
+    /// A whole body that was never asked for (the answer to HEAD) ends as it would have.
+    fn drop(&mut self) {
+        if let Self::Whole { entry, end, .. } = self
+            && let Some(end) = end.take()
+        {
+            entry.close(*end);
+        }
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Whole { .. } => "Whole",
+            Self::Tee(_) => "Tee",
+        })
+    }
+}
+
+/// A stored response answers.
+pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut entry: Entry) -> Response<Body> {
+    let reply = stored.reply();
+    let said = Said { facts: reply.facts.clone(), usage: reply.usage, ending: Ending::Complete };
+    let mut headers = reply.headers.clone();
+    headers.insert(AGE, age.as_secs().into());
+    announce(rooms, &mut headers, &entry, Some(stored.lifetime().saturating_sub(age)));
+    entry.handed(reply.status.as_u16());
+    let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
+    response(reply.status, headers, Body::whole(reply.body.clone(), entry, end))
+}
+
+/// The provider answers; its head, less what belongs to its own connection.
+pub(super) fn forwarded(
+    rooms: &Rooms,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    tee: impl FnOnce(Entry) -> Tee,
+    mut entry: Entry,
+) -> Response<Body> {
+    announce(rooms, &mut headers, &entry, None);
+    entry.handed(status.as_u16());
+    response(status, headers, Body::tee(tee(entry)))
+}
+
+/// The provider could not be asked, or did not answer.
+pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut entry: Entry) -> Response<Body> {
+    let (status, attempt, outcome) = match failure {
+        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => {
+            (StatusCode::GATEWAY_TIMEOUT, Attempt::TimedOut, Outcome::Timeout)
+        }
+        Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) => {
+            (StatusCode::BAD_GATEWAY, Attempt::Failed, Outcome::UpstreamError)
+        }
+        Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Attempt::Failed, Outcome::Cancelled),
+    };
+    entry.attempted(attempt);
+    if !failure.reached_the_provider() {
+        entry.unreached();
+    }
+    let (name, host) = (&provider.name, provider.base_url.authority().map_or("", http::uri::Authority::as_str));
+    let message = format!("weir got no answer from provider `{name}` at {host}: {failure}");
+    let error_type = failure.error_type();
+    let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
+    let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message };
+    in_words(rooms, &words, end, entry)
+}
+
+/// The request is for nobody weir knows.
+pub(super) fn not_found(rooms: &Rooms, path: &str, entry: Entry) -> Response<Body> {
+    let names: Vec<&str> = rooms.destinations.keys().map(|name| &**name).collect();
+    let message = format!(
+        "weir has no provider for `{path}`: paths begin with /{} (or with /v1/, for {})",
+        names.join("/, /") + "/",
+        rooms.default_destination.provider.name
+    );
+    let status = StatusCode::NOT_FOUND;
+    let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
+    in_words(rooms, &Words { api: Api::OpenAi, status, code: "unknown_provider", message: &message }, end, entry)
+}
+
+/// The app's body broke off; nobody is likely to read the answer.
+pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -> Response<Body> {
+    let message = "the request's body broke off before all of it had come";
+    let words = Words { api: provider.api, status: StatusCode::BAD_REQUEST, code: "incomplete_body", message };
+    in_words(rooms, &words, End::unread(Outcome::Cancelled, Some(ErrorType::Cancelled)), entry)
+}
+
+/// An error of weir's own, still to be put in an API's shape.
+struct Words<'a> {
+    api: Api,
+    status: StatusCode,
+    code: &'a str,
+    message: &'a str,
+}
+
+fn in_words(rooms: &Rooms, words: &Words<'_>, end: End, mut entry: Entry) -> Response<Body> {
+    let &Words { api, status, code, message } = words;
+    let request_id = entry.id().to_string();
+    let body = (api.dialect().error)(&Problem { status, code, message, request_id: &request_id });
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    announce(rooms, &mut headers, &entry, None);
+    entry.handed(status.as_u16());
+    response(status, headers, Body::whole(body.into(), entry, end))
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// What weir says of its own part, in `X-Cache`, `Cache-Status` (RFC 9211) and `X-Weir-Request-Id`.
+fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, ttl: Option<Duration>) {
+    if !rooms.settings.response_headers {
+        return;
+    }
+    let (short, long) = match entry.cache_status() {
+        CacheStatus::Hit => ("HIT", text(format!("weir; hit; ttl={}", ttl.unwrap_or_default().as_secs()))),
+        CacheStatus::Miss => ("MISS", HeaderValue::from_static("weir; fwd=uri-miss")),
+        CacheStatus::Expired => ("MISS", HeaderValue::from_static("weir; fwd=stale")),
+        CacheStatus::Bypass(reason) => ("BYPASS", text(format!("weir; fwd=bypass; detail={}", reason.as_str()))),
+    };
+    headers.insert(X_CACHE, HeaderValue::from_static(short));
+    headers.append(CACHE_STATUS, long);
+    headers.insert(REQUEST_ID, text(entry.id().to_string()));
+}
+
+fn text(value: String) -> HeaderValue {
+    HeaderValue::try_from(value).expect("tokens and digits make a header value")
+}
+
+/// An error and its causes, each once, for the operator.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(reason) = cause {
+        let reason_text = reason.to_string();
+        if !text.contains(&reason_text) {
+            text.push_str(": ");
+            text.push_str(&reason_text);
+        }
+        cause = reason.source();
+    }
+    text
+}

@@ -1,0 +1,364 @@
+//! Tee: a response's body on its way to the app. Each chunk goes on at once; a copy feeds the reader and, where the
+//! reply may be stored, a bounded buffer. Pulled by the app's own pace, so back-pressure reaches the provider.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::cache;
+use crate::cache::key::Key;
+use crate::exchange::entry::{End, Entry};
+use crate::exchange::filter::Filter;
+use crate::exchange::{OnDisconnect, Rooms};
+use crate::provider::reader::Reader;
+use crate::provider::{Ending, EventKind, Said};
+use crate::record::outcome::{ErrorType, Outcome, StoreResult};
+
+/// The reply broke off on its way to the app.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenReply {
+    /// The provider's connection broke.
+    #[error("the provider broke off its reply")]
+    Reset(#[source] hyper::Error),
+    /// The provider fell silent.
+    #[error("the provider was silent for {}", humantime::format_duration(*.0))]
+    Silent(Duration),
+}
+
+impl BrokenReply {
+    fn end(&self, said: Said) -> End {
+        let (outcome, error_type) = match self {
+            Self::Reset(_) => (Outcome::UpstreamError, ErrorType::StreamAborted),
+            Self::Silent(_) => (Outcome::Timeout, ErrorType::Timeout),
+        };
+        End { outcome, error_type: Some(error_type), detail: Some(self.to_string().into()), said }
+    }
+}
+
+/// What a tee needs to know of the reply it carries.
+pub(super) struct Plan {
+    pub(super) status: StatusCode,
+    pub(super) reader: Option<Reader>,
+    pub(super) remove_usage: bool,
+    pub(super) keep: Option<Keep>,
+    pub(super) idle_timeout: Duration,
+}
+
+/// A reply being kept for the cache.
+pub(super) struct Keep {
+    pub(super) key: Key,
+    pub(super) headers: HeaderMap,
+    pub(super) body: BytesMut,
+    pub(super) limit: usize,
+}
+
+/// A reply on its way.
+pub(super) struct Tee {
+    rooms: Arc<Rooms>,
+    upstream: Option<Incoming>,
+    status: StatusCode,
+    reader: Option<Reader>,
+    filter: Option<Filter>,
+    keep: Option<Keep>,
+    entry: Entry,
+    idle_timeout: Duration,
+    last_byte: Instant,
+    silence: Option<Pin<Box<Sleep>>>,
+    broken: Option<BrokenReply>,
+    flushed: bool,
+}
+
+impl Tee {
+    pub(super) fn new(rooms: &Arc<Rooms>, upstream: Incoming, plan: Plan, entry: Entry) -> Self {
+        Self {
+            rooms: Arc::clone(rooms),
+            upstream: Some(upstream),
+            status: plan.status,
+            reader: plan.reader,
+            filter: plan.remove_usage.then(Filter::default),
+            keep: plan.keep,
+            entry,
+            idle_timeout: plan.idle_timeout,
+            last_byte: Instant::now(),
+            silence: None,
+            broken: None,
+            flushed: false,
+        }
+    }
+
+    /// The next chunk from the provider, or an error if it stays silent for too long.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        let Some(upstream) = self.upstream.as_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(upstream).poll_frame(cx) {
+            self.last_byte = Instant::now();
+            return Poll::Ready(frame.map(|frame| frame.map_err(BrokenReply::Reset)));
+        }
+        // One timer a stream, set anew only when it fires: chunks that come in time do not touch it.
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(self.last_byte + self.idle_timeout)));
+        while silence.as_mut().poll(cx).is_ready() {
+            let deadline = self.last_byte + self.idle_timeout;
+            if deadline <= Instant::now() {
+                return Poll::Ready(Some(Err(BrokenReply::Silent(self.idle_timeout))));
+            }
+            silence.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Reads a copy of `chunk` and gives back what of it goes on to the app now.
+    fn read(&mut self, chunk: Bytes) -> Bytes {
+        let Some(reader) = self.reader.as_mut() else { return chunk };
+        let mut removed = Vec::new();
+        let mut content = false;
+        reader.push(&chunk, &mut |kind, span| match kind {
+            EventKind::Content => content = true,
+            EventKind::UsageOnly => removed.push(span),
+            EventKind::Other => {}
+        });
+        let incomplete_from = reader.incomplete_from();
+        if content {
+            self.entry.content_came();
+        }
+        match self.filter.as_mut() {
+            Some(filter) => filter.pass(chunk, &removed, incomplete_from),
+            None => chunk,
+        }
+    }
+
+    /// Notes what goes to the app, and keeps it where it may be stored.
+    fn pass(&mut self, data: &Bytes) {
+        self.entry.passed(data.len());
+        if let Some(keep) = self.keep.as_mut()
+            && keep.body.len() <= keep.limit
+        {
+            // One byte over the limit is enough to know that it does not fit.
+            let room = (keep.limit + 1 - keep.body.len()).min(data.len());
+            keep.body.extend_from_slice(&data[..room]);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.upstream.as_ref().is_none_or(Body::is_end_stream) && self.filter.as_ref().is_none_or(Filter::is_empty)
+    }
+
+    /// The provider has said all it had to say.
+    fn complete(&mut self) {
+        if !self.entry.is_open() {
+            return;
+        }
+        self.upstream = None;
+        self.entry.upstream_done();
+        let said = self.said();
+        self.offer_to_cache(&said);
+        self.entry.close(end_of(self.status, said));
+    }
+
+    /// Passes on what is still held, and keeps the error for the next time.
+    fn break_off(
+        &mut self,
+        broken: BrokenReply,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        let held = self.filter.as_mut().map(Filter::finish).unwrap_or_default();
+        self.pass(&held);
+        self.upstream = None;
+        self.entry.upstream_done();
+        let end = broken.end(self.said());
+        self.entry.close(end);
+        self.broken = Some(broken);
+        if held.is_empty() { self.let_it_flush(cx) } else { Poll::Ready(Some(Ok(Frame::data(held)))) }
+    }
+
+    /// hyper drops what it has not written yet when a body fails, so it gets a turn to write it first.
+    fn let_it_flush(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        self.flushed = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn said(&mut self) -> Said {
+        match self.reader.take() {
+            Some(reader) => reader.finish(),
+            None => Said { ending: Ending::Unknown, ..Said::default() },
+        }
+    }
+
+    fn offer_to_cache(&mut self, said: &Said) {
+        let Some(keep) = self.keep.take() else { return };
+        let result = if self.status != StatusCode::OK || said.ending != Ending::Complete {
+            StoreResult::NotCacheable
+        } else if keep.body.len() > keep.limit {
+            StoreResult::TooLarge
+        } else {
+            StoreResult::Stored
+        };
+        self.entry.offered(result);
+        if result == StoreResult::Stored {
+            let reply = cache::Reply {
+                status: self.status,
+                headers: keep.headers,
+                // A copy of the exact size: the buffer has grown in steps.
+                body: Bytes::copy_from_slice(&keep.body),
+                facts: said.facts.clone(),
+                usage: said.usage,
+            };
+            self.rooms.cache.store(keep.key, reply, Instant::now());
+        }
+    }
+}
+
+impl Body for Tee {
+    type Data = Bytes;
+    type Error = BrokenReply;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        let tee = &mut *self;
+        if tee.broken.is_some() {
+            return if tee.flushed { Poll::Ready(tee.broken.take().map(Err)) } else { tee.let_it_flush(cx) };
+        }
+        loop {
+            let data = match ready!(tee.poll_upstream(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => tee.read(chunk),
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(broken)) => return tee.break_off(broken, cx),
+                None => {
+                    let held = tee.filter.as_mut().map(Filter::finish).unwrap_or_default();
+                    if !held.is_empty() {
+                        tee.pass(&held);
+                        tee.complete();
+                        return Poll::Ready(Some(Ok(Frame::data(held))));
+                    }
+                    tee.complete();
+                    return Poll::Ready(None);
+                }
+            };
+            if !data.is_empty() {
+                tee.pass(&data);
+                // hyper stops asking once a body of announced length is all there.
+                if tee.has_ended() {
+                    tee.complete();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && self.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.upstream, &self.filter) {
+            (Some(upstream), None) => upstream.size_hint(),
+            (None, None) => SizeHint::with_exact(0),
+            (_, Some(_)) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Tee {
+    /// The app is gone. A body nobody has to ask for (an empty one, or the answer to HEAD) is simply over.
+    fn drop(&mut self) {
+        if !self.entry.is_open() {
+            return;
+        }
+        if self.has_ended() {
+            return self.complete();
+        }
+        let drain = self.rooms.settings.on_disconnect == OnDisconnect::Drain;
+        match self.upstream.take().filter(|_| drain) {
+            Some(upstream) => self.drain(upstream),
+            None => self.abandon(),
+        }
+    }
+}
+
+impl Tee {
+    /// Closes as cancelled, with what was said until now.
+    fn abandon(&mut self) {
+        let said = self.said();
+        self.entry.close(cancelled(said));
+    }
+
+    /// Reads on for the bill alone.
+    fn drain(&mut self, mut upstream: Incoming) {
+        let rooms = Arc::clone(&self.rooms);
+        let mut entry = self.entry.take();
+        let mut reader = self.reader.take();
+        let tasks = rooms.tasks.clone();
+        tasks.spawn(async move {
+            let reading = async {
+                while let Some(Ok(frame)) = upstream.frame().await {
+                    if let (Some(reader), Some(chunk)) = (reader.as_mut(), frame.data_ref()) {
+                        reader.push(chunk, &mut |_, _| {});
+                    }
+                }
+            };
+            // Whether it ended or the time is up: what was said is what counts.
+            let _ = timeout(rooms.settings.drain_timeout.get(), reading).await;
+            entry.upstream_done();
+            let said = reader.map(Reader::finish).unwrap_or_default();
+            entry.close(cancelled(said));
+        });
+    }
+}
+
+fn cancelled(said: Said) -> End {
+    End { outcome: Outcome::Cancelled, error_type: Some(ErrorType::Cancelled), detail: None, said }
+}
+
+/// What a reply that came to its end amounts to.
+fn end_of(status: StatusCode, said: Said) -> End {
+    let code = status.as_u16();
+    let (outcome, error_type) = match (code, said.ending) {
+        (500.., _) => (Outcome::UpstreamError, Some(ErrorType::Status(code))),
+        (400.., _) => (Outcome::ClientError, Some(ErrorType::Status(code))),
+        (_, Ending::Complete | Ending::Declined | Ending::Unknown) => (Outcome::Success, None),
+        // The model finished; that the end marker is missing does not make it a failure.
+        (_, Ending::Unfinished) if !said.facts.finish_reasons.is_empty() => (Outcome::Success, None),
+        (_, Ending::Failed) => (Outcome::UpstreamError, Some(ErrorType::StreamAborted)),
+        (_, Ending::Unfinished) => (Outcome::UpstreamError, Some(ErrorType::InvalidResponse)),
+    };
+    End { outcome, error_type, detail: None, said }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ReplyFacts;
+
+    #[test]
+    fn a_reply_is_judged_by_its_status_and_its_end() {
+        let finished = ReplyFacts { finish_reasons: vec!["stop".into()], ..ReplyFacts::default() };
+        for (status, ending, facts, outcome, error) in [
+            (200, Ending::Complete, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Unknown, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Declined, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Failed, ReplyFacts::default(), Outcome::UpstreamError, Some("stream_aborted")),
+            (200, Ending::Unfinished, ReplyFacts::default(), Outcome::UpstreamError, Some("invalid_response")),
+            (200, Ending::Unfinished, finished, Outcome::Success, None),
+            (304, Ending::Complete, ReplyFacts::default(), Outcome::Success, None),
+            (429, Ending::Failed, ReplyFacts::default(), Outcome::ClientError, Some("429")),
+            (529, Ending::Failed, ReplyFacts::default(), Outcome::UpstreamError, Some("529")),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let end = end_of(status, Said { ending, facts, usage: None });
+            assert_eq!(
+                (end.outcome, end.error_type.map(ErrorType::as_str)),
+                (outcome, error.map(|e: &'static str| e).or(None)),
+                "{status}"
+            );
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Families: every metric that records fill, registered once, and how many series they may become.
+//!
+//! Knows labels and families; not which of them belong together, and not what a record means.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::metrics::TypedMetric;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::semconv::{self, Metric};
+
+/// A label set, in the order it is exposed.
+pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
+/// US dollars, or another fraction, that only grow.
+pub(super) type Amount = Counter<f64, AtomicU64>;
+/// A gauge that holds a fraction.
+pub(super) type Level = Gauge<f64, AtomicU64>;
+
+/// A label value. Only for new series: it allocates.
+pub(super) fn text(value: &str) -> Arc<str> {
+    Arc::from(value)
+}
+
+/// How many series there are, and how many there may be.
+///
+/// New names get series of their own while there is space; after that they share those of `other`, which are few and
+/// always made, like those of closed sets.
+#[derive(Debug)]
+pub(super) struct Room {
+    limit: usize,
+    pub(super) made: AtomicUsize,
+}
+
+impl Room {
+    /// More than the series that one new name adds at once.
+    pub(super) const LARGEST_SET: usize = 48;
+
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { limit, made: AtomicUsize::new(0) }
+    }
+
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether another set of series may get names of its own.
+    pub(super) fn has_space(&self) -> bool {
+        self.made.load(Ordering::Relaxed).saturating_add(Self::LARGEST_SET) <= self.limit
+    }
+}
+
+/// Makes the metrics of one family, and counts the series they are.
+#[derive(Clone, Debug)]
+pub(super) struct Make {
+    room: Arc<Room>,
+    buckets: &'static [f64],
+}
+
+impl Make {
+    fn count(&self, series: usize) {
+        self.room.made.fetch_add(series, Ordering::Relaxed);
+    }
+}
+
+impl MetricConstructor<Counter> for Make {
+    fn new_metric(&self) -> Counter {
+        self.count(1);
+        Counter::default()
+    }
+}
+
+impl MetricConstructor<Amount> for Make {
+    fn new_metric(&self) -> Amount {
+        self.count(1);
+        Amount::default()
+    }
+}
+
+impl MetricConstructor<Gauge> for Make {
+    fn new_metric(&self) -> Gauge {
+        self.count(1);
+        Gauge::default()
+    }
+}
+
+impl MetricConstructor<Level> for Make {
+    fn new_metric(&self) -> Level {
+        self.count(1);
+        Level::default()
+    }
+}
+
+impl MetricConstructor<Histogram> for Make {
+    fn new_metric(&self) -> Histogram {
+        // The bounds, the one at infinity, the sum and the count.
+        self.count(self.buckets.len() + 3);
+        Histogram::new(self.buckets.iter().copied())
+    }
+}
+
+/// One metric family.
+#[derive(Debug)]
+pub(super) struct Series<M> {
+    family: Family<Labels, M, Make>,
+    room: Arc<Room>,
+}
+
+impl<M> Series<M>
+where
+    M: Clone + Debug + EncodeMetric + TypedMetric + Send + Sync + 'static,
+    Make: MetricConstructor<M>,
+{
+    fn register(registry: &mut Registry, room: &Arc<Room>, metric: &'static Metric) -> Self {
+        let family = Family::new_with_constructor(Make { room: Arc::clone(room), buckets: metric.buckets });
+        registry.register(metric.stem(), metric.help, family.clone());
+        Self { family, room: Arc::clone(room) }
+    }
+
+    /// The handle of one label set, made at zero if it is new.
+    pub(super) fn with(&self, labels: &Labels) -> M {
+        self.family.get_or_create_owned(labels)
+    }
+
+    /// The handle of `named`, or of `folded` if `named` is new and there is no space for it.
+    pub(super) fn with_space_or(&self, named: &Labels, folded: &Labels) -> M {
+        match self.family.get(named) {
+            Some(known) => known.clone(),
+            None => self.with(if self.room.has_space() { named } else { folded }),
+        }
+    }
+
+    /// One handle for each value of the label `name`, beside `labels`.
+    pub(super) fn each<const N: usize>(&self, labels: &Labels, name: &'static str, values: [&str; N]) -> [M; N] {
+        values.map(|value| self.with(&beside(labels, name, text(value))))
+    }
+}
+
+/// `labels` and one more.
+pub(super) fn beside(labels: &Labels, name: &'static str, value: Arc<str>) -> Labels {
+    let mut labels = labels.clone();
+    labels.push((name, value));
+    labels
+}
+
+/// Every family that records fill.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) room: Arc<Room>,
+    pub(super) token_usage: Series<Histogram>,
+    pub(super) operation_duration: Series<Histogram>,
+    pub(super) time_to_first_token: Series<Histogram>,
+    pub(super) time_per_output_token: Series<Histogram>,
+    pub(super) requests: Series<Counter>,
+    pub(super) request_duration: Series<Histogram>,
+    pub(super) proxy_overhead: Series<Histogram>,
+    pub(super) in_flight: Series<Gauge>,
+    pub(super) http_bytes: Series<Counter>,
+    pub(super) tokens: Series<Counter>,
+    pub(super) tokens_saved: Series<Counter>,
+    pub(super) cost: Series<Amount>,
+    pub(super) cost_saved: Series<Amount>,
+    pub(super) request_cost: Series<Histogram>,
+    pub(super) unpriced: Series<Counter>,
+    pub(super) unpriced_last_seen: Series<Level>,
+    pub(super) cache_requests: Series<Counter>,
+    pub(super) cache_lookup: Series<Histogram>,
+    pub(super) cache_evictions: Series<Counter>,
+    pub(super) cache_stores: Series<Counter>,
+    pub(super) upstream_requests: Series<Counter>,
+    pub(super) upstream_connect: Series<Histogram>,
+    pub(super) agent_requests: Series<Counter>,
+    pub(super) agent_tokens: Series<Counter>,
+    pub(super) agent_cost: Series<Amount>,
+}
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry, max_series: usize) -> Self {
+        let room = &Arc::new(Room::new(max_series));
+        Self {
+            room: Arc::clone(room),
+            token_usage: Series::register(registry, room, &semconv::CLIENT_TOKEN_USAGE),
+            operation_duration: Series::register(registry, room, &semconv::CLIENT_OPERATION_DURATION),
+            time_to_first_token: Series::register(registry, room, &semconv::SERVER_TIME_TO_FIRST_TOKEN),
+            time_per_output_token: Series::register(registry, room, &semconv::SERVER_TIME_PER_OUTPUT_TOKEN),
+            requests: Series::register(registry, room, &semconv::REQUESTS),
+            request_duration: Series::register(registry, room, &semconv::REQUEST_DURATION),
+            proxy_overhead: Series::register(registry, room, &semconv::PROXY_OVERHEAD),
+            in_flight: Series::register(registry, room, &semconv::REQUESTS_IN_FLIGHT),
+            http_bytes: Series::register(registry, room, &semconv::HTTP_BYTES),
+            tokens: Series::register(registry, room, &semconv::TOKENS),
+            tokens_saved: Series::register(registry, room, &semconv::TOKENS_SAVED),
+            cost: Series::register(registry, room, &semconv::COST),
+            cost_saved: Series::register(registry, room, &semconv::COST_SAVED),
+            request_cost: Series::register(registry, room, &semconv::REQUEST_COST),
+            unpriced: Series::register(registry, room, &semconv::UNPRICED_REQUESTS),
+            unpriced_last_seen: Series::register(registry, room, &semconv::UNPRICED_LAST_SEEN),
+            cache_requests: Series::register(registry, room, &semconv::CACHE_REQUESTS),
+            cache_lookup: Series::register(registry, room, &semconv::CACHE_LOOKUP_DURATION),
+            cache_evictions: Series::register(registry, room, &semconv::CACHE_EVICTIONS),
+            cache_stores: Series::register(registry, room, &semconv::CACHE_STORES),
+            upstream_requests: Series::register(registry, room, &semconv::UPSTREAM_REQUESTS),
+            upstream_connect: Series::register(registry, room, &semconv::UPSTREAM_CONNECT_DURATION),
+            agent_requests: Series::register(registry, room, &semconv::AGENT_REQUESTS),
+            agent_tokens: Series::register(registry, room, &semconv::AGENT_TOKENS),
+            agent_cost: Series::register(registry, room, &semconv::AGENT_COST),
+        }
+    }
+}

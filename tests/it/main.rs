@@ -1,0 +1,14 @@
+//! The whole house: real weir on port 0, a scripted provider behind it, a plain client before it. One file per
+//! promise.
+
+#![expect(clippy::float_cmp, reason = "counters of whole things are exact")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod caching;
+mod faults;
+mod hostile;
+mod proxying;
+mod shutdown;
+mod streaming;
+mod support;
+mod wire;

@@ -1,0 +1,122 @@
+//! Streams pass chunk by chunk, at the app's pace; and when the app hangs up, the provider hears of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Method;
+use http_body_util::BodyExt;
+use tokio::sync::Notify;
+
+use crate::support::fake::{Fake, Script, Step};
+use crate::support::until;
+use crate::support::weir::Weir;
+
+const CHAT: &str = "/openai/v1/chat/completions";
+const ASK: &[u8] = br#"{"model":"gpt-5-mini","stream":true,"messages":[]}"#;
+const FIRST: &[u8] = b"data: {\"model\":\"gpt-5-mini\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
+const LAST: &[u8] = b"data: {\"model\":\"gpt-5-mini\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"model\":\"gpt-5-mini\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15}}\n\ndata: [DONE]\n\n";
+
+#[tokio::test]
+async fn each_chunk_reaches_the_app_before_the_next_is_sent() {
+    let go_on = Arc::new(Notify::new());
+    let script = Script::begin_sse()
+        .pieces(&[FIRST])
+        .then(Step::Wait(Arc::clone(&go_on)))
+        .pieces(&[FIRST])
+        .then(Step::Wait(Arc::clone(&go_on)))
+        .pieces(&[LAST])
+        .end();
+    let fake = Fake::always(script).await;
+    let weir = Weir::before(&fake.url()).await;
+    let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+    for _ in 0..2 {
+        let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(chunk, FIRST);
+        go_on.notify_one();
+    }
+    let rest = body.collect().await.unwrap().to_bytes();
+    assert!(rest.ends_with(b"data: [DONE]\n\n") && !String::from_utf8_lossy(&rest).contains("usage"));
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_app_slows_the_provider() {
+    let sent = Arc::<AtomicUsize>::default();
+    let fake = Fake::always(Script::begin_sse().then(Step::Flood(Arc::clone(&sent)))).await;
+    let weir = Weir::before(&fake.url()).await;
+    let body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+    // The provider stops when every buffer on the way is full; what they hold is the kernel's and hyper's, not weir's.
+    let (mut before, mut same) = (0, 0);
+    while same < 50 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = sent.load(Ordering::SeqCst);
+        same = if now == before && now > 0 { same + 1 } else { 0 };
+        before = now;
+    }
+    assert!(before < 64 << 20, "{before} bytes were taken though nobody read them");
+    drop(body);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn when_the_app_hangs_up_the_upstream_call_ends() {
+    let waits = Script::only(vec![Step::Hang]);
+    let streams = Script::begin_sse().pieces(&[FIRST]).then(Step::Hang);
+    for (script, reads_first) in [(waits, false), (streams, true)] {
+        let fake = Fake::always(script).await;
+        let weir = Weir::before(&fake.url()).await;
+        let (client, url) = (weir.client.clone(), weir.url(CHAT));
+        let app = tokio::spawn(async move {
+            let mut body = client.open(Method::POST, &url, &[], ASK).await.into_body();
+            if reads_first {
+                body.frame().await.unwrap().unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        until("the provider is asked", || fake.received().len() == 1).await;
+        if reads_first {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        app.abort();
+        until("the provider sees the hang-up", || fake.hung_up() == 1).await;
+        weir.settled().await;
+        let metrics = weir.client.get(&format!("{}/metrics", weir.admin)).await;
+        let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+        let cancelled =
+            |line: &str| line.starts_with("weir_requests_total") && line.contains("cancelled") && line.ends_with(" 1");
+        assert!(metrics.lines().any(cancelled), "{metrics}");
+        let unpriced = r#"weir_unpriced_requests_total{provider="openai",reason="no_usage"}"#;
+        assert_eq!(weir.metric(unpriced).await, 1.0, "the provider may bill it: unknown, not zero");
+        weir.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn drain_reads_on_for_the_bill() {
+    let go_on = Arc::new(Notify::new());
+    let script = Script::begin_sse().pieces(&[FIRST]).then(Step::Wait(Arc::clone(&go_on))).pieces(&[LAST]).end();
+    let fake = Fake::always(script).await;
+    let weir = Weir::before_with(&fake.url(), "calls: { on_disconnect: drain }").await;
+    let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go_on.notify_one();
+    weir.settled().await;
+    let tokens = r#"weir_tokens_total{provider="openai",model="gpt-5-mini",token_type="input"}"#;
+    assert_eq!(weir.metric(tokens).await, 10.0);
+    assert_eq!(fake.hung_up(), 0);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn draining_is_bounded() {
+    let fake = Fake::always(Script::begin_sse().pieces(&[FIRST]).then(Step::Hang)).await;
+    let weir = Weir::before_with(&fake.url(), "calls: { on_disconnect: drain, drain_timeout: 50ms }").await;
+    let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    until("the provider sees the end", || fake.hung_up() == 1).await;
+    weir.stop().await;
+}

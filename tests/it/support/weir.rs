@@ -1,0 +1,114 @@
+//! A real weir on port 0. At teardown, exchanges opened must equal records closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use weir::app::App;
+use weir::config::{Config, Sources};
+use weir::exchange::Rooms;
+
+use super::client::{Answer, Client};
+
+/// A running weir.
+pub(crate) struct Weir {
+    pub(crate) app: String,
+    pub(crate) admin: String,
+    pub(crate) client: Client,
+    rooms: Arc<Rooms>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Weir {
+    /// Starts with `yaml` beside addresses on port 0.
+    pub(crate) async fn start(yaml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weir.yaml");
+        std::fs::write(&path, format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\n{yaml}")).unwrap();
+        let sources = Sources { file: Some(path), environment: BTreeMap::new(), flags: Vec::new() };
+        let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let app = App::bind(config).await.unwrap();
+        let (app_address, admin_address) = (app.app_address().unwrap(), app.admin_address().unwrap());
+        let rooms = Arc::clone(app.rooms());
+        let (stop, told) = oneshot::channel();
+        let serving = tokio::spawn(app.run(async move {
+            let _ = told.await;
+        }));
+        Self {
+            app: format!("http://{app_address}"),
+            admin: format!("http://{admin_address}"),
+            client: Client::default(),
+            rooms,
+            stop: Some(stop),
+            serving: Some(serving),
+        }
+    }
+
+    /// Starts with `openai` and `anthropic` at `url`.
+    pub(crate) async fn before(url: &str) -> Self {
+        Self::before_with(url, "").await
+    }
+
+    /// The same, with more YAML.
+    pub(crate) async fn before_with(url: &str, yaml: &str) -> Self {
+        Self::start(&format!(
+            "providers:\n  openai: {{ base_url: \"{url}\" }}\n  anthropic: {{ base_url: \"{url}\" }}\n{yaml}\n"
+        ))
+        .await
+    }
+
+    /// Posts JSON to a path of the app's side.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.client.post(&format!("{}{path}", self.app), headers, body).await
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.app)
+    }
+
+    /// The value of one series, by its exact name and labels as exposed; 0 if there is none.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = self.client.get(&format!("{}/metrics", self.admin)).await;
+        let text = String::from_utf8(text.body.to_vec()).unwrap();
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+            .map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// The sum of all series whose line begins with `prefix`.
+    pub(crate) async fn metric_sum(&self, prefix: &str) -> f64 {
+        let text = self.client.get(&format!("{}/metrics", self.admin)).await;
+        let text = String::from_utf8(text.body.to_vec()).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until every exchange opened so far has its record.
+    pub(crate) async fn settled(&self) {
+        let sinks = &self.rooms.sinks;
+        super::until("every exchange has its record", || sinks.exchanges_opened() == sinks.records_closed()).await;
+    }
+
+    /// Tells weir to stop and waits for it.
+    pub(crate) async fn stop(mut self) {
+        self.settled().await;
+        self.end().await;
+    }
+
+    /// Tells weir to stop while calls are in progress.
+    pub(crate) fn begin_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits for weir to have stopped, and for its books to be closed.
+    pub(crate) async fn end(&mut self) {
+        self.begin_to_stop();
+        self.serving.take().unwrap().await.expect("weir does not panic");
+        let sinks = &self.rooms.sinks;
+        assert_eq!(sinks.exchanges_opened(), sinks.records_closed(), "exchanges opened and records closed");
+    }
+}

@@ -1,0 +1,747 @@
+//! The simulator over the wire: what it promises to the tests and demos that lean on it.
+//!
+//! Real connections on port 0, a plain HTTP client, no sleeps: a test that waits for something waits for the
+//! simulator to say that it has happened.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use weir::simulator::bill::{Api, NONE, State, Tally};
+use weir::simulator::pace::Pace;
+use weir::simulator::{Simulator, run};
+
+const CHAT: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
+const MESSAGES: &str = "/v1/messages";
+
+/// A simulator that is being served.
+struct Served {
+    simulator: Simulator,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+/// Everything that came back, and whether it came to its proper end.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    frames: Vec<Bytes>,
+    complete: bool,
+}
+
+async fn serve(simulator: Simulator) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async { drop(stopped.await) };
+    let server = tokio::spawn(run(listener, simulator.clone(), shutdown));
+    Served { simulator, address, stop, server }
+}
+
+async fn instant() -> Served {
+    serve(Simulator::new(Pace::instant())).await
+}
+
+fn request(method: Method, path: &str, body: &[u8], script: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "simulator")
+        .header("authorization", "Bearer sk-test")
+        .header("accept-encoding", "gzip");
+    if path.starts_with(MESSAGES) {
+        request = request.header("anthropic-version", "2023-06-01");
+    }
+    if !script.is_empty() {
+        request = request.header("x-simulate", script);
+    }
+    request.body(Full::new(Bytes::copy_from_slice(body))).expect("a good request")
+}
+
+impl Served {
+    async fn post(&self, path: &str, body: &Value, script: &str) -> Answer {
+        self.send(request(Method::POST, path, body.to_string().as_bytes(), script)).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.send(request(Method::GET, path, b"", "")).await.json()
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let (response, _connection) = self.begin(request).await.expect("an answer");
+        let (head, mut body) = response.into_parts();
+        let mut answer = Answer { status: head.status, headers: head.headers, frames: Vec::new(), complete: true };
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => answer.frames.extend(frame.into_data()),
+                Err(_) => answer.complete = false,
+            }
+        }
+        answer
+    }
+
+    /// The beginning of an answer, and the connection that ends when it is dropped.
+    async fn begin(&self, request: Request<Full<Bytes>>) -> hyper::Result<(http::Response<Incoming>, Connection)> {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = Connection(tokio::spawn(async { drop(connection.await) }));
+        Ok((sender.send_request(request).await?, connection))
+    }
+
+    async fn bill(&self, api: Api, model: &str) -> Tally {
+        self.simulator.until(|state| state.open == 0).await;
+        self.simulator.bill().line(api, model).expect("it was called").tokens
+    }
+}
+
+/// A client's connection: closed when it is dropped.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Answer {
+    fn bytes(&self) -> Vec<u8> {
+        self.frames.concat()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.bytes()).expect("text")
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json");
+        serde_json::from_slice(&self.bytes()).expect("JSON")
+    }
+
+    /// The data of the events, `[DONE]` as text.
+    fn events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream; charset=utf-8");
+        let text = self.text();
+        let data = text.split("\n\n").filter_map(|event| event.split_once("data: ").map(|(_, data)| data));
+        data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
+    }
+
+    fn types(&self) -> Vec<String> {
+        let mut types: Vec<_> =
+            self.events().iter().map(|event| event["type"].as_str().unwrap_or("").to_owned()).collect();
+        types.dedup();
+        types
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+fn chat(stream: bool) -> Value {
+    json!({
+        "model": "gpt-5",
+        "messages": [{"role": "user", "content": "Hello, how are you?"}],
+        "stream": stream,
+        "stream_options": {"include_usage": stream},
+    })
+}
+
+fn message(stream: bool) -> Value {
+    json!({
+        "model": "claude-sonnet-5-5",
+        "max_tokens": 1000,
+        "messages": [{"role": "user", "content": "Hello, how are you?"}],
+        "stream": stream,
+    })
+}
+
+fn weather_tool() -> Value {
+    let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    json!({"name": "get_weather", "parameters": schema, "input_schema": schema})
+}
+
+#[tokio::test]
+async fn a_chat_says_the_same_streamed_and_whole_and_is_charged_what_it_reports() {
+    let served = instant().await;
+    let whole = served.post(CHAT, &chat(false), "").await;
+    let events = served.post(CHAT, &chat(true), "").await.events();
+    let body = whole.json();
+
+    assert_eq!(body["object"], "chat.completion");
+    assert_eq!(body["choices"][0]["finish_reason"], "stop");
+    for header in ["x-request-id", "openai-organization", "openai-processing-ms", "x-ratelimit-remaining-requests"] {
+        assert!(!whole.header(header).is_empty(), "{header}");
+    }
+    let usage = &body["usage"];
+    let count = |name: &str| usage[name].as_u64().expect("a count");
+    assert_eq!(count("total_tokens"), count("prompt_tokens") + count("completion_tokens"));
+
+    let spoken: String = events.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(body["choices"][0]["message"]["content"], spoken);
+    let [.., finish, last, done] = events.as_slice() else { panic!("too few events") };
+    assert_eq!(finish["choices"][0]["finish_reason"], "stop");
+    assert_eq!((&last["choices"], &last["usage"]), (&json!([]), usage));
+    assert_eq!(done, "[DONE]");
+    assert!(events.iter().all(|chunk| chunk == "[DONE]" || chunk["id"] == body["id"] || chunk["id"].is_string()));
+
+    let charged = served.bill(Api::OpenAi, "gpt-5").await;
+    assert_eq!((charged.input, charged.output), (2 * count("prompt_tokens"), 2 * count("completion_tokens")));
+}
+
+#[tokio::test]
+async fn equal_calls_get_equal_bytes() {
+    let served = instant().await;
+    for (path, body) in [
+        (CHAT, chat(false)),
+        (CHAT, chat(true)),
+        (RESPONSES, json!({"model": "gpt-5", "input": "Hello"})),
+        (MESSAGES, message(true)),
+        ("/v1/embeddings", json!({"model": "text-embedding-3-small", "input": "Hello"})),
+    ] {
+        let (first, second) = (served.post(path, &body, "").await, served.post(path, &body, "").await);
+        assert_eq!(first.bytes(), second.bytes(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_streams_its_events_in_order() {
+    let served = instant().await;
+    let body = json!({
+        "model": "gpt-5",
+        "input": "Hello",
+        "stream": true,
+        "reasoning": {"effort": "low", "summary": "auto"},
+    });
+    let answer = served.post(RESPONSES, &body, "").await;
+    assert_eq!(
+        answer.types(),
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.reasoning_summary_part.added",
+            "response.reasoning_summary_text.delta",
+            "response.reasoning_summary_text.done",
+            "response.reasoning_summary_part.done",
+            "response.output_item.done",
+            "response.output_item.added",
+            "response.content_part.added",
+            "response.output_text.delta",
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+            "response.completed",
+        ]
+    );
+    let events = answer.events();
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], number);
+    }
+    let usage = &events.last().expect("events")["response"]["usage"];
+    assert!(usage["output_tokens_details"]["reasoning_tokens"].as_u64() > Some(0));
+    let charged = served.bill(Api::OpenAi, "gpt-5").await;
+    assert_eq!(usage["output_tokens"], charged.output);
+    assert_eq!(usage["output_tokens_details"]["reasoning_tokens"], charged.reasoning);
+}
+
+#[tokio::test]
+async fn a_message_streams_its_events_in_order() {
+    let served = instant().await;
+    let mut body = message(true);
+    body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
+    let answer = served.post(MESSAGES, &body, "").await;
+    assert_eq!(
+        answer.types(),
+        [
+            "message_start",
+            "content_block_start",
+            "ping",
+            "content_block_delta",
+            "content_block_stop",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_stop",
+            "message_delta",
+            "message_stop",
+        ]
+    );
+    for header in ["request-id", "anthropic-organization-id", "anthropic-ratelimit-tokens-reset"] {
+        assert!(!answer.header(header).is_empty(), "{header}");
+    }
+    let events = answer.events();
+    let ended = events.iter().find(|event| event["type"] == "message_delta").expect("an end");
+    let charged = served.bill(Api::Anthropic, "claude-sonnet-5-5").await;
+    assert_eq!(events[0]["message"]["usage"]["input_tokens"], charged.input);
+    assert_eq!(ended["usage"]["output_tokens"], charged.output);
+    assert_eq!(ended["usage"]["output_tokens_details"]["thinking_tokens"], charged.reasoning);
+    assert_eq!(ended["delta"]["stop_reason"], "end_turn");
+}
+
+#[tokio::test]
+async fn tools_are_called_in_the_words_of_each_api() {
+    let served = instant().await;
+    let tool = weather_tool();
+    let mut body = chat(false);
+    body["tools"] = json!([{"type": "function", "function": tool}]);
+    body["tool_choice"] = json!("required");
+    let choice = &served.post(CHAT, &body, "").await.json()["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    let function = &choice["message"]["tool_calls"][0]["function"];
+    assert_eq!((&function["name"], &function["arguments"]), (&json!("get_weather"), &json!(r#"{"city":"Paris"}"#)));
+
+    body["stream"] = json!(true);
+    let events = served.post(CHAT, &body, "").await.events();
+    let arguments = |chunk: &Value| {
+        chunk["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"].as_str().map(str::to_owned)
+    };
+    assert_eq!(events.iter().filter_map(arguments).collect::<String>(), r#"{"city":"Paris"}"#);
+
+    let mut tool_of_responses = tool.clone();
+    tool_of_responses["type"] = json!("function");
+    let asked = json!({"model": "gpt-5", "input": "The weather in Paris?", "tools": [tool_of_responses]});
+    let output = &served.post(RESPONSES, &asked, "").await.json()["output"][0];
+    assert_eq!((&output["type"], &output["name"]), (&json!("function_call"), &json!("get_weather")));
+
+    let mut body = message(false);
+    body["tools"] = json!([tool]);
+    body["tool_choice"] = json!({"type": "tool", "name": "get_weather"});
+    let answer = served.post(MESSAGES, &body, "").await.json();
+    assert_eq!(answer["stop_reason"], "tool_use");
+    assert_eq!(answer["content"][0]["input"], json!({"city": "Paris"}));
+}
+
+#[tokio::test]
+async fn structured_answers_match_their_schema() {
+    let served = instant().await;
+    let schema = json!({"type": "object", "properties": {"done": {"type": "boolean"}}, "required": ["done"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
+    let mut body = chat(false);
+    for (format, member) in [(format, "done"), (json!({"type": "json_object"}), "approved")] {
+        body["response_format"] = format;
+        let answer = served.post(CHAT, &body, "").await.json();
+        let content = answer["choices"][0]["message"]["content"].as_str().expect("text");
+        let content: Value = serde_json::from_str(content).expect("JSON");
+        assert!(content[member].is_boolean(), "{content}");
+    }
+}
+
+#[tokio::test]
+async fn answers_end_where_they_must() {
+    let served = instant().await;
+    let mut body = chat(false);
+    body["max_tokens"] = json!(5);
+    body["n"] = json!(3);
+    let answer = served.post(CHAT, &body, "").await.json();
+    assert_eq!(answer["choices"].as_array().map(Vec::len), Some(3));
+    assert_eq!(answer["choices"][2]["finish_reason"], "length");
+    assert_eq!(answer["usage"]["completion_tokens"], 15);
+
+    let asked = json!({"model": "gpt-5", "input": "Hello", "max_output_tokens": 5, "stream": true});
+    let last = served.post(RESPONSES, &asked, "").await.events().pop().expect("events");
+    assert_eq!(last["type"], "response.incomplete");
+    assert_eq!(last["response"]["incomplete_details"]["reason"], "max_output_tokens");
+
+    let mut body = message(false);
+    body["max_tokens"] = json!(5);
+    assert_eq!(served.post(MESSAGES, &body, "").await.json()["stop_reason"], "max_tokens");
+
+    let legacy = json!({"model": "gpt-3.5-turbo-instruct", "prompt": "Once", "max_tokens": 5, "stream": true});
+    let events = served.post("/v1/completions", &legacy, "").await.events();
+    assert_eq!(events[events.len() - 2]["choices"][0]["finish_reason"], "length");
+}
+
+#[tokio::test]
+async fn embeddings_moderations_counts_and_models_have_their_shapes() {
+    let served = instant().await;
+    let mut body = json!({"model": "text-embedding-3-small", "input": ["one two", "three"], "dimensions": 8});
+    let floats = served.post("/v1/embeddings", &body, "").await.json();
+    assert_eq!(floats["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
+    body["encoding_format"] = json!("base64");
+    let encoded = served.post("/v1/embeddings", &body, "").await.json();
+    let text = encoded["data"][1]["embedding"].as_str().expect("base64");
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+    let numbers: Vec<f32> = bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
+    assert_eq!(floats["data"][1]["embedding"], json!(numbers));
+
+    let moderated = served.post("/v1/moderations", &json!({"input": ["Hello", "I kill it"]}), "").await.json();
+    assert_eq!(
+        (&moderated["results"][0]["flagged"], &moderated["results"][1]["flagged"]),
+        (&json!(false), &json!(true))
+    );
+
+    let counted = served.post("/v1/messages/count_tokens", &message(false), "").await.json();
+    let told = served.post(MESSAGES, &message(false), "").await.json();
+    assert_eq!(counted["input_tokens"], told["usage"]["input_tokens"]);
+    let asked = json!({"model": "gpt-5", "input": "Hello"});
+    let counted = served.post("/v1/responses/input_tokens", &asked, "").await.json();
+    assert_eq!(counted["input_tokens"], served.post(RESPONSES, &asked, "").await.json()["usage"]["input_tokens"]);
+
+    assert_eq!(served.get("/v1/models").await["object"], "list");
+    assert_eq!(served.get("/v1/models/gpt-5").await["id"], "gpt-5");
+}
+
+#[tokio::test]
+async fn what_is_marked_for_caching_is_written_then_read() {
+    let served = instant().await;
+    let mut body = message(true);
+    body["system"] = json!([{
+        "type": "text",
+        "text": "word ".repeat(1500),
+        "cache_control": {"type": "ephemeral", "ttl": "1h"},
+    }]);
+    let first = &served.post(MESSAGES, &body, "").await.events()[0]["message"]["usage"];
+    let second = &served.post(MESSAGES, &body, "").await.events()[0]["message"]["usage"];
+    assert_eq!(first["cache_creation"]["ephemeral_1h_input_tokens"], first["cache_creation_input_tokens"]);
+    assert!(first["cache_creation_input_tokens"].as_u64() > Some(1024));
+    assert_eq!(second["cache_read_input_tokens"], first["cache_creation_input_tokens"]);
+    assert_eq!(second["cache_creation_input_tokens"], 0);
+    assert_eq!(first["input_tokens"], second["input_tokens"]);
+}
+
+#[tokio::test]
+async fn refusals_are_worded_by_the_api_that_is_called() {
+    let served = instant().await;
+    let nope = |mut body: Value| {
+        body["model"] = json!("nope-1");
+        body
+    };
+    for (path, body, script, status, kind) in [
+        (CHAT, json!({"messages": []}), "", 400, "invalid_request_error"),
+        (CHAT, nope(chat(true)), "", 404, "invalid_request_error"),
+        (CHAT, json!("not an object"), "", 400, "invalid_request_error"),
+        (CHAT, chat(false), "status=429", 429, "requests"),
+        (CHAT, chat(true), "status=503", 503, "server_error"),
+        ("/v1/nothing", json!({}), "", 404, "invalid_request_error"),
+        (RESPONSES, json!({"model": "gpt-5"}), "", 400, "invalid_request_error"),
+        (MESSAGES, nope(message(false)), "", 404, "not_found_error"),
+        (MESSAGES, json!({"model": "c", "messages": [{}]}), "", 400, "invalid_request_error"),
+        (MESSAGES, message(false), "status=429", 429, "rate_limit_error"),
+        (MESSAGES, message(true), "status=529", 529, "overloaded_error"),
+        (MESSAGES, message(true), "status=500", 500, "api_error"),
+    ] {
+        let answer = served.post(path, &body, script).await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {script}");
+        assert_eq!(answer.json()["error"]["type"], kind, "{path} {script}");
+    }
+    let answer = served.send(request(Method::GET, CHAT, b"", "")).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    let answer = served.send(request(Method::POST, CHAT, b"{\"model\":", "")).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(served.simulator.bill().tokens(), Tally::default(), "refusals are free");
+}
+
+#[tokio::test]
+async fn without_a_credential_nothing_is_answered() {
+    let served = instant().await;
+    for (path, name, value, status) in [
+        (CHAT, "authorization", "Bearer", 401),
+        (CHAT, "authorization", "Basic abc", 401),
+        (CHAT, "x-api-key", "sk-ant", 401),
+        (MESSAGES, "x-api-key", "", 401),
+        (MESSAGES, "x-api-key", "sk-ant", 200),
+        (MESSAGES, "authorization", "Bearer sk-ant", 200),
+    ] {
+        let body = if path == CHAT { chat(false) } else { message(false) };
+        let mut request = request(Method::POST, path, body.to_string().as_bytes(), "");
+        request.headers_mut().remove("authorization");
+        request.headers_mut().insert(name, value.parse().expect("a value"));
+        assert_eq!(served.send(request).await.status.as_u16(), status, "{path} {name} {value}");
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_cannot_be_followed_is_refused_with_the_known_words() {
+    let served = instant().await;
+    for path in [CHAT, MESSAGES] {
+        let answer = served.post(path, &json!({}), "explode").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        let message = answer.json()["error"]["message"].as_str().expect("text").to_owned();
+        assert!(message.contains("explode") && message.contains("stream-error"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_scripted_status_brings_its_retry_headers() {
+    let served = instant().await;
+    let answer = served.post(CHAT, &chat(false), "status=429; retry-after=2; retry-after-ms=1500").await;
+    assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("2", "1500"));
+    assert_eq!(answer.header("x-ratelimit-remaining-requests"), "0");
+    let bill = served.simulator.bill();
+    let line = bill.line(Api::OpenAi, "gpt-5").expect("it was called");
+    assert_eq!((line.requests, line.failures, line.tokens), (1, 1, Tally::default()));
+}
+
+#[tokio::test]
+async fn scripted_usage_is_reported_and_charged() {
+    let served = instant().await;
+    let script = "usage=input:100,cached:40,cache-write:10,cache-write-long:5,output:7,reasoning:3";
+    let told = Tally { input: 100, cached: 40, cache_write_short: 10, cache_write_long: 5, output: 7, reasoning: 3 };
+
+    let usage = &served.post(CHAT, &chat(false), script).await.json()["usage"];
+    assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(100), &json!(7)));
+    assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 40);
+    assert_eq!(usage["completion_tokens_details"]["reasoning_tokens"], 3);
+    assert_eq!(served.bill(Api::OpenAi, "gpt-5").await, told);
+
+    let asked = json!({"model": "o3", "input": "Hello", "stream": true});
+    let last = served.post(RESPONSES, &asked, script).await.events().pop().expect("events");
+    assert_eq!(last["response"]["usage"]["total_tokens"], 107);
+    assert_eq!(served.bill(Api::OpenAi, "o3").await, told);
+
+    let usage = &served.post(MESSAGES, &message(false), script).await.json()["usage"];
+    assert_eq!(usage["input_tokens"], 45, "Anthropic counts apart what is cached and written");
+    assert_eq!(usage["cache_creation_input_tokens"], 15);
+    assert_eq!(usage["cache_creation"]["ephemeral_5m_input_tokens"], 10);
+    assert_eq!(served.bill(Api::Anthropic, "claude-sonnet-5-5").await, told);
+}
+
+#[tokio::test]
+async fn usage_is_said_or_kept_back_as_scripted() {
+    let served = instant().await;
+    let mut unasked = chat(true);
+    unasked["stream_options"] = Value::Null;
+    let speaks = |answer: &Answer| answer.text().contains("prompt_tokens");
+    assert!(!speaks(&served.post(CHAT, &unasked, "").await));
+    assert!(speaks(&served.post(CHAT, &unasked, "usage-always").await));
+    assert!(speaks(&served.post(CHAT, &chat(true), "").await));
+    for (path, body) in [
+        (CHAT, chat(false)),
+        (CHAT, chat(true)),
+        (RESPONSES, json!({"model": "gpt-5", "input": "Hello"})),
+        (MESSAGES, message(false)),
+        (MESSAGES, message(true)),
+    ] {
+        let text = served.post(path, &body, "no-usage").await.text();
+        assert!(!text.contains("\"prompt_tokens\"") && !text.contains("\"input_tokens\""), "{path}: {text}");
+    }
+    assert!(served.bill(Api::OpenAi, "gpt-5").await.output > 0, "what is not said is charged all the same");
+}
+
+#[tokio::test]
+async fn a_cut_body_ends_without_its_end() {
+    let served = instant().await;
+    let answer = served.post(CHAT, &chat(true), "cut=after 11 chunks").await;
+    assert!(!answer.complete);
+    assert_eq!(answer.events().len(), 11);
+    let state = served.simulator.until(|state| state.open == 0).await;
+    assert_eq!(state, State { received: 1, broken: 1, ..State::default() });
+    // The first chunk only says who speaks: ten tokens or so were handed out.
+    let charged = served.bill(Api::OpenAi, "gpt-5").await;
+    assert!((5..=15).contains(&charged.output), "{charged:?}");
+
+    let whole = served.post(CHAT, &chat(false), "").await.bytes();
+    for (script, length) in [("cut", whole.len() / 2), ("cut=after 100 bytes", 100)] {
+        let answer = served.post(CHAT, &chat(false), script).await;
+        assert!(!answer.complete, "{script}");
+        assert_eq!(answer.bytes(), whole[..length], "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_body_waits_for_the_client_to_hang_up() {
+    let served = instant().await;
+    let request = request(Method::POST, MESSAGES, message(true).to_string().as_bytes(), "stall=after 4 chunks");
+    let (mut response, connection) = served.begin(request).await.expect("a head");
+    let mut seen = 0;
+    while seen < 4 {
+        let frame = response.body_mut().frame().await.expect("more to come").expect("no error yet");
+        seen += String::from_utf8_lossy(&frame.into_data().unwrap_or_default()).matches("event: ").count();
+    }
+    assert_eq!(served.simulator.state(), State { received: 1, open: 1, ..State::default() });
+    drop((response, connection));
+    let state = served.simulator.until(|state| state.hung_up > 0).await;
+    assert_eq!(state, State { received: 1, hung_up: 1, ..State::default() });
+    let bill = served.simulator.bill();
+    let line = bill.line(Api::Anthropic, "claude-sonnet-5-5").expect("it was called");
+    assert_eq!(line.broken_off, 1);
+    assert!(line.tokens.input > 0 && line.tokens.output < 10, "{line:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_before_the_head_is_noticed() {
+    let served = instant().await;
+    for script in ["slow-headers=1h", "latency=1h"] {
+        let request = request(Method::POST, CHAT, chat(false).to_string().as_bytes(), script);
+        let before = served.simulator.state().hung_up;
+        tokio::select! {
+            _ = served.begin(request) => panic!("answered too early"),
+            _ = served.simulator.until(|state| state.open == 1) => {}
+        }
+        // The connection went with the future that held it.
+        assert_eq!(served.simulator.until(|state| state.open == 0).await.hung_up, before + 1, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_comes_before_any_head() {
+    let served = instant().await;
+    let request = request(Method::POST, CHAT, chat(false).to_string().as_bytes(), "reset");
+    let error = served.begin(request).await.map(|_| ()).expect_err("a reset");
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    assert_eq!(cause.map(std::io::Error::kind), Some(std::io::ErrorKind::ConnectionReset), "{error:?}");
+    assert_eq!(served.simulator.until(|state| state.open == 0).await.broken, 1);
+    let charged = served.bill(Api::OpenAi, "gpt-5").await;
+    assert!(charged.input > 0 && charged.output == 0, "{charged:?}");
+}
+
+#[tokio::test]
+async fn a_trickle_is_the_same_byte_by_byte() {
+    let served = instant().await;
+    let whole = served.post(CHAT, &chat(true), "").await.bytes();
+    let trickle = served.post(CHAT, &chat(true), "trickle").await;
+    assert!(trickle.frames.iter().all(|frame| frame.len() == 1));
+    assert_eq!(trickle.bytes(), whole);
+    assert_eq!(served.simulator.until(|state| state.open == 0).await.finished, 2);
+}
+
+#[tokio::test]
+async fn compressed_bodies_hold_the_same() {
+    let served = instant().await;
+    for stream in [false, true] {
+        let plain = served.post(CHAT, &chat(stream), "").await.bytes();
+        let packed = served.post(CHAT, &chat(stream), "gzip").await;
+        assert_eq!(packed.header("content-encoding"), "gzip");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(packed.bytes().as_slice()).read_to_end(&mut unpacked).expect("gzip");
+        assert_eq!(unpacked, plain);
+        // Each event can be read as soon as it has come.
+        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
+        decoder.write_all(&packed.frames[0]).expect("gzip");
+        decoder.flush().expect("gzip");
+        assert!(decoder.get_ref().ends_with(if stream { b"\n\n" } else { b"}" }));
+    }
+    let mut request = request(Method::POST, CHAT, chat(false).to_string().as_bytes(), "gzip");
+    request.headers_mut().remove("accept-encoding");
+    assert_eq!(served.send(request).await.header("content-encoding"), "", "only for who accepts it");
+}
+
+#[tokio::test]
+async fn streams_break_in_the_ways_they_are_told_to() {
+    let served = instant().await;
+    let responses = json!({"model": "gpt-5", "input": "Hello", "stream": true});
+    for (path, body, end, failure) in [
+        (CHAT, chat(true), "[DONE]", "server_error"),
+        (RESPONSES, responses, "response.completed", "\"type\":\"error\""),
+        (MESSAGES, message(true), "message_stop", "overloaded_error"),
+    ] {
+        assert!(served.post(path, &body, "").await.text().contains(end), "{path}");
+        let unmarked = served.post(path, &body, "no-done").await;
+        assert!(unmarked.complete && !unmarked.text().contains(end), "{path}");
+        let failed = served.post(path, &body, "stream-error=after 3 chunks").await;
+        assert!(failed.complete && !failed.text().contains(end), "{path}");
+        assert_eq!(failed.events().len(), 4, "{path}");
+        assert!(failed.text().contains(failure), "{path}");
+        let garbled = served.post(path, &body, "bad-json").await;
+        assert_eq!(garbled.events().iter().filter(|event| *event == "{\"id\": ").count(), 1, "{path}");
+        let garbled = served
+            .post(
+                path,
+                &{
+                    let mut body = body;
+                    body["stream"] = json!(false);
+                    body
+                },
+                "bad-json",
+            )
+            .await;
+        assert!(garbled.complete && serde_json::from_slice::<Value>(&garbled.bytes()).is_err(), "{path}");
+    }
+    assert_eq!(served.simulator.until(|state| state.open == 0).await.broken, 3);
+}
+
+#[tokio::test]
+async fn answers_take_the_time_they_are_told_to() {
+    let served = instant().await;
+    for (stream, script) in [(false, "latency=30ms"), (true, "latency=30ms"), (true, "slow-headers=30ms")] {
+        let began = Instant::now();
+        served.post(CHAT, &chat(stream), script).await;
+        assert!(began.elapsed() >= Duration::from_millis(30), "{script}");
+    }
+    let began = Instant::now();
+    let events = served.post(CHAT, &chat(true), "chunk-delay=1ms").await.events().len();
+    assert!(began.elapsed() >= Duration::from_millis(events as u64 - 1));
+}
+
+#[tokio::test]
+async fn mishaps_strike_some_calls_and_a_retry_helps() {
+    let served = serve(Simulator::new(Pace::instant()).with_mishaps(0.3)).await;
+    let mut statuses = Vec::new();
+    for _ in 0..100 {
+        statuses.push(served.post(CHAT, &chat(false), "canned").await.status.as_u16());
+    }
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    assert!((15..45).contains(&(count(429) + count(500))), "{statuses:?}");
+    assert!(count(429) > count(500) && count(500) > 0, "{statuses:?}");
+    assert_eq!(count(200) + count(429) + count(500), 100);
+}
+
+#[tokio::test]
+async fn canned_replies_are_small_and_exactly_charged() {
+    let simulator = Simulator::new(Pace::instant()).with_script("canned".parse().expect("a good script"));
+    let served = serve(simulator).await;
+    let whole = served.post(CHAT, &chat(false), "").await;
+    assert!((1500..1700).contains(&whole.bytes().len()), "{}", whole.bytes().len());
+    let streamed = served.post(CHAT, &chat(true), "").await.events();
+    let usage = &whole.json()["usage"];
+    assert_eq!(&streamed[streamed.len() - 2]["usage"], usage);
+    assert_eq!(
+        served.bill(Api::OpenAi, "gpt-4o-mini").await.output,
+        2 * usage["completion_tokens"].as_u64().expect("one")
+    );
+    assert_eq!(
+        served.post(MESSAGES, &message(false), "").await.json()["usage"]["output_tokens"],
+        usage["completion_tokens"]
+    );
+}
+
+#[tokio::test]
+async fn the_books_can_be_read_over_http() {
+    let served = instant().await;
+    served.post(CHAT, &chat(false), "usage=input:9,output:4").await;
+    served.post(CHAT, &json!({}), "").await;
+    served.simulator.until(|state| state.open == 0).await;
+    let bill = served.get("/simulator/bill").await;
+    assert_eq!(bill["lines"][0]["api"], "openai");
+    assert_eq!((&bill["lines"][0]["model"], &bill["lines"][0]["input"]), (&json!("gpt-5"), &json!(9)));
+    assert_eq!((&bill["lines"][1]["model"], &bill["lines"][1]["failures"]), (&json!(NONE), &json!(1)));
+    let state = served.get("/simulator/state").await;
+    assert_eq!(state, json!({"received": 2, "open": 0, "finished": 2, "hung_up": 0, "broken": 0}));
+}
+
+#[tokio::test]
+async fn it_speaks_http_2_with_prior_knowledge() {
+    let served = instant().await;
+    let stream = TcpStream::connect(served.address).await.expect("a connection");
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
+    let connection = tokio::spawn(connection);
+    let mut request = request(Method::POST, CHAT, chat(true).to_string().as_bytes(), "");
+    *request.uri_mut() = format!("http://{}{CHAT}", served.address).parse().expect("a URI");
+    request.headers_mut().remove("host");
+    let response = sender.send_request(request).await.expect("an answer");
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    assert!(body.ends_with(b"data: [DONE]\n\n"));
+    drop(sender);
+    connection.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn it_stops_when_told_to() {
+    let Served { stop, server, .. } = instant().await;
+    stop.send(()).expect("it is waiting");
+    server.await.expect("no panic");
+}
