@@ -92,11 +92,6 @@ def test_sums_equal_the_bill_and_the_price_table(fresh_house, tmp_path):
             spent = prometheus.sum("weir_cost_usd_total", **labels)
             assert spent == pytest.approx(float(charge(line)), abs=NANO_USD, rel=0), line
         assert prometheus.sum("weir_unpriced_requests_total") == 0
-
-
-def test_every_scrape_succeeds(fresh_house, tmp_path):
-    with prometheus_of(fresh_house, tmp_path) as prometheus:
-        eventually(lambda: prometheus.sum("scrape_samples_scraped") > 0, within_s=30)
         assert prometheus.sum("up") == 1
 
 
@@ -117,12 +112,12 @@ def test_a_scrape_reads_well(fresh_house, accept):
 def charge(line):
     """What a line of the bill costs by the price table, in US dollars."""
     rates = rates_of(line["api"], line["model"])
-    uncached = line["input"] - line["cached"] - line["cache_write"] - line["cache_write_1h"]
+    uncached = line["input"] - line["cached"] - line["cache_write_short"] - line["cache_write_long"]
     counts = {
         "input_tokens": uncached,
         "cache_read_tokens": line["cached"],
-        "cache_write_tokens": line["cache_write"],
-        "cache_write_1h_tokens": line["cache_write_1h"],
+        "cache_write_tokens": line["cache_write_short"],
+        "cache_write_1h_tokens": line["cache_write_long"],
         "output_tokens": line["output"],
     }
     return sum(decimal.Decimal(rates[unit]) * count for unit, count in counts.items() if count) / 1_000_000

@@ -10,11 +10,17 @@ from test_anthropic import CALLS as ANTHROPIC_CALLS
 from test_openai import CALLS as OPENAI_CALLS
 
 CACHEABLE = [
-    (openai, "/openai/v1", OPENAI_CALLS[name])
-    for name in ("chat", "chat stream", "chat stream with usage", "chat parsed", "responses stream", "embeddings")
-] + [
-    (anthropic, "/anthropic", ANTHROPIC_CALLS[name])
-    for name in ("messages", "messages stream", "messages with a tool")
+    pytest.param(sdk, route, calls[name], id=name)
+    for sdk, route, calls, names in (
+        (
+            openai,
+            "/openai/v1",
+            OPENAI_CALLS,
+            ["chat", "chat stream", "chat stream with usage", "chat parsed", "responses stream", "embeddings"],
+        ),
+        (anthropic, "/anthropic", ANTHROPIC_CALLS, ["messages", "messages stream", "messages with a tool"]),
+    )
+    for name in names
 ]
 
 

@@ -12,7 +12,7 @@ def test_tokens_and_requests_equal_the_bill(fresh_house):
             return sum(fresh_house.sum("weir_tokens_total", token_type=name, **labels) for name in classes)
 
         assert tokens("cache_read") == line["cached"], line
-        assert tokens("cache_write") == line["cache_write"] + line["cache_write_1h"], line
+        assert tokens("cache_write") == line["cache_write_short"] + line["cache_write_long"], line
         assert tokens("input", "cache_read", "cache_write") == line["input"], line
         assert tokens("reasoning") == line["reasoning"], line
         assert tokens("output", "reasoning") == line["output"], line
