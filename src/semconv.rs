@@ -116,6 +116,8 @@ pub mod label {
 pub mod attribute {
     /// Why a call did not end well.
     pub const ERROR_TYPE: &str = "error.type";
+    /// The same in words.
+    pub const ERROR_MESSAGE: &str = "error.message";
     /// What kind of call it is.
     pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
     /// Who answers.

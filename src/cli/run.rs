@@ -25,7 +25,7 @@ pub struct Arguments {
 /// # Errors
 /// If it cannot start.
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    log::init(&config.telemetry.log)?;
+    let _log = log::init(&config.telemetry.log)?;
     Runtime::new().context("cannot start the runtime")?.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;
         let app = App::bind(config).await?;

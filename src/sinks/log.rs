@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::Level;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -77,24 +78,34 @@ pub enum Error {
     AlreadySetUp(#[source] TryInitError),
 }
 
-/// Sends what the process logs to standard error. Once for each process.
+/// Lines that wait for a slow reader of standard error. When it is full, lines are lost; calls never wait for it.
+const MOST_WAITING_LINES: usize = 8192;
+
+/// Sends what the process logs to standard error, by a thread of its own. Once for each process. The log ends, with
+/// what is waiting, when the guard is dropped.
 ///
 /// # Errors
 ///
 /// [`Error::Filter`] if `settings.level` cannot be read, [`Error::AlreadySetUp`] the second time.
-pub fn init(settings: &Settings) -> Result<(), Error> {
+pub fn init(settings: &Settings) -> Result<WorkerGuard, Error> {
     let filter = EnvFilter::builder()
         .parse(&settings.level)
         .map_err(|source| Error::Filter { filter: settings.level.clone(), source })?;
     let terminal = io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MOST_WAITING_LINES)
+        .lossy(true)
+        .thread_name("weir-log")
+        .finish(io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
     let json = match settings.format {
         Format::Auto => !terminal,
         Format::Json => true,
         Format::Text => false,
     };
     let set_up = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
-    set_up.map_err(Error::AlreadySetUp)
+    set_up.map_err(Error::AlreadySetUp)?;
+    Ok(guard)
 }
 
 /// Writes the lines of calls.
@@ -107,7 +118,7 @@ pub struct CallLog {
 macro_rules! line {
     ($level:expr, $line:expr, $record:expr) => {{
         let Line { message, cost, saved, unpriced } = $line;
-        let Record { call, reply, usage, cache, outcome, error_type, status, timing, .. } = $record;
+        let Record { call, reply, usage, cache, outcome, error_type, error_detail, status, timing, .. } = $record;
         let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
         tracing::event!(
             target: "weir::calls",
@@ -127,6 +138,7 @@ macro_rules! line {
             { attribute::WEIR_CACHE_BYPASS } = bypass(cache.status),
             { attribute::WEIR_OUTCOME } = outcome.as_str(),
             { attribute::ERROR_TYPE } = error_type.map(ErrorType::as_str),
+            { attribute::ERROR_MESSAGE } = error_detail.as_deref(),
             { attribute::HTTP_RESPONSE_STATUS_CODE } = *status,
             { attribute::WEIR_DURATION } = timing.total.as_secs_f64(),
             { attribute::WEIR_UPSTREAM_DURATION } = timing.upstream.map(|took| took.as_secs_f64()),

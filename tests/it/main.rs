@@ -8,6 +8,7 @@ mod caching;
 mod faults;
 mod hostile;
 mod proxying;
+mod reaching;
 mod shutdown;
 mod streaming;
 mod support;

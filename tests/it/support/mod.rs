@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fake;
+pub(crate) mod tls;
 pub(crate) mod weir;
 
 use std::path::PathBuf;
