@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use tiktoken_rs::o200k_base_singleton;
 
 use super::text::digest;
 
@@ -26,21 +27,21 @@ impl Tokens {
             return 0;
         }
         let key = (digest(text.as_bytes()), text.len());
-        self.counts.get_with(key, || bpe_openai::o200k_base().count(text) as u64)
+        self.counts.get_with(key, || o200k_base_singleton().count_ordinary(text) as u64)
     }
 
     /// The first `most` tokens of a text that has more of them.
     pub(super) fn beginning(&self, text: &str, most: u64) -> Arc<str> {
         let key = (digest(text.as_bytes()), text.len(), most);
         self.beginnings.get_with(key, || {
-            let tokenizer = bpe_openai::o200k_base();
-            let mut tokens = tokenizer.encode(text);
+            let tokenizer = o200k_base_singleton();
+            let mut tokens = tokenizer.encode_ordinary(text);
             tokens.truncate(usize::try_from(most).unwrap_or(usize::MAX));
             loop {
                 // A token may end in the middle of a character; the text then ends one token earlier.
                 match tokenizer.decode(&tokens) {
-                    Some(text) => return text.into(),
-                    None => tokens.pop(),
+                    Ok(text) => return text.into(),
+                    Err(_) => tokens.pop(),
                 };
             }
         })
