@@ -56,6 +56,9 @@ impl Default for Settings {
     }
 }
 
+/// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4); no HTTP/1.1 request does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
 /// How long to wait after the system refuses to accept (out of descriptors, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -178,7 +181,10 @@ impl Pulse {
         u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn bytes_came(&self) {
+    fn bytes_came(&self, bytes: &[u8]) {
+        if bytes.starts_with(HTTP2_PREFACE) {
+            self.http2.store(true, Ordering::Relaxed);
+        }
         if self.in_flight.load(Ordering::Relaxed) == 0
             && !self.http2.load(Ordering::Relaxed)
             && self.head_began.load(Ordering::Relaxed) == 0
@@ -259,8 +265,8 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.pulse.bytes_came();
+        if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            self.pulse.bytes_came(bytes);
         }
         read
     }

@@ -32,6 +32,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may be idle, or take to send a request's head. Longer than the usual scrape intervals, so
 /// that a scraper keeps its connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long requests in progress may go on once weir stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before accepting again, when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,7 +90,8 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Outp
     }
     stop.cancel();
     connections.close();
-    connections.wait().await;
+    // A scraper that is gone without a word must not keep weir from ending.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
 }
 
 /// Serves one connection until the peer closes it, it idles too long, or `stop`.

@@ -30,8 +30,8 @@ pub struct Question<'a> {
     pub provider: &'a str,
     /// Where it goes: method and full URL.
     pub target: &'a [&'a [u8]],
-    /// The credentials the app sent, which keep tenants apart.
-    pub credentials: &'a [&'a [u8]],
+    /// Names and values of the credentials the app sent, which keep tenants apart.
+    pub credentials: &'a [(&'a [u8], &'a [u8])],
     /// Names and values of the headers that change the answer or its form.
     pub headers: &'a [(&'a [u8], &'a [u8])],
     /// The request's body.
@@ -48,12 +48,8 @@ impl Key {
         hash.optional(question.namespace.map(str::as_bytes));
         hash.bytes(question.provider.as_bytes());
         hash.list(question.target);
-        hash.list(question.credentials);
-        hash.count(question.headers.len());
-        for (name, value) in question.headers {
-            hash.bytes(name);
-            hash.bytes(value);
-        }
+        hash.pairs(question.credentials);
+        hash.pairs(question.headers);
         match question.body {
             Value::Object(members) => hash.object(members, question.ignored),
             other => hash.value(other),
@@ -88,6 +84,14 @@ impl Canonical {
         self.count(items.len());
         for item in items {
             self.bytes(item);
+        }
+    }
+
+    fn pairs(&mut self, pairs: &[(&[u8], &[u8])]) {
+        self.count(pairs.len());
+        for (name, value) in pairs {
+            self.bytes(name);
+            self.bytes(value);
         }
     }
 
@@ -152,10 +156,10 @@ mod tests {
     use super::*;
 
     fn key_of(body: &str) -> Key {
-        key(body, Some("team"), &[b"Bearer a"])
+        key(body, Some("team"), &[(b"authorization", b"Bearer a")])
     }
 
-    fn key(body: &str, namespace: Option<&str>, credentials: &[&[u8]]) -> Key {
+    fn key(body: &str, namespace: Option<&str>, credentials: &[(&[u8], &[u8])]) -> Key {
         let body: Value<'_> = serde_json::from_str(body).expect("JSON");
         Key::of(&Question {
             namespace,
@@ -214,11 +218,12 @@ mod tests {
     #[test]
     fn namespaces_and_credentials_are_kept_apart() {
         let keys = [
-            key("{}", None, &[b"a"]),
-            key("{}", Some(""), &[b"a"]),
-            key("{}", Some("a"), &[b""]),
-            key("{}", Some("a"), &[b"a"]),
-            key("{}", Some("a"), &[b"a", b""]),
+            key("{}", None, &[(b"n", b"a")]),
+            key("{}", Some(""), &[(b"n", b"a")]),
+            key("{}", Some("a"), &[(b"n", b"")]),
+            key("{}", Some("a"), &[(b"n", b"a")]),
+            key("{}", Some("a"), &[(b"na", b"")]),
+            key("{}", Some("a"), &[(b"n", b"a"), (b"m", b"")]),
             key("{}", Some("a"), &[]),
         ];
         for (i, one) in keys.iter().enumerate() {

@@ -8,23 +8,25 @@ pub mod reply;
 mod route;
 mod tee;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::freshness::Directives;
 use crate::cache::key::{Key, Question};
-use crate::cache::{Cache, Lookup};
+use crate::cache::{self, Cache, Lookup};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::kept::Kept;
 use crate::exchange::reply::Body;
@@ -183,8 +185,10 @@ impl Who {
 
     fn read(&self, headers: &HeaderMap) -> Caller {
         let text = |name: &HeaderName| {
-            let value = headers.get(name)?.to_str().ok()?.trim();
-            (!value.is_empty()).then(|| value.into())
+            let value = headers.get(name)?.as_bytes().trim_ascii();
+            // Bytes that are no text still tell one caller from another.
+            let text = std::str::from_utf8(value).map_or_else(|_| value.escape_ascii().to_string().into(), Cow::from);
+            (!text.is_empty()).then(|| text.into())
         };
         Caller {
             namespace: text(&self.namespace),
@@ -211,10 +215,22 @@ pub async fn handle(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<B
     if rooms.settings.on_disconnect == OnDisconnect::Cancel {
         return walk(rooms, request).await;
     }
-    let call = rooms.tasks.spawn(walk(Arc::clone(&rooms), request));
+    let gone = CancellationToken::new();
+    let _hangs_up = gone.clone().drop_guard();
+    let call = rooms.tasks.spawn(walk_on(Arc::clone(&rooms), request, gone));
     match call.await {
-        Ok(response) => response,
+        Ok(Some(response)) => response,
+        Ok(None) => unreachable!("the time limit begins only when nobody waits any more"),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// The corridor, for at most `drain_timeout` after the app is `gone`.
+async fn walk_on(rooms: Arc<Rooms>, request: Request<Incoming>, gone: CancellationToken) -> Option<Response<Body>> {
+    let limit = rooms.settings.drain_timeout.get();
+    tokio::select! {
+        response = walk(rooms, request) => Some(response),
+        () = async { gone.cancelled().await; sleep(limit).await } => None,
     }
 }
 
@@ -318,12 +334,12 @@ fn understand(rooms: &Rooms, route: &Route, headers: &HeaderMap, body: &Kept, en
 
 fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
     let dialect = route.to.provider.api.dialect();
-    let credentials: Vec<&[u8]> = dialect
-        .credential_headers
+    let mut credentials: Vec<(&[u8], &[u8])> = headers
         .iter()
-        .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
-        .flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])
+        .filter(|(name, _)| may_be_credential(name))
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .collect();
+    credentials.sort_unstable();
     let headers: Vec<(&[u8], &[u8])> = dialect
         .key_headers
         .iter()
@@ -342,6 +358,13 @@ fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, igno
         body,
         ignored,
     })
+}
+
+/// Whether a header may hold a credential, or say for whom a gateway acts: those of the known APIs, and whatever else
+/// sounds like one. A header too many costs a miss; one too few would hand an answer to a stranger.
+fn may_be_credential(name: &HeaderName) -> bool {
+    const SOUNDS: [&str; 8] = ["auth", "key", "token", "cookie", "secret", "credential", "x-portkey-", "cf-aig-"];
+    name != "idempotency-key" && SOUNDS.iter().any(|sound| name.as_str().contains(sound))
 }
 
 /// Asks for usage in the app's place. The reply must then come uncompressed, so that the chunk can be taken out.
@@ -394,13 +417,54 @@ fn forward(
         let limit = rooms.settings.max_reply_bytes.as_len();
         Reader::open(route.to.provider.api, route.endpoint, head.status, &head.headers, limit)
     });
-    let removes = wishes.weir_asked && reader.as_ref().is_some_and(Reader::is_plain);
+    let removes = wishes.weir_asked && reader.as_ref().is_some_and(|reader| reader.is_plain() && reader.is_stream());
+    if removes {
+        // What is announced would no longer be what comes.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let keep = wishes.key.filter(|_| head.status.is_success()).map(|key| Keep {
         key,
-        headers: head.headers.clone(),
+        headers: cache::kept_headers(&head.headers),
         body: bytes::BytesMut::new(),
         limit: rooms.cache.max_entry_bytes(),
     });
     let plan = Plan { status: head.status, reader, remove_usage: removes, keep, idle_timeout: rooms.idle_timeout };
     reply::forwarded(rooms, head.status, head.headers, |entry| Tee::new(rooms, body, plan, entry), entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_apart_whatever_bytes_name_them() {
+        let who = Who::new(&Identity::default()).expect("the default names");
+        let namespace = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-cache-namespace", HeaderValue::from_bytes(value).expect("a header value"));
+            who.read(&headers).namespace
+        };
+        assert_eq!(namespace(b" team ").as_deref(), Some("team"));
+        assert_eq!(namespace("équipe".as_bytes()).as_deref(), Some("équipe"));
+        assert_eq!(namespace(b"\xe9quipe").as_deref(), Some("\\xe9quipe"));
+        assert_eq!(namespace(b"  "), None);
+    }
+
+    #[test]
+    fn whatever_sounds_like_a_credential_keeps_callers_apart() {
+        for (name, expected) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("ocp-apim-subscription-key", true),
+            ("x-portkey-config", true),
+            ("helicone-auth", true),
+            ("cookie", true),
+            ("idempotency-key", false),
+            ("user-agent", false),
+            ("x-stainless-retry-count", false),
+            ("traceparent", false),
+        ] {
+            assert_eq!(may_be_credential(&HeaderName::from_static(name)), expected, "{name}");
+        }
+    }
 }

@@ -75,6 +75,7 @@ pub(super) struct Tee {
     silence: Option<Pin<Box<Sleep>>>,
     broken: Option<BrokenReply>,
     flushed: bool,
+    trailers: Option<Frame<Bytes>>,
 }
 
 impl Tee {
@@ -92,6 +93,7 @@ impl Tee {
             silence: None,
             broken: None,
             flushed: false,
+            trailers: None,
         }
     }
 
@@ -178,6 +180,18 @@ impl Tee {
         if held.is_empty() { self.let_it_flush(cx) } else { Poll::Ready(Some(Ok(Frame::data(held)))) }
     }
 
+    /// Trailers are the last thing a reply says, and the last thing hyper asks for; what is still held goes first.
+    fn end_with(&mut self, trailers: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
+        let held = self.filter.as_mut().map(Filter::finish).unwrap_or_default();
+        self.pass(&held);
+        self.complete();
+        if held.is_empty() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        self.trailers = Some(trailers);
+        Poll::Ready(Some(Ok(Frame::data(held))))
+    }
+
     /// hyper drops what it has not written yet when a body fails, so it gets a turn to write it first.
     fn let_it_flush(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         self.flushed = true;
@@ -222,6 +236,9 @@ impl Body for Tee {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         let tee = &mut *self;
+        if let Some(trailers) = tee.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
         if tee.broken.is_some() {
             return if tee.flushed { Poll::Ready(tee.broken.take().map(Err)) } else { tee.let_it_flush(cx) };
         }
@@ -229,7 +246,7 @@ impl Body for Tee {
             let data = match ready!(tee.poll_upstream(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => tee.read(chunk),
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(trailers) => return tee.end_with(trailers),
                 },
                 Some(Err(broken)) => return tee.break_off(broken, cx),
                 None => {
@@ -255,7 +272,7 @@ impl Body for Tee {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.has_ended()
+        self.broken.is_none() && self.trailers.is_none() && self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -276,7 +293,8 @@ impl Drop for Tee {
         if self.has_ended() {
             return self.complete();
         }
-        let drain = self.rooms.settings.on_disconnect == OnDisconnect::Drain;
+        // Once weir is told to stop, nobody waits for a bill.
+        let drain = self.rooms.settings.on_disconnect == OnDisconnect::Drain && !self.rooms.tasks.is_closed();
         match self.upstream.take().filter(|_| drain) {
             Some(upstream) => self.drain(upstream),
             None => self.abandon(),
@@ -285,9 +303,18 @@ impl Drop for Tee {
 }
 
 impl Tee {
-    /// Closes as cancelled, with what was said until now.
+    /// Closes as cancelled, with what was said until now; but an app that hangs up on a stream after its end marker has
+    /// had all of it, though the connection's own end was still to come. SDKs do that.
     fn abandon(&mut self) {
+        self.upstream = None;
+        self.entry.upstream_done();
+        let is_stream = self.reader.as_ref().is_some_and(Reader::is_stream);
+        let holds = self.filter.as_ref().is_some_and(|filter| !filter.is_empty());
         let said = self.said();
+        if is_stream && !holds && matches!(said.ending, Ending::Complete | Ending::Declined) {
+            self.offer_to_cache(&said);
+            return self.entry.close(end_of(self.status, said));
+        }
         self.entry.close(cancelled(said));
     }
 

@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use serde_json::json;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, Reuse, UsageRequest};
+use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, Reuse, UsageRequest, refers_outside};
 use crate::record::call::Delivery;
 
 /// How the Anthropic API is read.
@@ -65,7 +65,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
     // A request for no output warms the provider's cache: it is made for its side effect.
     let warms_cache = body.get("max_tokens").as_u64() == Some(0);
     let known = matches!(endpoint, Endpoint::Messages | Endpoint::CountTokens);
-    if !known || uses_state || warms_cache || !all_tools_are_the_apps(body) {
+    if !known || uses_state || warms_cache || !all_tools_are_the_apps(body) || refers_outside(body) {
         Reuse::Never
     } else {
         Reuse::Allowed(IGNORED)

@@ -288,6 +288,22 @@ pub enum Ending {
 static CREDENTIAL_HEADERS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
+/// Members by which a request names something that is kept elsewhere and may change under the same name.
+const REFERENCES: [&str; 3] = ["url", "image_url", "file_url"];
+
+/// Whether any part of a request is a file at the provider or a page on the web: what it holds may have changed when
+/// the same request comes again. Data URLs hold themselves.
+fn refers_outside(part: &Value<'_>) -> bool {
+    match part {
+        Value::Array(items) => items.iter().any(refers_outside),
+        Value::Object(members) => members.iter().any(|(name, value)| match value.as_str() {
+            Some(text) => name == "file_id" || (REFERENCES.contains(&name) && text.starts_with("http")),
+            None => refers_outside(value),
+        }),
+        _ => false,
+    }
+}
+
 /// How many tools and how many choices of one reply are noted. OpenAI allows 128 of either.
 const MAX_NAMES: usize = 128;
 

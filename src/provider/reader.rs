@@ -66,6 +66,12 @@ impl Reader {
         self.coding.as_ref().is_some_and(coding::Decoder::is_identity)
     }
 
+    /// Whether the reply is read event by event.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.body, Body::Events(..))
+    }
+
     /// Takes the reply's next piece, and hands over what each event that is complete with it is, and where it stood in
     /// the stream once its coding is undone.
     pub fn push(&mut self, chunk: &Bytes, on_event: &mut dyn FnMut(EventKind, Range<u64>)) {

@@ -7,7 +7,7 @@ pub mod credential;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -48,6 +48,10 @@ pub struct Settings {
     pub pool_max_idle: usize,
     /// Files of further certificate authorities (PEM) to trust, beside the system's.
     pub ca_files: Vec<PathBuf>,
+    /// Whether HTTP/2 is spoken to providers that offer it. All calls to a provider then share one connection, and wait
+    /// for each other once the provider's limit of streams is reached (usually 100); without it, each call in progress
+    /// has a connection of its own.
+    pub http2: bool,
     /// Which proxy leads to the providers: `environment` (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or
     /// `none`.
     pub proxy: Proxy,
@@ -72,6 +76,7 @@ impl Default for Settings {
             pool_idle_timeout: Span::from_secs(60),
             pool_max_idle: 64,
             ca_files: Vec::new(),
+            http2: true,
             proxy: Proxy::Environment,
         }
     }
@@ -186,7 +191,8 @@ impl Trust {
             .expect("ring supports the default protocol versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self(Arc::new(config)))
     }
 }
@@ -198,6 +204,9 @@ fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BoxE
 
 /// Told of each new connection, and how long it took to make.
 pub type OnConnected = Box<dyn Fn(Duration) + Send + Sync>;
+
+/// Bytes of unread replies that one HTTP/2 connection may hold, in all its streams.
+const HTTP2_CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// The way to one provider: a pool of connections and their deadlines.
 #[derive(Debug)]
@@ -219,6 +228,8 @@ impl Upstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(settings.pool_idle_timeout.get())
             .pool_max_idle_per_host(settings.pool_max_idle)
+            // All calls share one HTTP/2 connection: an app that leaves some replies unread must not stall the others.
+            .http2_initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             // A silent HTTP/2 connection would take every later call with it.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(20))
@@ -236,9 +247,19 @@ impl Upstream {
         if let Some(credential) = self.plain_proxy_credential(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credential);
         }
-        match timeout(self.first_byte, self.client.request(request)).await {
-            Ok(answer) => answer.map_err(Failure::of),
-            Err(_) => Err(Failure::FirstByteTimeout(self.first_byte)),
+        let progress = Arc::clone(&request.body().received);
+        let mut answer = pin!(self.client.request(request));
+        let mut received = 0;
+        loop {
+            if let Ok(answer) = timeout(self.first_byte, answer.as_mut()).await {
+                return answer.map_err(Failure::of);
+            }
+            // While the app is still sending, the provider owes no answer.
+            let now = progress.load(Ordering::Relaxed);
+            if now == received {
+                return Err(Failure::FirstByteTimeout(self.first_byte));
+            }
+            received = now;
         }
     }
 

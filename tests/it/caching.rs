@@ -62,7 +62,9 @@ async fn nobody_gets_an_answer_that_was_made_for_another() {
     let fake = Fake::always(Script::json(200, ANSWER)).await;
     let weir = Weir::before(&fake.url()).await;
     weir.post(CHAT, &[KEY], ASK).await;
-    let strangers: [&[(&str, &str)]; 7] = [
+    let strangers: [&[(&str, &str)]; 9] = [
+        &[KEY, ("x-goog-api-key", "c")],
+        &[KEY, ("cookie", "session=c")],
         &[("authorization", "Bearer b")],
         &[],
         &[KEY, ("x-api-key", "c")],
@@ -77,7 +79,7 @@ async fn nobody_gets_an_answer_that_was_made_for_another() {
     assert_eq!(weir.post("/openai/v1/chat/completions?x=1", &[KEY], ASK).await.header("x-cache"), "MISS");
     let other = String::from_utf8(ASK.to_vec()).unwrap().replace("hi", "Hi");
     assert_eq!(weir.post(CHAT, &[KEY], other.as_bytes()).await.header("x-cache"), "MISS");
-    assert_eq!(fake.received().len(), 10);
+    assert_eq!(fake.received().len(), 12);
     weir.stop().await;
 }
 
@@ -153,7 +155,8 @@ async fn the_request_may_decline() {
 async fn what_has_side_effects_or_state_is_never_cached() {
     let fake = Fake::always(Script::json(200, ANSWER)).await;
     let weir = Weir::before(&fake.url()).await;
-    let calls: [(&str, &[u8]); 7] = [
+    let calls: [(&str, &[u8]); 8] = [
+        (CHAT, br#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://camera/latest.jpg"}}]}]}"#),
         (CHAT, br#"{"model":"m","messages":[],"store":true}"#),
         (CHAT, br#"{"model":"m","messages":[],"web_search_options":{}}"#),
         ("/openai/v1/responses", br#"{"model":"m","input":"hi"}"#),

@@ -146,3 +146,22 @@ async fn errors_of_the_provider_pass_untouched() {
     assert_eq!(weir.metric_sum("weir_unpriced_requests_total{").await, 0.0, "a refused call costs nothing");
     weir.stop().await;
 }
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_the_answer_to_begin() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let fake = Fake::always(Script::json(200, b"{}")).await;
+    let weir = Weir::before_with(&fake.url(), "upstream: { first_byte_timeout: 200ms }").await;
+    let mut tcp = tokio::net::TcpStream::connect(weir.app.trim_start_matches("http://")).await.unwrap();
+    tcp.write_all(b"POST /openai/v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").await.unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        tcp.write_all(b"x").await.unwrap();
+    }
+    let mut answer = [0; 15];
+    tcp.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    assert_eq!(fake.received()[0].body.len(), 10);
+    drop(tcp);
+    weir.stop().await;
+}

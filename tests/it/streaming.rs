@@ -120,3 +120,50 @@ async fn draining_is_bounded() {
     until("the provider sees the end", || fake.hung_up() == 1).await;
     weir.stop().await;
 }
+
+#[tokio::test]
+async fn a_stream_of_announced_length_is_whole_without_the_usage_chunk() {
+    let stream = [FIRST, LAST].concat();
+    let fake = Fake::always(Script::whole(200, &[("content-type", "text/event-stream")], &stream)).await;
+    let weir = Weir::before(&fake.url()).await;
+    for cached in ["MISS", "HIT"] {
+        let answer = weir.post(CHAT, &[], ASK).await;
+        assert_eq!(answer.header("x-cache"), cached);
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(text.ends_with("data: [DONE]\n\n") && !text.contains("usage"), "{text}");
+    }
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn an_app_that_hangs_up_after_the_end_marker_has_had_its_answer() {
+    let fake = Fake::always(Script::begin_sse().pieces(&[FIRST, LAST]).then(Step::Hang)).await;
+    let weir = Weir::before(&fake.url()).await;
+    let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+    let mut read = Vec::new();
+    while !read.ends_with(b"data: [DONE]\n\n") {
+        read.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    drop(body);
+    weir.settled().await;
+    let succeeded = r#"weir_requests_total{provider="openai",model="gpt-5-mini",operation="chat",outcome="success"}"#;
+    assert_eq!(weir.metric(succeeded).await, 1.0);
+    assert_eq!(weir.metric_sum("weir_tokens_total{").await, 15.0);
+    assert_eq!(weir.post(CHAT, &[], ASK).await.header("x-cache"), "HIT");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn trailers_come_last_and_end_a_complete_reply() {
+    let end = Step::Send(b"0\r\nx-checksum: 1\r\n\r\n".as_slice().into());
+    let headers = [("content-type", "text/event-stream"), ("trailer", "x-checksum")];
+    let fake = Fake::always(Script::begin(&headers).pieces(&[FIRST, LAST]).then(end)).await;
+    let weir = Weir::before(&fake.url()).await;
+    let headers = [("te", "trailers")];
+    let answer = weir.client.open(Method::POST, &weir.url(CHAT), &headers, ASK).await;
+    let body = answer.into_body().collect().await.unwrap();
+    assert!(body.to_bytes().ends_with(b"data: [DONE]\n\n"));
+    weir.settled().await;
+    assert_eq!(weir.post(CHAT, &[], ASK).await.header("x-cache"), "HIT", "it was complete, and is stored");
+    weir.stop().await;
+}

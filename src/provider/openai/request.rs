@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, Endpoint, Reuse, UsageRequest};
+use crate::provider::{Asked, Endpoint, Reuse, UsageRequest, refers_outside};
 use crate::record::call::Delivery;
 
 /// Fields of chat requests that do not change the answer.
@@ -35,7 +35,7 @@ const RESPONSES_IGNORED: &[&str] = &[
 /// Fields of other requests that do not change the answer.
 const IGNORED: &[&str] = &["user"];
 
-/// Fields that make a chat's answer depend on live data: OpenAI's, xAI's and `OpenRouter`'s ways to ask for a web search.
+/// Fields that make an answer depend on live data: OpenAI's, xAI's and `OpenRouter`'s ways to ask for a web search.
 const LIVE_DATA: &[&str] = &["web_search_options", "search_parameters", "plugins"];
 
 /// Parts of the names of models that always search the web: `gpt-4o-search-preview`, `gpt-5-search-api`,
@@ -64,11 +64,12 @@ pub(super) fn asked<'a>(endpoint: Endpoint, body: &'a Value<'a>) -> Asked<'a> {
 fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
     let uses_state = KEPT_STATE.iter().any(|field| !body.get(*field).is_null());
     let hosts_tools = !all_tools_are_the_apps(body);
+    let searches = LIVE_DATA.iter().any(|field| !body.get(*field).is_null()) || model_searches(body);
     match endpoint {
+        _ if searches || refers_outside(body) => Reuse::Never,
         Endpoint::ChatCompletions => {
             let stores = body.get("store").as_bool() == Some(true);
-            let searches = LIVE_DATA.iter().any(|field| !body.get(*field).is_null()) || model_searches(body);
-            if stores || searches || hosts_tools { Reuse::Never } else { Reuse::Allowed(CHAT_IGNORED) }
+            if stores || hosts_tools { Reuse::Never } else { Reuse::Allowed(CHAT_IGNORED) }
         }
         Endpoint::Responses => {
             // Stored unless the app says otherwise: the answer's id must stay good for the next turn.
@@ -76,7 +77,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
             let later = body.get("background").as_bool() == Some(true) || body.get("generate").as_bool() == Some(false);
             let prompt = body.get("prompt");
             let unpinned = !prompt.is_null() && prompt.get("version").is_null();
-            if stores || uses_state || later || unpinned || hosts_tools || model_searches(body) {
+            if stores || uses_state || later || unpinned || hosts_tools {
                 Reuse::Never
             } else {
                 Reuse::Allowed(RESPONSES_IGNORED)
