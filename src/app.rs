@@ -44,13 +44,29 @@ pub struct App {
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
 }
 
-impl App {
-    /// Builds every room and binds both sides. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// If something the configuration names (a key, a file, a price list, an address) cannot be used.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let prices = Prices::load(&config.prices)?;
+/// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unusable(anyhow::Error);
+
+/// Whether all that `config` names can be used. Binds nothing and asks no provider.
+///
+/// # Errors
+/// [`Unusable`] with what cannot, and the knob that names it.
+pub fn check(config: &Config) -> Result<(), Unusable> {
+    Built::from(config).map(drop).map_err(Unusable)
+}
+
+/// What is made of a configuration before anything is bound.
+struct Built {
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    watched_keys: Vec<(Arc<Credential>, PathBuf)>,
+}
+
+impl Built {
+    fn from(config: &Config) -> anyhow::Result<Self> {
+        let prices = Prices::load(&config.prices).context("prices.overlay")?;
         let trust = Trust::load(&config.upstream)?;
         let labels: Vec<Arc<str>> = config.providers.iter().map(|provider| Arc::clone(&provider.label)).collect();
         let metrics = Arc::new(Metrics::new(&config.telemetry.metrics, &labels, about(&prices)));
@@ -58,7 +74,7 @@ impl App {
         let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
         for provider in &config.providers {
-            let destination = destination(&config, provider, &prices, &trust, &metrics)?;
+            let destination = destination(config, provider, &prices, &trust, &metrics)?;
             if let (CredentialSource::File(path), Some(credential)) = (&provider.credential, &destination.credential) {
                 watched_keys.push((Arc::clone(credential), path.clone()));
             }
@@ -71,7 +87,7 @@ impl App {
 
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
-            settings: config.calls,
+            settings: config.calls.clone(),
             destinations,
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
@@ -81,6 +97,17 @@ impl App {
             tasks: TaskTracker::new(),
         });
         watch_cache(&metrics, &rooms);
+        Ok(Self { rooms, metrics, watched_keys })
+    }
+}
+
+impl App {
+    /// Builds every room, then binds both sides.
+    ///
+    /// # Errors
+    /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let Built { rooms, metrics, watched_keys } = Built::from(&config).map_err(Unusable)?;
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
         Ok(Self { rooms, metrics, connections: config.connections, downstream, operator, watched_keys })

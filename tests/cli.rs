@@ -174,3 +174,49 @@ fn health_needs_to_know_where_to_ask() {
     assert_eq!(weir(&["health", "--admin-listen", "here"], &[]).status.code(), Some(2));
     assert_eq!(weir(&["health", "--admin-listen", "127.0.0.1:0"], &[]).status.code(), Some(1));
 }
+
+#[test]
+fn a_port_in_use_is_named_with_the_knob_that_sets_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    for (knob, other) in [("listen", "admin.listen"), ("admin.listen", "listen")] {
+        let set = [format!("{knob}={address}"), format!("{other}=127.0.0.1:0")];
+        let output = weir(&["run", "--set", &set[0], "--set", &set[1]], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = stderr(&output).lines().last().unwrap_or_default().to_owned();
+        let expected = format!("weir: cannot listen on {address}: set `{knob}` to a free address");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
+fn what_a_configuration_names_must_be_usable() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let overlay = directory.path().join("prices.json");
+    std::fs::write(&overlay, r#"{"schema_version":1,"currency":"EUR","providers":[]}"#).expect("a written file");
+    let overlay = format!("prices.overlay={}", overlay.display());
+    for (set, expected) in [
+        ("providers.openai.prices=nobody", "providers.openai.prices: the price table has no provider `nobody`"),
+        ("prices.overlay=/absent.json", "prices.overlay: cannot read the price overlay /absent.json"),
+        (overlay.as_str(), "currency"),
+    ] {
+        for command in ["check", "run"] {
+            let output = weir(&[command, "--set", set], &[]);
+            assert_eq!(output.status.code(), Some(2), "{command} {set}");
+            assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn the_overlay_of_the_manual_is_a_good_one() {
+    let manual = include_str!("../docs/prices.md");
+    let (_, rest) = manual.split_once("```json\n").expect("the manual shows an overlay");
+    let (overlay, _) = rest.split_once("```").expect("it ends");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("prices.json");
+    std::fs::write(&path, overlay).expect("a written file");
+    let set = format!("prices.overlay={}", path.display());
+    let output = weir(&["check", "--set", &set, "--set", "providers.openai.prices=house"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::app;
 use crate::cli::{SourceArguments, print};
 use crate::config::Config;
 use crate::provider::{CredentialSource, Provider};
@@ -23,6 +24,7 @@ pub struct Arguments {
 /// With every mistake.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.sources.sources())?;
+    app::check(&config)?;
     print(&summary(&config)?)
 }
 
