@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -88,6 +89,7 @@ impl Built {
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
             settings: config.calls.clone(),
+            drains: Arc::new(Semaphore::new(config.calls.max_drains)),
             destinations,
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
@@ -95,6 +97,7 @@ impl Built {
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             tasks: TaskTracker::new(),
+            hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
         Ok(Self { rooms, metrics, watched_keys })

@@ -67,7 +67,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, shutdown: impl Future<Output = ()>) {
     let connections = TaskTracker::new();
     let stop = CancellationToken::new();
-    let hard_stop = CancellationToken::new();
+    let hard_stop = rooms.hard_stop.clone();
     let places = Arc::new(Semaphore::new(settings.max_connections));
     let mut shutdown = pin!(shutdown);
     loop {
@@ -100,6 +100,7 @@ pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, 
         tracing::warn!(weir.connections = connections.len(), "calls were still in progress at the drain timeout");
         hard_stop.cancel();
         connections.wait().await;
+        rooms.tasks.wait().await;
     }
 }
 

@@ -20,7 +20,8 @@ use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub on_disconnect: OnDisconnect,
     /// How long a call goes on for its bill alone, with `on_disconnect: drain`.
     pub drain_timeout: Span,
+    /// Most calls that go on at once for their bill alone, with `on_disconnect: drain`; further ones are cancelled.
+    pub max_drains: usize,
     /// The largest request body read; a larger one streams straight through, counted and timed but not read.
     pub max_request_bytes: ByteSize,
     /// The largest unstreamed reply, and the largest event of a streamed one, read for its usage.
@@ -96,6 +99,7 @@ impl Default for Settings {
         Self {
             on_disconnect: OnDisconnect::Cancel,
             drain_timeout: Span::from_secs(60),
+            max_drains: 64,
             max_request_bytes: ByteSize::mib(8),
             max_reply_bytes: ByteSize::mib(8),
             response_headers: true,
@@ -139,6 +143,10 @@ pub struct Rooms {
     pub sinks: Sinks,
     /// Calls that go on although their app is gone.
     pub tasks: TaskTracker,
+    /// Places for them: `settings.max_drains`.
+    pub drains: Arc<Semaphore>,
+    /// Ends every call at once, when the time to end by themselves is up.
+    pub hard_stop: CancellationToken,
 }
 
 /// A provider, with the way to it.
@@ -225,12 +233,19 @@ pub async fn handle(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<B
     }
 }
 
-/// The corridor, for at most `drain_timeout` after the app is `gone`.
+/// The corridor, for at most `drain_timeout` after the app is `gone`, and no longer if there is no place to drain.
 async fn walk_on(rooms: Arc<Rooms>, request: Request<Incoming>, gone: CancellationToken) -> Option<Response<Body>> {
-    let limit = rooms.settings.drain_timeout.get();
+    let (limit, drains) = (rooms.settings.drain_timeout.get(), Arc::clone(&rooms.drains));
+    let hard_stop = rooms.hard_stop.clone();
+    let over = async {
+        gone.cancelled().await;
+        if let Ok(_place) = drains.try_acquire() {
+            let _ = timeout(limit, hard_stop.cancelled()).await;
+        }
+    };
     tokio::select! {
         response = walk(rooms, request) => Some(response),
-        () = async { gone.cancelled().await; sleep(limit).await } => None,
+        () = over => None,
     }
 }
 

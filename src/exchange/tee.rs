@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::cache;
@@ -294,10 +295,11 @@ impl Drop for Tee {
             return self.complete();
         }
         // Once weir is told to stop, nobody waits for a bill.
-        let drain = self.rooms.settings.on_disconnect == OnDisconnect::Drain && !self.rooms.tasks.is_closed();
-        match self.upstream.take().filter(|_| drain) {
-            Some(upstream) => self.drain(upstream),
-            None => self.abandon(),
+        let wanted = self.rooms.settings.on_disconnect == OnDisconnect::Drain && !self.rooms.tasks.is_closed();
+        let place = wanted.then(|| Arc::clone(&self.rooms.drains).try_acquire_owned().ok()).flatten();
+        match (self.upstream.take(), place) {
+            (Some(upstream), Some(place)) => self.drain(upstream, place),
+            _ => self.abandon(),
         }
     }
 }
@@ -319,7 +321,7 @@ impl Tee {
     }
 
     /// Reads on for the bill alone.
-    fn drain(&mut self, mut upstream: Incoming) {
+    fn drain(&mut self, mut upstream: Incoming, place: OwnedSemaphorePermit) {
         let rooms = Arc::clone(&self.rooms);
         let mut entry = self.entry.take();
         let mut reader = self.reader.take();
@@ -333,10 +335,12 @@ impl Tee {
                 }
             };
             // Whether it ended or the time is up: what was said is what counts.
-            let _ = timeout(rooms.settings.drain_timeout.get(), reading).await;
+            let limited = timeout(rooms.settings.drain_timeout.get(), reading);
+            rooms.hard_stop.run_until_cancelled(limited).await;
             entry.upstream_done();
             let said = reader.map(Reader::finish).unwrap_or_default();
             entry.close(cancelled(said));
+            drop(place);
         });
     }
 }

@@ -122,6 +122,22 @@ async fn draining_is_bounded() {
 }
 
 #[tokio::test]
+async fn no_more_calls_drain_than_there_are_places() {
+    let fake = Fake::always(Script::begin_sse().pieces(&[FIRST]).then(Step::Hang)).await;
+    let yaml =
+        "calls: { on_disconnect: drain, max_drains: 1, drain_timeout: 1h }\nconnections: { drain_timeout: 100ms }";
+    let mut weir = Weir::before_with(&fake.url(), yaml).await;
+    for _ in 0..2 {
+        let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
+        body.frame().await.unwrap().unwrap();
+    }
+    until("the second call is cancelled", || fake.hung_up() == 1).await;
+    assert_eq!(fake.received().len(), 2);
+    weir.end().await;
+    until("the first call ends with weir", || fake.hung_up() == 2).await;
+}
+
+#[tokio::test]
 async fn a_stream_of_announced_length_is_whole_without_the_usage_chunk() {
     let stream = [FIRST, LAST].concat();
     let fake = Fake::always(Script::whole(200, &[("content-type", "text/event-stream")], &stream)).await;
