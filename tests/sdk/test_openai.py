@@ -200,7 +200,7 @@ def test_what_is_not_there_is_not_there_through_weir_either(house, kind):
     ],
 )
 def test_a_slow_provider_times_out_the_same(house, kind, prompt, name, script):
-    options = {"default_headers": {"x-simulate": script}, "timeout": 0.5}
+    options = {"default_headers": {"x-simulate": script}, "timeout": 2.0}
     direct, through = both(house, kind, lambda client: CALLS[name](client, prompt), **options)
     assert "Timeout" in direct["error"]["type"]
     assert through == direct
