@@ -112,7 +112,7 @@ def test_a_refusal_raises_the_same_after_as_many_attempts(house, kind, prompt, n
 
 @pytest.mark.parametrize("script", ["slow-headers=5s", "stall=after 10 bytes"])
 def test_a_slow_provider_times_out_the_same(house, kind, prompt, script):
-    options = {"default_headers": {"x-simulate": script}, "timeout": 0.5}
+    options = {"default_headers": {"x-simulate": script}, "timeout": 2.0}
     direct, through = both(house, kind, lambda client: CALLS["messages"](client, prompt), **options)
     assert "Timeout" in direct["error"]["type"]
     assert through == direct
