@@ -151,11 +151,11 @@ async fn errors_of_the_provider_pass_untouched() {
 async fn an_upload_may_take_longer_than_the_answer_to_begin() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let fake = Fake::always(Script::json(200, b"{}")).await;
-    let weir = Weir::before_with(&fake.url(), "upstream: { first_byte_timeout: 200ms }").await;
+    let weir = Weir::before_with(&fake.url(), "upstream: { first_byte_timeout: 1s }").await;
     let mut tcp = tokio::net::TcpStream::connect(weir.app.trim_start_matches("http://")).await.unwrap();
     tcp.write_all(b"POST /openai/v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").await.unwrap();
     for _ in 0..10 {
-        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         tcp.write_all(b"x").await.unwrap();
     }
     let mut answer = [0; 15];
