@@ -10,12 +10,13 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::bill::Tally;
+use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::memory::{Piece, Stay};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
 use super::openai;
 use super::reply::{Content, Event, Part, Problem, Reply};
-use super::text::{Dice, pieces};
+use super::text::pieces;
 
 /// Models on the list; others are answered for as well.
 const MODELS: &[&str] = &["claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"];

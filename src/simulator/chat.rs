@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::bill::Tally;
+use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
 use super::reply::{Content, Event, Part, Problem, Reply};
-use super::text::{Dice, pieces};
+use super::text::pieces;
 
 /// `POST /v1/chat/completions`.
 pub(super) fn reply(body: &Value, mind: &Mind, script: &Script) -> Result<Reply, Problem> {

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
 use super::bill::Tally;
-use super::text::Dice;
+use super::dice::Dice;
 
 /// The request header that holds a [`Script`].
 pub const HEADER: &str = "x-simulate";

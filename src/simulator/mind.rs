@@ -8,10 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::bill::Tally;
+use super::dice::Dice;
 use super::memory::{Memory, Piece, Recalled, Stay};
 use super::reply::Problem;
 use super::schema;
-use super::text::{self, Dice, digest, join};
+use super::text::{self, digest, join};
 use super::tokens::Tokens;
 
 /// Tokens that frame each message of a prompt, by OpenAI's cookbook ("How to count tokens with tiktoken").

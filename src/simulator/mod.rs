@@ -12,6 +12,7 @@
 mod anthropic;
 pub mod bill;
 mod chat;
+pub mod dice;
 pub mod faults;
 mod line;
 mod memory;

@@ -9,10 +9,11 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::bill::Tally;
+use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Mind, gathered_text, model_of};
 use super::reply::{Content, Problem, Reply};
-use super::text::{Dice, digest};
+use super::text::digest;
 
 /// Models on the list; others are answered for as well.
 const MODELS: &[&str] = &["gpt-5", "gpt-5-mini", "gpt-4o", "gpt-4o-mini", "o3", "text-embedding-3-small"];

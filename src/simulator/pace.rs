@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::text::Dice;
+use super::dice::Dice;
 
 /// How fast the simulated models are.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::bill::Tally;
 use super::chat::{choice, form, function, service_tier, thoughts};
+use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Mind, Question, ToolCall, gathered_text, model_of};
 use super::reply::{Content, Event, Part, Problem, Reply};
-use super::text::{Dice, pieces};
+use super::text::pieces;
 
 /// `POST /v1/responses`.
 pub(super) fn reply(body: &Value, mind: &Mind, script: &Script) -> Result<Reply, Problem> {

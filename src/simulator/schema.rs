@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::text::Dice;
+use super::dice::Dice;
 
 /// How deep a value may get; recursive schemas end here.
 const DEEPEST: usize = 8;

@@ -29,8 +29,7 @@ async fn fails(weir: &Weir, status: StatusCode, error_type: &str) {
 
     let durations = format!("error_type=\"{error_type}\"");
     weir.settled().await;
-    let metrics = weir.client.get(&format!("{}/metrics", weir.admin)).await;
-    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let metrics = weir.metrics().await;
     let counted = metrics
         .lines()
         .filter(|line| line.starts_with("gen_ai_client_operation_duration_seconds_count") && line.contains(&durations));
@@ -105,8 +104,7 @@ async fn a_stream_that_breaks_off_breaks_off_for_the_app_too() {
         weir.settled().await;
         let ended = weir.metric_sum("weir_requests_total{").await;
         assert_eq!(ended, 1.0);
-        let metrics = weir.client.get(&format!("{}/metrics", weir.admin)).await;
-        let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+        let metrics = weir.metrics().await;
         let counted = |line: &&str| line.starts_with("weir_requests_total") && line.ends_with(" 1");
         let line = metrics.lines().find(counted).unwrap();
         assert!(line.contains(outcome), "{line}");

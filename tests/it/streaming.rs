@@ -81,8 +81,7 @@ async fn when_the_app_hangs_up_the_upstream_call_ends() {
         app.abort();
         until("the provider sees the hang-up", || fake.hung_up() == 1).await;
         weir.settled().await;
-        let metrics = weir.client.get(&format!("{}/metrics", weir.admin)).await;
-        let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+        let metrics = weir.metrics().await;
         let cancelled =
             |line: &str| line.starts_with("weir_requests_total") && line.contains("cancelled") && line.ends_with(" 1");
         assert!(metrics.lines().any(cancelled), "{metrics}");

@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+use crate::simulator::dice::Dice;
+
 /// Of a thousand calls, how many meet a fault on purpose, beside the mishaps the simulator has by itself.
 const FAULTS_PER_MILLE: u64 = 15;
 /// What may befall a call to OpenAI: overloaded, slow.
@@ -42,7 +44,7 @@ pub(super) struct Prompts(Dice);
 
 impl Prompts {
     pub(super) fn new(seed: u64) -> Self {
-        Self(Dice(seed))
+        Self(Dice::new(seed))
     }
 
     pub(super) fn dice(&mut self) -> &mut Dice {
@@ -52,13 +54,13 @@ impl Prompts {
     /// The next call.
     pub(super) fn next(&mut self) -> Ask {
         let dice = &mut self.0;
-        let habit = &HABITS[dice.weighted(HABITS.iter().map(|habit| habit.share))];
+        let habit = &HABITS[weighted(dice, HABITS.iter().map(|habit| habit.share))];
         let faults = match habit.api {
             Api::OpenAi => OPENAI_FAULTS,
             Api::Anthropic => ANTHROPIC_FAULTS,
         };
         let prompt = habit.prompt(dice);
-        let script = (dice.below(1000) < FAULTS_PER_MILLE).then(|| dice.pick(faults));
+        let script = (dice.below(1000) < FAULTS_PER_MILLE).then(|| pick(dice, faults));
         Ask {
             agent: habit.agent,
             api: habit.api,
@@ -191,7 +193,7 @@ impl Habit {
     fn prompt(&self, dice: &mut Dice) -> String {
         // The first are asked far more often than the last: by Zipf's law, as questions are in life.
         let prompts = self.questions.len() * self.subjects.len();
-        let popular = dice.weighted((1..=prompts as u64).map(|rank| 1_000_000 / rank));
+        let popular = weighted(dice, (1..=prompts as u64).map(|rank| 1_000_000 / rank));
         let subject = self.subjects[popular % self.subjects.len()];
         let prompt = self.questions[popular / self.subjects.len()].replace("{}", subject);
         if dice.below(100) < self.fresh {
@@ -281,39 +283,20 @@ fn embed(prompt: &str) -> Value {
     json!({"model": "text-embedding-3-small", "input": prompt})
 }
 
-/// Numbers that look random and are decided by their seed: splitmix64 (Steele, Lea and Flood, 2014).
-#[derive(Debug)]
-pub(super) struct Dice(u64);
+fn pick<'a, T>(dice: &mut Dice, from: &'a [T]) -> &'a T {
+    &from[weighted(dice, from.iter().map(|_| 1))]
+}
 
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 up to, not including, `end`; 0 if `end` is 0.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next().checked_rem(end).unwrap_or(0)
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.weighted(from.iter().map(|_| 1))]
-    }
-
-    /// The place of one of the weights, each as likely as it is heavy.
-    fn weighted(&mut self, weights: impl Iterator<Item = u64> + Clone) -> usize {
-        let mut left = self.below(weights.clone().sum());
-        weights
-            .take_while(|weight| {
-                let passed = left >= *weight;
-                left = left.saturating_sub(*weight);
-                passed
-            })
-            .count()
-    }
+/// The place of one of the weights, each as likely as it is heavy.
+fn weighted(dice: &mut Dice, weights: impl Iterator<Item = u64> + Clone) -> usize {
+    let mut left = dice.below(weights.clone().sum());
+    weights
+        .take_while(|weight| {
+            let passed = left >= *weight;
+            left = left.saturating_sub(*weight);
+            passed
+        })
+        .count()
 }
 
 #[cfg(test)]

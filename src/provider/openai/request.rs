@@ -9,8 +9,9 @@ use serde_json_borrow::Value;
 use crate::provider::{Asked, Endpoint, Reuse, UsageRequest, refers_outside};
 use crate::record::call::Delivery;
 
-/// Fields of chat requests that do not change the answer.
-const CHAT_IGNORED: &[&str] = &[
+/// Fields of chat requests and of requests for a response that do not change the answer. (A response may only be reused
+/// if `store` is false.)
+const GENERATION_IGNORED: &[&str] = &[
     "user",
     "metadata",
     "safety_identifier",
@@ -19,17 +20,6 @@ const CHAT_IGNORED: &[&str] = &[
     "prompt_cache_options",
     "service_tier",
     "store",
-];
-
-/// Fields of requests for a response that do not change the answer.
-const RESPONSES_IGNORED: &[&str] = &[
-    "user",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "prompt_cache_options",
-    "service_tier",
 ];
 
 /// Fields of other requests that do not change the answer.
@@ -69,7 +59,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
         _ if searches || refers_outside(body) => Reuse::Never,
         Endpoint::ChatCompletions => {
             let stores = body.get("store").as_bool() == Some(true);
-            if stores || hosts_tools { Reuse::Never } else { Reuse::Allowed(CHAT_IGNORED) }
+            if stores || hosts_tools { Reuse::Never } else { Reuse::Allowed(GENERATION_IGNORED) }
         }
         Endpoint::Responses => {
             // Stored unless the app says otherwise: the answer's id must stay good for the next turn.
@@ -80,7 +70,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
             if stores || uses_state || later || unpinned || hosts_tools {
                 Reuse::Never
             } else {
-                Reuse::Allowed(RESPONSES_IGNORED)
+                Reuse::Allowed(GENERATION_IGNORED)
             }
         }
         Endpoint::CountTokens if uses_state || hosts_tools => Reuse::Never,
@@ -111,17 +101,17 @@ fn model_searches(body: &Value<'_>) -> bool {
 /// its `stream_options` is neither an object nor null.
 pub(super) fn with_usage_requested(body: &[u8]) -> Option<Vec<u8>> {
     let body = std::str::from_utf8(body).ok()?;
-    let options = match members(body)?.get("stream_options").map(|options| options.get()) {
+    let members = members(body)?;
+    let options = match members.get("stream_options").map(|options| options.get()) {
         None | Some("null") => "{}",
         Some(options) => options,
     };
-    let options = with_member(options, "include_usage", "true")?;
-    with_member(body, "stream_options", &options).map(String::into_bytes)
+    let options = with_member(options, &self::members(options)?, "include_usage", "true")?;
+    with_member(body, &members, "stream_options", &options).map(String::into_bytes)
 }
 
-/// `object` with its member `name` set to `value`, in place if it is there, else at the end.
-fn with_member(object: &str, name: &str, value: &str) -> Option<String> {
-    let members = members(object)?;
+/// `object`, which has these `members`, with its member `name` set to `value`: in place if it is there, else at the end.
+fn with_member(object: &str, members: &Members<'_>, name: &str, value: &str) -> Option<String> {
     if let Some(old) = members.get(name) {
         // A raw value is a slice of the text it was read from.
         let start = old.get().as_ptr().addr() - object.as_ptr().addr();
@@ -133,7 +123,10 @@ fn with_member(object: &str, name: &str, value: &str) -> Option<String> {
     Some([&object[..close], comma, "\"", name, "\":", value, &object[close..]].concat())
 }
 
-fn members(object: &str) -> Option<BTreeMap<Cow<'_, str>, &RawValue>> {
+/// The members of an object, unread.
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn members(object: &str) -> Option<Members<'_>> {
     serde_json::from_str(object).ok()
 }
 
@@ -212,7 +205,7 @@ mod tests {
             (r#"{"tools":[{}]}"#, false),
             ("[]", false),
         ] {
-            let expected = if reusable { Reuse::Allowed(CHAT_IGNORED) } else { Reuse::Never };
+            let expected = if reusable { Reuse::Allowed(GENERATION_IGNORED) } else { Reuse::Never };
             assert_eq!(reuse_of(Endpoint::ChatCompletions, body), expected, "{body}");
         }
     }
@@ -234,7 +227,7 @@ mod tests {
             (r#"{"store":false,"tools":[{"type":"function"}]}"#, true),
             (r#"{"store":false,"tools":[{"type":"mcp"}]}"#, false),
         ] {
-            let expected = if reusable { Reuse::Allowed(RESPONSES_IGNORED) } else { Reuse::Never };
+            let expected = if reusable { Reuse::Allowed(GENERATION_IGNORED) } else { Reuse::Never };
             assert_eq!(reuse_of(Endpoint::Responses, body), expected, "{body}");
         }
         assert_eq!(reuse_of(Endpoint::ResponsesCompact, r#"{"store":false}"#), Reuse::Never);

@@ -68,10 +68,15 @@ impl Weir {
         format!("{}{path}", self.app)
     }
 
+    /// All metrics, as exposed.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.client.get(&format!("{}/metrics", self.admin)).await;
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
     /// The value of one series, by its exact name and labels as exposed; 0 if there is none.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
-        let text = self.client.get(&format!("{}/metrics", self.admin)).await;
-        let text = String::from_utf8(text.body.to_vec()).unwrap();
+        let text = self.metrics().await;
         text.lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
             .map_or(0.0, |value| value.parse().unwrap())
@@ -79,8 +84,7 @@ impl Weir {
 
     /// The sum of all series whose line begins with `prefix`.
     pub(crate) async fn metric_sum(&self, prefix: &str) -> f64 {
-        let text = self.client.get(&format!("{}/metrics", self.admin)).await;
-        let text = String::from_utf8(text.body.to_vec()).unwrap();
+        let text = self.metrics().await;
         let lines = text.lines().filter(|line| line.starts_with(prefix));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
