@@ -363,7 +363,7 @@ fn imports_are_found_however_they_are_written() {
         ("// crate::app\n/* crate::app */ /// crate::app", 1, vec![]),
         (r##"const A: &str = "crate::app"; const B: &str = r#""crate::app"#;"##, 1, vec![]),
         (r"const Q: char = '\''; use crate::app; const R: char = '\\';", 1, vec!["app"]),
-        ("impl<'a> Of<'a> for crate::sse::Event<'a> {}", 1, vec!["sse"]),
+        ("impl<'a> Of<'a> for crate::frames::Event<'a> {}", 1, vec!["frames"]),
         ("use super::price;", 1, vec!["price"]),
         ("use super::key;", 2, vec![]),
         ("use super::super::price;", 2, vec!["price"]),

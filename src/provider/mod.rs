@@ -17,10 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
 
+use crate::frames::Event;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
 use crate::record::usage::Usage;
-use crate::sse;
 
 /// What the operator writes of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -238,7 +238,7 @@ pub trait ReadReply: Send {
     fn whole(&mut self, status: StatusCode, body: &[u8]);
 
     /// Reads one event of a streamed reply.
-    fn event(&mut self, event: &sse::Event<'_>) -> EventKind;
+    fn event(&mut self, event: &Event<'_>) -> EventKind;
 
     /// What was learnt. `None` usage means that none was reported.
     fn finish(self: Box<Self>) -> Said;

@@ -11,8 +11,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
+use crate::frames::{Event, sse};
 use crate::provider::{Api, Ending, Endpoint, EventKind, ReadReply, Said};
-use crate::sse;
 
 /// Reads one reply.
 pub struct Reader {
@@ -79,7 +79,7 @@ impl Reader {
         let Some(coding) = &mut self.coding else { return };
         let readable = match &mut self.body {
             Body::Events(events, reply) => {
-                let mut read = |event: sse::Event<'_>| on_event(reply.event(&event), event.span);
+                let mut read = |event: Event<'_>| on_event(reply.event(&event), event.span);
                 coding.push(chunk, &mut |bytes| events.push(bytes, &mut read)).is_ok()
             }
             Body::Whole(kept, _) if coding.is_identity() => kept.add(chunk),

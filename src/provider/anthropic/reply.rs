@@ -7,11 +7,11 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::frames::Event;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
 use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
-use crate::sse;
 
 /// A fresh reader for one reply.
 pub(super) fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
@@ -147,7 +147,7 @@ impl ReadReply for Reply {
         self.done = self.counts_tokens || message.content.0.is_some();
     }
 
-    fn event(&mut self, event: &sse::Event<'_>) -> EventKind {
+    fn event(&mut self, event: &Event<'_>) -> EventKind {
         let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
         if let Some(reported) = read.usage.get() {
             self.take(reported);
@@ -326,7 +326,7 @@ mod tests {
             (r#"{"type":"ping"}"#, EventKind::Other),
             (r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":1}}"#, EventKind::Other),
         ] {
-            let event = sse::Event { name: "", data: data.as_bytes(), span: 0..0 };
+            let event = Event { name: "", data: data.as_bytes(), span: 0..0 };
             assert_eq!(Reply::default().event(&event), expected, "{data}");
         }
     }

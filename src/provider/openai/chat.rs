@@ -6,11 +6,11 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::frames::Event;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
-use crate::sse;
 
 /// Reads one reply.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl ReadReply for Reply {
         }
     }
 
-    fn event(&mut self, event: &sse::Event<'_>) -> EventKind {
+    fn event(&mut self, event: &Event<'_>) -> EventKind {
         if event.data.trim_ascii() == b"[DONE]" {
             self.arrival = Arrival::Marked;
             return EventKind::Other;
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn kind(data: &str) -> EventKind {
-        Reply::default().event(&sse::Event { name: "", data: data.as_bytes(), span: 0..0 })
+        Reply::default().event(&Event { name: "", data: data.as_bytes(), span: 0..0 })
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::frames::Event;
 use crate::provider::lenient::{Filled, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
-use crate::sse;
 
 /// Reads one reply: complete if it is a JSON object without an error.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl ReadReply for Reply {
         self.said.ending = if body.error.0 { Ending::Failed } else { Ending::Complete };
     }
 
-    fn event(&mut self, _: &sse::Event<'_>) -> EventKind {
+    fn event(&mut self, _: &Event<'_>) -> EventKind {
         EventKind::Other
     }
 

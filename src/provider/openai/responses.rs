@@ -6,12 +6,12 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::frames::Event;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
 use crate::record::usage::Counter;
-use crate::sse;
 
 /// Reads one reply.
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ impl ReadReply for Reply {
         self.end(status, &response);
     }
 
-    fn event(&mut self, event: &sse::Event<'_>) -> EventKind {
+    fn event(&mut self, event: &Event<'_>) -> EventKind {
         let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
         let kind = read.kind.get().unwrap_or(event.name);
         if let Some(response) = read.response.get() {
@@ -252,7 +252,7 @@ mod tests {
             (r#"{"type":"response.output_text.done","text":"a"}"#, EventKind::Other),
             (r#"{"type":"response.completed","response":{"status":"completed"}}"#, EventKind::Other),
         ] {
-            let event = sse::Event { name: "", data: data.as_bytes(), span: 0..0 };
+            let event = Event { name: "", data: data.as_bytes(), span: 0..0 };
             assert_eq!(Reply::default().event(&event), expected, "{data}");
         }
     }

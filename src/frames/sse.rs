@@ -3,24 +3,12 @@
 //! Follows the WHATWG parsing rules (LF, CR and CRLF; one optional space; comments; several data lines), keeps where
 //! each event stood in the stream, and bounds what it holds. Knows no provider.
 
-use std::ops::Range;
-
 use memchr::{memchr, memchr2, memchr2_iter};
+
+use crate::frames::Event;
 
 /// A byte order mark, which may open a stream and is then no part of its first line.
 const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// One event of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event<'a> {
-    /// The `event` field; empty if there is none.
-    pub name: &'a str,
-    /// The `data` lines, joined with line feeds.
-    pub data: &'a [u8],
-    /// Where the event stood in the stream, in bytes: from its first field line to the end of its own blank line.
-    /// Comments and blank lines before it belong to no event.
-    pub span: Range<u64>,
-}
 
 /// Finds the events of one stream.
 ///
@@ -227,6 +215,8 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     type Found = (String, String, Range<u64>);
