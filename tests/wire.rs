@@ -15,7 +15,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weir::provider::reader::Reader;
-use weir::provider::{Api, Asked, Ending, Endpoint, EventKind, Reuse, Said, UsageRequest};
+use weir::provider::{Api, Asked, Ending, Endpoint, EventKind, Request, Reuse, Said, UsageRequest};
 use weir::record::call::Delivery;
 use weir::record::usage::Counter;
 
@@ -23,7 +23,6 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// One exchange: what was asked, and what came back.
 struct Fixture {
-    api: Api,
     endpoint: Endpoint,
     status: StatusCode,
     /// Whether the reply is a stream.
@@ -62,12 +61,12 @@ impl Fixture {
         let request: Value = serde_json::from_slice(&fs::read(path).ok()?).expect("a request is JSON");
         let stream = path.with_file_name(format!("{name}.sse"));
         let whole = path.with_file_name(format!("{name}.response.json"));
-        let endpoint = (api.dialect().endpoint)(&Method::POST, request["path"].as_str().expect("a path"));
+        let below = request["path"].as_str().expect("a path").split('?').next().expect("a first part");
+        let endpoint = (api.dialect().endpoint)(&Method::POST, below);
         assert_ne!(endpoint, Endpoint::Other, "{name}");
         // `error_429` came with status 429.
         let status = name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200);
         Some(Self {
-            api,
             endpoint,
             status: StatusCode::from_u16(status).expect("a status"),
             streams: stream.exists(),
@@ -83,7 +82,7 @@ impl Fixture {
         let content_type = if self.streams { "text/event-stream; charset=utf-8" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
-        let mut reader = Reader::open(self.api, self.endpoint, self.status, &headers, MAX_BYTES);
+        let mut reader = Reader::open(self.endpoint, self.status, &headers, MAX_BYTES);
         assert_eq!(reader.is_plain(), coding.is_none());
         let mut events = Vec::new();
         for piece in pieces {
@@ -116,7 +115,10 @@ fn every_fixture_reads_as_its_golden_says() {
     for fixture in fixtures() {
         let body = fixture.request["body"].to_string();
         let body = serde_json::from_str(&body).expect("a body is JSON");
-        let asked = (fixture.api.dialect().asked)(fixture.endpoint, &body);
+        let path = fixture.request["path"].as_str().expect("a path");
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let asked =
+            (fixture.endpoint.format().asked)(&Request { endpoint: fixture.endpoint, path, query, body: &body });
         let learnt = fixture.learn(None, [&fixture.reply[..]]);
         let read = format!("{:#}\n", json!({ "asked": asked_json(&asked), "said": learnt_json(&learnt) }));
         if update {
@@ -209,7 +211,7 @@ fn asked_json(asked: &Asked<'_>) -> Value {
 }
 
 fn learnt_json(learnt: &Learnt) -> Value {
-    let Said { facts, usage, ending } = &learnt.said;
+    let Said { facts, usage, ending, .. } = &learnt.said;
     let counts = usage.as_ref().map(|usage| {
         let counters = Counter::ALL.iter();
         let counts = counters.filter_map(|counter| Some((counter.name().to_owned(), json!(usage.get(*counter)?))));

@@ -13,7 +13,7 @@ use crate::price::{Answer, Question};
 use crate::provider::{Ending, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
-use crate::record::usage::Cost;
+use crate::record::usage::{Cost, Counter, Usage};
 use crate::record::{Attempt, CacheFacts, Record, Timing};
 
 /// The label of requests that are for no provider weir knows.
@@ -28,6 +28,7 @@ struct Open {
     id: RequestId,
     call: Call,
     may_be_billed: bool,
+    counted: Option<(Counter, u64)>,
     arrived: Instant,
     arrived_at: SystemTime,
     marks: Marks,
@@ -79,6 +80,7 @@ impl Entry {
             id: RequestId::next(),
             call,
             may_be_billed: kind.may_be_billed,
+            counted: None,
             arrived: Instant::now(),
             arrived_at: SystemTime::now(),
             marks: Marks::default(),
@@ -105,6 +107,11 @@ impl Entry {
     /// The call, to be understood better.
     pub(super) fn call_mut(&mut self) -> &mut Call {
         &mut self.get_mut().call
+    }
+
+    /// What is billed by the request's own measure.
+    pub(super) fn counted(&mut self, count: Option<(Counter, u64)>) {
+        self.get_mut().counted = count;
     }
 
     /// The app's body has been read, as far as it is kept.
@@ -224,8 +231,12 @@ pub(super) struct Kind {
 }
 
 impl Open {
-    fn close(self: Box<Self>, end: End) {
+    fn close(self: Box<Self>, mut end: End) {
         let now = Instant::now();
+        if end.said.ending.is_success() && end.said.usage.is_none() {
+            end.said.usage =
+                self.counted.map(|(counter, count)| Usage::cache_inside(None, None, &[(counter, Some(count))]));
+        }
         let Answer { cost, model } = self.price(&end.said);
         let timing = self.timing(now);
         let record = Record {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use schemars::JsonSchema;
@@ -35,7 +36,7 @@ use crate::exchange::route::Route;
 use crate::exchange::tee::{Keep, Plan, Tee};
 use crate::price::{Prices, Source};
 use crate::provider::reader::Reader;
-use crate::provider::{Endpoint, Provider, Reuse, UsageRequest};
+use crate::provider::{self, Endpoint, Provider, Reuse, UsageRequest};
 use crate::record::Attempt;
 use crate::record::call::Caller;
 use crate::record::outcome::{BypassReason, CacheStatus};
@@ -264,7 +265,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     };
     entry.body_kept(body.len());
 
-    let plan = understand(&rooms, &route, &head.headers, &body, &mut entry);
+    let plan = understand(&rooms, &route, &head, &body, &mut entry);
     if let Some(key) = plan.key.filter(|_| plan.may_answer_from_cache) {
         let started = Instant::now();
         let found = rooms.cache.look_up(&key, started);
@@ -308,21 +309,31 @@ struct Understood {
     asks_for_usage: bool,
 }
 
-/// Reads the body once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
-/// answer may be stored.
-fn understand(rooms: &Rooms, route: &Route, headers: &HeaderMap, body: &Kept, entry: &mut Entry) -> Understood {
-    let Kept::Whole(bytes) = body else { return Understood::default() };
-    let Some(plain) = kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()) else {
-        return Understood::default();
+/// Reads the request once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
+/// answer may be stored. What its path says is known even where its body cannot be read.
+fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &mut Entry) -> Understood {
+    let headers = &head.headers;
+    let plain = match body {
+        Kept::Whole(bytes) => kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()),
+        Kept::Beginning(..) => None,
     };
-    let Ok(json) = serde_json::from_slice::<Value<'_>>(&plain) else { return Understood::default() };
-    let asked = (route.to.provider.api.dialect().asked)(route.endpoint, &json);
+    let json = plain.as_deref().and_then(|plain| serde_json::from_slice::<Value<'_>>(plain).ok());
+    let is_read = json.is_some();
+    let json = json.unwrap_or(Value::Null);
+    let endpoint = route.endpoint;
+    let request = provider::Request { endpoint, path: route.path(&head.uri), query: head.uri.query(), body: &json };
+    let asked = (endpoint.format().asked)(&request);
 
     let call = entry.call_mut();
-    call.model = asked.model.map(Into::into);
+    call.model = asked.model.as_deref().map(Into::into);
+    call.operation = asked.operation;
     call.delivery = asked.delivery;
     if call.caller.user.is_none() {
         call.caller.user = asked.user.map(Into::into);
+    }
+    entry.counted(asked.counted);
+    if !is_read {
+        return Understood::default();
     }
     let directives = Directives::of(headers);
     let bypass = match asked.reuse {
@@ -348,14 +359,15 @@ fn understand(rooms: &Rooms, route: &Route, headers: &HeaderMap, body: &Kept, en
 }
 
 fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
-    let dialect = route.to.provider.api.dialect();
     let mut credentials: Vec<(&[u8], &[u8])> = headers
         .iter()
         .filter(|(name, _)| may_be_credential(name))
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .collect();
     credentials.sort_unstable();
-    let headers: Vec<(&[u8], &[u8])> = dialect
+    let headers: Vec<(&[u8], &[u8])> = route
+        .endpoint
+        .format()
         .key_headers
         .iter()
         .copied()
@@ -384,7 +396,7 @@ fn may_be_credential(name: &HeaderName) -> bool {
 
 /// Asks for usage in the app's place. The reply must then come uncompressed, so that the chunk can be taken out.
 fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> bool {
-    let (Kept::Whole(bytes), Some(request_usage)) = (&*body, route.to.provider.api.dialect().request_usage) else {
+    let (Kept::Whole(bytes), Some(request_usage)) = (&*body, route.endpoint.format().request_usage) else {
         return false;
     };
     if headers.contains_key(CONTENT_ENCODING) {
@@ -430,7 +442,7 @@ fn forward(
     route::remove_hop_by_hop(&mut head.headers);
     let reader = (route.endpoint != Endpoint::Other).then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();
-        Reader::open(route.to.provider.api, route.endpoint, head.status, &head.headers, limit)
+        Reader::open(route.endpoint, head.status, &head.headers, limit)
     });
     let removes = wishes.weir_asked && reader.as_ref().is_some_and(|reader| reader.is_plain() && reader.is_stream());
     if removes {

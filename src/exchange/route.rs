@@ -17,6 +17,8 @@ pub(super) struct Route {
     pub(super) to: Arc<Destination>,
     pub(super) endpoint: Endpoint,
     pub(super) target: Uri,
+    /// Where the path below the base URL begins in the app's own.
+    below: usize,
 }
 
 impl Route {
@@ -32,7 +34,12 @@ impl Route {
         let provider = &to.provider;
         let endpoint = (provider.api.dialect().endpoint)(method, rest);
         let target = target(provider, endpoint, rest, uri.query())?;
-        Some(Self { to: Arc::clone(to), endpoint, target })
+        Some(Self { to: Arc::clone(to), endpoint, target, below: path.len() - rest.len() })
+    }
+
+    /// The path below the base URL, of the `uri` that was routed.
+    pub(super) fn path<'a>(&self, uri: &'a Uri) -> &'a str {
+        &uri.path()[self.below..]
     }
 }
 

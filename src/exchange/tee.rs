@@ -384,7 +384,7 @@ mod tests {
             (529, Ending::Failed, ReplyFacts::default(), Outcome::UpstreamError, Some("529")),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let end = end_of(status, Said { ending, facts, usage: None });
+            let end = end_of(status, Said { facts, ending, ..Said::default() });
             assert_eq!(
                 (end.outcome, end.error_type.map(ErrorType::as_str)),
                 (outcome, error.map(|e: &'static str| e).or(None)),

@@ -2,24 +2,32 @@
 
 mod reply;
 
+use std::borrow::Cow;
+
 use http::{HeaderName, Method};
 use serde_json::json;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, Reuse, UsageRequest, refers_outside};
+use crate::provider::{
+    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, Request, Reuse, UsageRequest, refers_outside, text,
+};
 use crate::record::call::Delivery;
 
-/// How the Anthropic API is read.
+/// Where the Anthropic API has what.
 pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
     endpoint,
+    error,
+    credential: (HeaderName::from_static("x-api-key"), ""),
+    credential_headers: &CREDENTIAL_HEADERS,
+};
+
+/// How its requests and replies read.
+pub(super) static FORMAT: Format = Format {
     asked,
     request_usage: None,
     reader: |endpoint| reply::reader(endpoint),
-    error,
     key_headers: &["anthropic-version", "anthropic-beta"],
-    credential: (HeaderName::from_static("x-api-key"), ""),
-    credential_headers: &CREDENTIAL_HEADERS,
 };
 
 /// Fields of a request that do not change the answer. `cache_control` is about billing only.
@@ -37,21 +45,23 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
     } else if path.ends_with("/messages") {
         Endpoint::Messages
     } else if path.ends_with("/messages/count_tokens") {
-        Endpoint::CountTokens
+        Endpoint::CountMessages
     } else {
         Endpoint::Other
     }
 }
 
-fn asked<'a>(endpoint: Endpoint, body: &'a Value<'a>) -> Asked<'a> {
+fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
+    let Request { endpoint, body, .. } = *request;
     let streams = body.get("stream").as_bool() == Some(true);
-    let text = |value: &'a Value<'a>| value.as_str().filter(|text| !text.is_empty());
     Asked {
-        model: text(body.get("model")),
+        model: text(body.get("model")).map(Cow::from),
+        operation: endpoint.operation(),
         delivery: if streams { Delivery::Stream } else { Delivery::Whole },
         user: text(body.get("metadata").get("user_id")),
         usage: UsageRequest::Unneeded,
         reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+        counted: None,
     }
 }
 
@@ -64,7 +74,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
     });
     // A request for no output warms the provider's cache: it is made for its side effect.
     let warms_cache = body.get("max_tokens").as_u64() == Some(0);
-    let known = matches!(endpoint, Endpoint::Messages | Endpoint::CountTokens);
+    let known = matches!(endpoint, Endpoint::Messages | Endpoint::CountMessages);
     if !known || uses_state || warms_cache || !all_tools_are_the_apps(body) || refers_outside(body) {
         Reuse::Never
     } else {
@@ -116,7 +126,7 @@ mod tests {
             ("/v1/messages", Endpoint::Messages),
             ("/messages", Endpoint::Messages),
             ("/anthropic/v1/messages", Endpoint::Messages),
-            ("/v1/messages/count_tokens", Endpoint::CountTokens),
+            ("/v1/messages/count_tokens", Endpoint::CountMessages),
             ("/v1/messages/batches", Endpoint::Other),
             ("/v1/models", Endpoint::Other),
             ("/v1/complete", Endpoint::Other),
@@ -145,16 +155,16 @@ mod tests {
         ] {
             let expected = if reusable { Reuse::Allowed(IGNORED) } else { Reuse::Never };
             let value = serde_json::from_str(body).expect("JSON");
-            assert_eq!(asked(Endpoint::Messages, &value).reuse, expected, "{body}");
-            assert_eq!(asked(Endpoint::Other, &value).reuse, Reuse::Never);
+            assert_eq!(asked(&Request::of(Endpoint::Messages, &value)).reuse, expected, "{body}");
+            assert_eq!(asked(&Request::of(Endpoint::Other, &value)).reuse, Reuse::Never);
         }
     }
 
     #[test]
     fn the_user_is_in_the_metadata() {
         let body = serde_json::from_str(r#"{"model":"m","stream":true,"metadata":{"user_id":"u"}}"#).expect("JSON");
-        let asked = asked(Endpoint::Messages, &body);
-        assert_eq!((asked.model, asked.user, asked.delivery), (Some("m"), Some("u"), Delivery::Stream));
+        let asked = asked(&Request::of(Endpoint::Messages, &body));
+        assert_eq!((asked.model.as_deref(), asked.user, asked.delivery), (Some("m"), Some("u"), Delivery::Stream));
     }
 
     #[test]

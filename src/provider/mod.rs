@@ -1,26 +1,31 @@
 //! Provider: wire formats. What is asked, what the reply says, and how an error is worded, API by API.
 //!
-//! Pure: no I/O, no clock. Adding an API is one file here and one row of [`Api`]; adding a vendor that speaks a known
-//! API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
+//! Pure: no I/O, no clock. An API says where its endpoints are ([`Dialect`]); an endpoint says how its requests and
+//! replies read ([`Format`]), whoever offers it. Adding an API is one file here and one row of [`Api`]; adding a vendor
+//! that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
 mod lenient;
 pub mod openai;
+pub mod output;
 pub mod reader;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderName, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
 
 use crate::frames::Event;
+use crate::provider::output::Output;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
-use crate::record::usage::Usage;
+use crate::record::usage::{Counter, Usage};
+use crate::units::PicoUsd;
 
 /// What the operator writes of one provider.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,7 +61,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// How this API is read.
+    /// What is particular to this API.
     #[must_use]
     pub const fn dialect(self) -> &'static Dialect {
         match self {
@@ -134,28 +139,55 @@ pub enum CredentialSource {
     Environment(String),
 }
 
-/// How one API is read. A table of functions, so that an API is one file.
+/// What is particular to one API: where its endpoints are, where credentials travel, how errors are worded. A table of
+/// functions, so that an API is one file.
 #[derive(Debug)]
 pub struct Dialect {
     /// A prefix of every path of the API; added where an app leaves it out and `base_url` has no path of its own.
     pub version_prefix: &'static str,
     /// What a request to this path (without query, below the base URL) is.
     pub endpoint: fn(&Method, &str) -> Endpoint,
-    /// What the body of a request asks.
-    pub asked: for<'a> fn(Endpoint, &'a Value<'a>) -> Asked<'a>,
-    /// The body of a streaming request, changed so that the reply will say what was used, with every other byte as it
-    /// was. `None` where an API has no need of it, or where the body cannot be changed so.
-    pub request_usage: Option<ChangeBody>,
-    /// A fresh reader for one reply.
-    pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
     /// An error in the API's own shape.
     pub error: fn(&Problem<'_>) -> Vec<u8>,
-    /// Request headers that change the answer, and so are part of a cache key.
-    pub key_headers: &'static [&'static str],
     /// Where a credential travels: the header, and what precedes the key in its value.
     pub credential: (HeaderName, &'static str),
     /// Every header an app's own credential may travel in.
     pub credential_headers: &'static [HeaderName],
+}
+
+/// How requests to one kind of endpoint and their replies read, whichever API offers it.
+#[derive(Debug)]
+pub struct Format {
+    /// What a request asks.
+    pub asked: for<'a> fn(&Request<'a>) -> Asked<'a>,
+    /// The body of a streaming request, changed so that the reply will say what was used, with every other byte as it
+    /// was. `None` where a format has no need of it, or where the body cannot be changed so.
+    pub request_usage: Option<ChangeBody>,
+    /// A fresh reader for one reply.
+    pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
+    /// Request headers that change the answer, and so are part of a cache key.
+    pub key_headers: &'static [&'static str],
+}
+
+/// A request, as far as weir reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What kind of request it is.
+    pub endpoint: Endpoint,
+    /// Its path, below the base URL and without the query, as the app spelt it.
+    pub path: &'a str,
+    /// Its query, as the app spelt it.
+    pub query: Option<&'a str>,
+    /// Its body; null if there is none, or it was not read.
+    pub body: &'a Value<'a>,
+}
+
+#[cfg(test)]
+impl<'a> Request<'a> {
+    /// A request of which only the body matters.
+    fn of(endpoint: Endpoint, body: &'a Value<'a>) -> Self {
+        Self { endpoint, path: "/", query: None, body }
+    }
 }
 
 /// Changes the body of a request; `None` if it cannot.
@@ -176,15 +208,33 @@ pub enum Endpoint {
     Embeddings,
     /// `POST /moderations`.
     Moderations,
+    /// OpenAI's `POST /responses/input_tokens`: counts without generating.
+    CountInput,
     /// Anthropic's `POST /messages`.
     Messages,
-    /// Counting tokens without generating: `POST /messages/count_tokens`, `POST /responses/input_tokens`.
-    CountTokens,
+    /// Anthropic's `POST /messages/count_tokens`: counts without generating.
+    CountMessages,
     /// Anything else: passed through, not read.
     Other,
 }
 
 impl Endpoint {
+    /// How its requests and replies read.
+    #[must_use]
+    pub const fn format(self) -> &'static Format {
+        match self {
+            Self::Messages | Self::CountMessages => &anthropic::FORMAT,
+            Self::ChatCompletions
+            | Self::Responses
+            | Self::ResponsesCompact
+            | Self::Completions
+            | Self::Embeddings
+            | Self::Moderations
+            | Self::CountInput
+            | Self::Other => &openai::FORMAT,
+        }
+    }
+
     /// The operation such a request counts as.
     #[must_use]
     pub const fn operation(self) -> Operation {
@@ -193,17 +243,19 @@ impl Endpoint {
             Self::Completions => Operation::TextCompletion,
             Self::Embeddings => Operation::Embeddings,
             Self::Moderations => Operation::Moderation,
-            Self::CountTokens => Operation::CountTokens,
+            Self::CountInput | Self::CountMessages => Operation::CountTokens,
             Self::Other => Operation::Other,
         }
     }
 }
 
-/// What a request's body asks.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a request asks.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Asked<'a> {
     /// The model, as the app spelt it.
-    pub model: Option<&'a str>,
+    pub model: Option<Cow<'a, str>>,
+    /// What kind of call it is.
+    pub operation: Operation,
     /// In one piece or event by event.
     pub delivery: Delivery,
     /// The body's own word on who the end user is.
@@ -212,6 +264,8 @@ pub struct Asked<'a> {
     pub usage: UsageRequest,
     /// Whether the answer may serve another, equal request.
     pub reuse: Reuse,
+    /// What is billed by the request's own measure, whatever the reply says: the characters of a text to be spoken.
+    pub counted: Option<(Counter, u64)>,
 }
 
 /// Whether a reply will say what was used.
@@ -234,6 +288,9 @@ pub enum Reuse {
 
 /// Reads one reply, whole or event by event, and says at the end what it learnt.
 pub trait ReadReply: Send {
+    /// Reads the head of the reply, before anything of its body.
+    fn head(&mut self, _headers: &HeaderMap) {}
+
     /// Reads a reply that came in one piece. `body` is decoded, and complete.
     fn whole(&mut self, status: StatusCode, body: &[u8]);
 
@@ -262,6 +319,10 @@ pub struct Said {
     pub facts: ReplyFacts,
     /// About what was used.
     pub usage: Option<Usage>,
+    /// What the provider itself says it charges for the call.
+    pub provider_cost: Option<PicoUsd>,
+    /// What was generated, for an estimate where the reply does not count it.
+    pub output: Output,
     /// About its end.
     pub ending: Ending,
 }
@@ -283,6 +344,14 @@ pub enum Ending {
     Unknown,
 }
 
+impl Ending {
+    /// Whether nothing says that the call failed or broke off.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Complete | Self::Declined | Self::Unknown)
+    }
+}
+
 /// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
 /// copies.
 static CREDENTIAL_HEADERS: [HeaderName; 3] =
@@ -302,6 +371,11 @@ fn refers_outside(part: &Value<'_>) -> bool {
         }),
         _ => false,
     }
+}
+
+/// A text that is not empty.
+fn text<'a>(value: &'a Value<'a>) -> Option<&'a str> {
+    value.as_str().filter(|text| !text.is_empty())
 }
 
 /// How many tools and how many choices of one reply are noted. OpenAI allows 128 of either.

@@ -13,19 +13,23 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Problem, ReadReply};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, ReadReply};
 
-/// How the OpenAI API is read.
+/// Where the OpenAI API has what.
 pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
     endpoint,
+    error,
+    credential: (AUTHORIZATION, "Bearer "),
+    credential_headers: &CREDENTIAL_HEADERS,
+};
+
+/// How its requests and replies read.
+pub(super) static FORMAT: Format = Format {
     asked: request::asked,
     request_usage: Some(request::with_usage_requested),
     reader,
-    error,
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
-    credential: (AUTHORIZATION, "Bearer "),
-    credential_headers: &CREDENTIAL_HEADERS,
 };
 
 /// Paths by their ends, longer before shorter: gateways and Azure deployments put anything before them.
@@ -34,7 +38,7 @@ const ENDPOINTS: &[(&str, Endpoint)] = &[
     ("/completions", Endpoint::Completions),
     ("/responses", Endpoint::Responses),
     ("/responses/compact", Endpoint::ResponsesCompact),
-    ("/responses/input_tokens", Endpoint::CountTokens),
+    ("/responses/input_tokens", Endpoint::CountInput),
     ("/embeddings", Endpoint::Embeddings),
     ("/moderations", Endpoint::Moderations),
 ];
@@ -84,7 +88,7 @@ mod tests {
             ("/v1/completions", Endpoint::Completions),
             ("/v1/responses", Endpoint::Responses),
             ("/v1/responses/compact", Endpoint::ResponsesCompact),
-            ("/v1/responses/input_tokens", Endpoint::CountTokens),
+            ("/v1/responses/input_tokens", Endpoint::CountInput),
             ("/v1/responses/resp_1/cancel", Endpoint::Other),
             ("/v1/embeddings", Endpoint::Embeddings),
             ("/v1/moderations", Endpoint::Moderations),

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
 use crate::frames::{Event, sse};
-use crate::provider::{Api, Ending, Endpoint, EventKind, ReadReply, Said};
+use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said};
 
 /// Reads one reply.
 pub struct Reader {
@@ -43,11 +43,15 @@ impl Reader {
     /// For a reply with this head. It is read as what it says it is, not as what was asked for: errors come as JSON even
     /// where a stream was asked for. A body larger than `max_bytes`, or an event of that size, is not read.
     #[must_use]
-    pub fn open(api: Api, endpoint: Endpoint, status: StatusCode, headers: &HeaderMap, max_bytes: usize) -> Self {
+    pub fn open(endpoint: Endpoint, status: StatusCode, headers: &HeaderMap, max_bytes: usize) -> Self {
         let coding = coding_of(headers, max_bytes);
         let content_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let reply = || (api.dialect().reader)(endpoint);
+        let reply = || {
+            let mut reply = (endpoint.format().reader)(endpoint);
+            reply.head(headers);
+            reply
+        };
         let body = if coding.is_none() || endpoint == Endpoint::Other {
             Body::Opaque
         } else if essence == "text/event-stream" && status.is_success() {
@@ -196,7 +200,7 @@ mod tests {
             headers.append(name, value);
         }
         let status = StatusCode::from_u16(status).expect("a status");
-        Reader::open(Api::OpenAi, Endpoint::ChatCompletions, status, &headers, 500)
+        Reader::open(Endpoint::ChatCompletions, status, &headers, 500)
     }
 
     /// How the reply ended, and whether usage was learnt.
@@ -286,7 +290,7 @@ mod tests {
 
     #[test]
     fn other_endpoints_are_not_read() {
-        let mut reader = Reader::open(Api::OpenAi, Endpoint::Other, StatusCode::OK, &HeaderMap::new(), 500);
+        let mut reader = Reader::open(Endpoint::Other, StatusCode::OK, &HeaderMap::new(), 500);
         reader.push(&Bytes::from_static(WHOLE), &mut |_, _| {});
         assert_eq!(reader.finish(), Said { ending: Ending::Unknown, ..Said::default() });
     }

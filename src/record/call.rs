@@ -27,8 +27,18 @@ pub enum Operation {
     Chat,
     /// Legacy completions.
     TextCompletion,
+    /// Gemini's `generateContent`.
+    GenerateContent,
     /// Vectors for texts.
     Embeddings,
+    /// Pictures made or changed.
+    ImageGeneration,
+    /// Text spoken.
+    Speech,
+    /// Speech written down, or translated.
+    Transcription,
+    /// Documents put in order.
+    Rerank,
     /// Counting without generating; free.
     CountTokens,
     /// A moderation verdict; free.
@@ -38,17 +48,18 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Every operation there is, for creating series at zero.
-    pub const ALL: [Self; 6] =
-        [Self::Chat, Self::TextCompletion, Self::Embeddings, Self::CountTokens, Self::Moderation, Self::Other];
-
     /// The value of the labels `operation` and `gen_ai_operation_name`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::TextCompletion => "text_completion",
+            Self::GenerateContent => "generate_content",
             Self::Embeddings => "embeddings",
+            Self::ImageGeneration => "image_generation",
+            Self::Speech => "speech",
+            Self::Transcription => "transcription",
+            Self::Rerank => "rerank",
             Self::CountTokens => "count_tokens",
             Self::Moderation => "moderation",
             Self::Other => "other",
@@ -58,7 +69,7 @@ impl Operation {
     /// Whether the provider bills such a call by its usage. Unbilled calls have no cost to miss.
     #[must_use]
     pub const fn is_billed(self) -> bool {
-        matches!(self, Self::Chat | Self::TextCompletion | Self::Embeddings)
+        !matches!(self, Self::CountTokens | Self::Moderation | Self::Other)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::record::usage::{Counter, Usage};
 
 /// A fresh reader for one reply.
 pub(super) fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
-    Box::new(Reply { counts_tokens: endpoint == Endpoint::CountTokens, ..Reply::default() })
+    Box::new(Reply { counts_tokens: endpoint == Endpoint::CountMessages, ..Reply::default() })
 }
 
 /// Reads one reply.
@@ -186,7 +186,7 @@ impl ReadReply for Reply {
         self.facts.finish_reasons = self.stop_reason.into_iter().collect();
         // A stream that broke off has said what went in, but not what came out: half a bill is none.
         let usage = self.tally.output.is_some().then(|| self.tally.plus(self.aside).usage());
-        Said { facts: self.facts, usage, ending }
+        Said { facts: self.facts, usage, ending, ..Said::default() }
     }
 }
 

@@ -122,7 +122,7 @@ impl ReadReply for Reply {
         let ending = self.ending();
         self.choices.sort_by_key(|(index, _)| *index);
         self.facts.finish_reasons = self.choices.into_iter().filter_map(|(_, reason)| reason).collect();
-        Said { facts: self.facts, usage: self.tally.usage(&[]), ending }
+        Said { facts: self.facts, usage: self.tally.usage(&[]), ending, ..Said::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, Endpoint, Reuse, UsageRequest, refers_outside};
+use crate::provider::{Asked, Endpoint, Request, Reuse, UsageRequest, refers_outside, text};
 use crate::record::call::Delivery;
 
 /// Fields of chat requests and of requests for a response that do not change the answer. (A response may only be reused
@@ -35,18 +35,21 @@ const LIVE_MODELS: &[&str] = &["-search-", ":online", "sonar", "compound"];
 /// Fields that tie a response to state that the provider keeps.
 const KEPT_STATE: &[&str] = &["previous_response_id", "conversation"];
 
-/// What the body of a request asks.
-pub(super) fn asked<'a>(endpoint: Endpoint, body: &'a Value<'a>) -> Asked<'a> {
+/// What a request asks.
+pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
+    let Request { endpoint, body, .. } = *request;
     let streams = body.get("stream").as_bool() == Some(true);
-    let text = |field| body.get(field).as_str().filter(|text| !text.is_empty());
+    let text = |field| text(body.get(field));
     let has_usage_option = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
     let wants_usage = body.get("stream_options").get("include_usage").as_bool() == Some(true);
     Asked {
-        model: text("model"),
+        model: text("model").map(Cow::from),
+        operation: endpoint.operation(),
         delivery: if streams { Delivery::Stream } else { Delivery::Whole },
         user: text("safety_identifier").or_else(|| text("user")),
         usage: if has_usage_option && streams && !wants_usage { UsageRequest::Missing } else { UsageRequest::Unneeded },
         reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+        counted: None,
     }
 }
 
@@ -73,11 +76,11 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
                 Reuse::Allowed(GENERATION_IGNORED)
             }
         }
-        Endpoint::CountTokens if uses_state || hosts_tools => Reuse::Never,
-        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations | Endpoint::CountTokens => {
+        Endpoint::CountInput if uses_state || hosts_tools => Reuse::Never,
+        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations | Endpoint::CountInput => {
             Reuse::Allowed(IGNORED)
         }
-        Endpoint::ResponsesCompact | Endpoint::Messages | Endpoint::Other => Reuse::Never,
+        _ => Reuse::Never,
     }
 }
 
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     fn reuse_of(endpoint: Endpoint, body: &str) -> Reuse {
-        asked(endpoint, &serde_json::from_str(body).expect("JSON")).reuse
+        asked(&Request::of(endpoint, &serde_json::from_str(body).expect("JSON"))).reuse
     }
 
     #[test]
@@ -187,7 +190,11 @@ mod tests {
             (Endpoint::ChatCompletions, r#"{"stream":false}"#.to_owned(), UsageRequest::Unneeded),
             (Endpoint::Responses, body(""), UsageRequest::Unneeded),
         ] {
-            assert_eq!(asked(endpoint, &serde_json::from_str(&body).expect("JSON")).usage, expected, "{body}");
+            assert_eq!(
+                asked(&Request::of(endpoint, &serde_json::from_str(&body).expect("JSON"))).usage,
+                expected,
+                "{body}"
+            );
         }
     }
 
@@ -236,8 +243,8 @@ mod tests {
     #[test]
     fn the_safety_identifier_goes_before_the_user() {
         let body = serde_json::from_str(r#"{"user":"old","safety_identifier":"new"}"#).expect("JSON");
-        assert_eq!(asked(Endpoint::ChatCompletions, &body).user, Some("new"));
+        assert_eq!(asked(&Request::of(Endpoint::ChatCompletions, &body)).user, Some("new"));
         let body = serde_json::from_str(r#"{"user":"old","safety_identifier":""}"#).expect("JSON");
-        assert_eq!(asked(Endpoint::ChatCompletions, &body).user, Some("old"));
+        assert_eq!(asked(&Request::of(Endpoint::ChatCompletions, &body)).user, Some("old"));
     }
 }

@@ -158,7 +158,7 @@ impl ReadReply for Reply {
             self.ending = Ending::Declined;
         }
         self.facts.tools = self.items.tools;
-        Said { facts: self.facts, usage: self.tally.usage(&beside), ending: self.ending }
+        Said { facts: self.facts, usage: self.tally.usage(&beside), ending: self.ending, ..Said::default() }
     }
 }
 
