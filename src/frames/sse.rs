@@ -153,9 +153,10 @@ impl Decoder {
         }
     }
 
-    /// Keeps the end of a piece until the event it belongs to is complete, or lets it go if that is too large.
+    /// Keeps the end of a piece until the event it belongs to is complete, or lets it go if that is too large, or if
+    /// there is none: a comment before an event is not part of it.
     fn hold(&mut self, rest: &[u8]) {
-        if self.skipping {
+        if self.skipping || !self.begun {
             return;
         }
         if self.held.len() + rest.len() > self.max_event_bytes {
@@ -328,6 +329,20 @@ mod tests {
             }
             assert_eq!(found, [b"a", b"b"], "in pieces of {size}");
             assert_eq!(decoder.overflowed(), 1);
+        }
+    }
+
+    #[test]
+    fn a_comment_is_no_event_that_is_too_large() {
+        let stream = format!(": {}\n\ndata: a\n\n", "x".repeat(30));
+        for size in 1..=stream.len() {
+            let mut found = 0;
+            let mut decoder = Decoder::new(20);
+            for piece in stream.as_bytes().chunks(size) {
+                decoder.push(piece, &mut |_| found += 1);
+                assert!(decoder.held.len() <= 20);
+            }
+            assert_eq!((found, decoder.overflowed()), (1, 0), "in pieces of {size}");
         }
     }
 }
