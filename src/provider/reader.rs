@@ -11,7 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
-use crate::frames::{Event, sse};
+use crate::frames::{self, Event, eventstream, lines, sse};
 use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said};
 
 /// Reads one reply.
@@ -25,7 +25,7 @@ pub struct Reader {
 
 enum Body {
     /// Event by event.
-    Events(sse::Decoder, Box<dyn ReadReply>),
+    Events(frames::Decoder, Box<dyn ReadReply>),
     /// In one piece, kept until it is complete.
     Whole(Kept, Box<dyn ReadReply>),
     /// Not read.
@@ -54,8 +54,8 @@ impl Reader {
         };
         let body = if coding.is_none() || endpoint == Endpoint::Other {
             Body::Opaque
-        } else if essence == "text/event-stream" && status.is_success() {
-            Body::Events(sse::Decoder::new(max_bytes), reply())
+        } else if let Some(framing) = framing(&essence, max_bytes).filter(|_| status.is_success()) {
+            Body::Events(framing, reply())
         } else if essence == "application/json" || essence.ends_with("+json") {
             Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
         } else {
@@ -115,10 +115,13 @@ impl Reader {
         let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
         match self.body {
             Body::Events(mut events, mut reply) => {
-                events.finish(&mut |event| {
+                let end = events.finish(&mut |event| {
                     reply.event(&event);
                 });
                 let mut said = reply.finish();
+                if end == frames::End::Torn && said.ending.is_success() {
+                    said.ending = Ending::Unfinished;
+                }
                 if said.ending == Ending::Unfinished && events.overflowed() > 0 {
                     // The end marker may have been in an event that was not read.
                     said.ending = unread;
@@ -143,6 +146,20 @@ impl fmt::Debug for Reader {
         };
         f.debug_struct("Reader").field("body", &body).field("received", &self.received).finish_non_exhaustive()
     }
+}
+
+/// The framing of a stream of this content type; `None` if it is none.
+fn framing(essence: &str, max_event_bytes: usize) -> Option<frames::Decoder> {
+    Some(match essence {
+        "text/event-stream" => frames::Decoder::Sse(sse::Decoder::new(max_event_bytes)),
+        "application/x-ndjson" | "application/jsonl" | "application/stream+json" => {
+            frames::Decoder::Lines(lines::Decoder::new(max_event_bytes))
+        }
+        "application/vnd.amazon.eventstream" => {
+            frames::Decoder::EventStream(eventstream::Decoder::new(max_event_bytes))
+        }
+        _ => return None,
+    })
 }
 
 impl Kept {
