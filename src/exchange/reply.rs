@@ -181,6 +181,9 @@ fn in_words(rooms: &Rooms, words: &Words<'_>, end: End, mut entry: Entry) -> Res
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, body.len().into());
+    if let Some((name, value)) = &api.dialect().error_type {
+        headers.insert(name, HeaderValue::from_static(value(status)));
+    }
     announce(rooms, &mut headers, &entry, None);
     entry.handed(status.as_u16());
     response(status, headers, Body::whole(body.into(), entry, end))

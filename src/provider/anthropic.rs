@@ -18,6 +18,7 @@ pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
     endpoint,
     error,
+    error_type: None,
     credential: (HeaderName::from_static("x-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
 };

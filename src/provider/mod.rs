@@ -5,6 +5,7 @@
 //! that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
+pub mod bedrock;
 mod lenient;
 pub mod openai;
 pub mod output;
@@ -58,6 +59,8 @@ pub enum Api {
     OpenAi,
     /// The Anthropic API.
     Anthropic,
+    /// AWS Bedrock's API.
+    Bedrock,
 }
 
 impl Api {
@@ -67,6 +70,7 @@ impl Api {
         match self {
             Self::OpenAi => &openai::DIALECT,
             Self::Anthropic => &anthropic::DIALECT,
+            Self::Bedrock => &bedrock::DIALECT,
         }
     }
 }
@@ -95,6 +99,13 @@ pub const KNOWN: &[Known] = &[
         base_url: "https://api.anthropic.com",
         label: "anthropic",
         prices: "anthropic",
+    },
+    Known {
+        name: "bedrock",
+        api: Api::Bedrock,
+        base_url: "https://bedrock-runtime.us-east-1.amazonaws.com",
+        label: "aws.bedrock",
+        prices: "aws",
     },
 ];
 
@@ -149,6 +160,8 @@ pub struct Dialect {
     pub endpoint: fn(&Method, &str) -> Endpoint,
     /// An error in the API's own shape.
     pub error: fn(&Problem<'_>) -> Vec<u8>,
+    /// The header that says which error it is, where the body does not, and its value for a status.
+    pub error_type: Option<(HeaderName, NameError)>,
     /// Where a credential travels: the header, and what precedes the key in its value.
     pub credential: (HeaderName, &'static str),
     /// Every header an app's own credential may travel in.
@@ -190,6 +203,9 @@ impl<'a> Request<'a> {
     }
 }
 
+/// What an API calls an error of this status.
+pub type NameError = fn(StatusCode) -> &'static str;
+
 /// Changes the body of a request; `None` if it cannot.
 pub type ChangeBody = fn(&[u8]) -> Option<Vec<u8>>;
 
@@ -214,6 +230,12 @@ pub enum Endpoint {
     Messages,
     /// Anthropic's `POST /messages/count_tokens`: counts without generating.
     CountMessages,
+    /// Bedrock's `POST /model/{id}/converse` and `/converse-stream`.
+    Converse,
+    /// Bedrock's `POST /model/{id}/invoke` and `/invoke-with-response-stream`.
+    InvokeModel,
+    /// Bedrock's `POST /model/{id}/count-tokens`: counts without generating.
+    CountConverse,
     /// Anything else: passed through, not read.
     Other,
 }
@@ -224,6 +246,7 @@ impl Endpoint {
     pub const fn format(self) -> &'static Format {
         match self {
             Self::Messages | Self::CountMessages => &anthropic::FORMAT,
+            Self::Converse | Self::InvokeModel | Self::CountConverse => &bedrock::FORMAT,
             Self::ChatCompletions
             | Self::Responses
             | Self::ResponsesCompact
@@ -239,11 +262,16 @@ impl Endpoint {
     #[must_use]
     pub const fn operation(self) -> Operation {
         match self {
-            Self::ChatCompletions | Self::Responses | Self::ResponsesCompact | Self::Messages => Operation::Chat,
+            Self::ChatCompletions
+            | Self::Responses
+            | Self::ResponsesCompact
+            | Self::Messages
+            | Self::Converse
+            | Self::InvokeModel => Operation::Chat,
             Self::Completions => Operation::TextCompletion,
             Self::Embeddings => Operation::Embeddings,
             Self::Moderations => Operation::Moderation,
-            Self::CountInput | Self::CountMessages => Operation::CountTokens,
+            Self::CountInput | Self::CountMessages | Self::CountConverse => Operation::CountTokens,
             Self::Other => Operation::Other,
         }
     }

@@ -20,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     version_prefix: "/v1",
     endpoint,
     error,
+    error_type: None,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
 };
