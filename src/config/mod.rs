@@ -231,7 +231,7 @@ mod tests {
     fn without_a_file_the_known_providers_are_there() {
         let config = Config::load(&Sources::default()).expect("the defaults are right");
         let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        assert_eq!(names, ["anthropic", "openai"]);
+        assert_eq!(names, ["anthropic", "cohere", "ollama", "openai"]);
         assert_eq!(&*config.default_provider.name, "openai");
         assert_eq!(config.default_provider.prices, PricedAs::Table("openai".into()));
         assert_eq!(config.default_provider.credential, CredentialSource::App);
@@ -317,7 +317,7 @@ mod tests {
             ),
             (
                 "default_provider: opnai\n",
-                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `openai`",
+                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `cohere`, `ollama`, `openai`",
             ),
             ("a: 1\na: 2\n", "weir.yaml:2: column 1: this name is already used in its section: remove one"),
             ("hello\n", "weir.yaml:1: a section is expected, not a text: write names below it"),
@@ -336,7 +336,7 @@ mod tests {
             ("v1: { api: openai, base_url: http://h }", "v1: this name is reserved: choose another"),
             (
                 "local: { base_url: http://h }",
-                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic` are known by name)",
+                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic`, `cohere`, `ollama` are known by name)",
             ),
             (
                 "opnai: { api: openai }",
@@ -344,7 +344,7 @@ mod tests {
             ),
             (
                 "local: { api: openia, base_url: http://h }",
-                "local.api: `openia` is not one of `openai`, `anthropic`: did you mean `openai`?",
+                "local.api: `openia` is not one of `openai`, `anthropic`, `cohere`, `ollama`: did you mean `openai`?",
             ),
             (
                 "openai: { base_url: ftp://h }",
@@ -525,27 +525,27 @@ mod tests {
                 ("WEIR_PROVIDERS__ANTHROPIC__API_KEY_FILE", &key.path().display().to_string()),
                 ("WEIR_PROVIDERS__LOCAL", "{ api: openai, base_url: \"http://[::1]:8000/v1/\", prices: free }"),
                 ("WEIR_PROVIDERS__OTHER", "{ api: openai, base_url: https://h, ask_for_usage: false }"),
+                ("WEIR_PROVIDERS__OUR-COHERE", "{ api: cohere, base_url: https://c }"),
                 ("WEIR_DEFAULT_PROVIDER", "local"),
             ]),
             ..Sources::default()
         };
         let config = Config::load(&sources).expect("it is right");
-        let whole: Vec<String> = config
-            .providers
-            .iter()
-            .map(|provider| format!("{} {} {:?}", provider.label, provider.base_url, provider.prices))
-            .collect();
-        assert_eq!(
-            whole,
-            [
-                "anthropic https://api.anthropic.com/ Table(\"anthropic\")",
-                "local http://[::1]:8000/v1 Free",
-                "openai https://api.openai.com/ Table(\"openai\")",
-                "other https://h/ Unknown",
-            ]
-        );
-        assert_eq!(config.providers[0].credential, CredentialSource::File(key.path().to_owned()));
-        assert!(config.providers[2].ask_for_usage && !config.providers[3].ask_for_usage);
+        let provider = |name: &str| config.providers.iter().find(|it| &*it.name == name).expect("it is there");
+        for (name, base_url, prices, ask_for_usage) in [
+            ("anthropic", "https://api.anthropic.com/", PricedAs::Table("anthropic".into()), true),
+            ("cohere", "https://api.cohere.com/", PricedAs::Table("cohere".into()), false),
+            ("local", "http://[::1]:8000/v1", PricedAs::Free, true),
+            ("ollama", "http://127.0.0.1:11434/", PricedAs::Free, true),
+            ("openai", "https://api.openai.com/", PricedAs::Table("openai".into()), true),
+            ("other", "https://h/", PricedAs::Unknown, false),
+            ("our-cohere", "https://c/", PricedAs::Unknown, false),
+        ] {
+            let found = provider(name);
+            assert_eq!((&*found.label, found.base_url.to_string().as_str()), (name, base_url));
+            assert_eq!((&found.prices, found.ask_for_usage), (&prices, ask_for_usage), "{name}");
+        }
+        assert_eq!(provider("anthropic").credential, CredentialSource::File(key.path().to_owned()));
         assert_eq!(&*config.default_provider.name, "local");
     }
 

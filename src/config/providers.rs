@@ -58,7 +58,7 @@ fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Opti
         label: known.map_or(name, |known| known.label).into(),
         api: api?,
         base_url: base_url?,
-        ask_for_usage: settings.ask_for_usage.unwrap_or(true),
+        ask_for_usage: settings.ask_for_usage.unwrap_or(api?.takes_stream_options()),
         prices: prices?,
         credential: credential?,
     })
@@ -140,10 +140,10 @@ fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Opti
 }
 
 fn prices(settings: &Settings, known: Option<&Known>) -> Result<PricedAs, &'static str> {
-    match settings.prices.as_deref() {
+    match settings.prices.as_deref().or(known.map(|known| known.prices)) {
         Some("free") => Ok(PricedAs::Free),
         Some(id) if id.trim().is_empty() => Err("is empty: write `free`, an id of the price table, or leave it out"),
         Some(id) => Ok(PricedAs::Table(id.into())),
-        None => Ok(known.map_or(PricedAs::Unknown, |known| PricedAs::Table(known.prices.into()))),
+        None => Ok(PricedAs::Unknown),
     }
 }

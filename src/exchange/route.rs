@@ -49,7 +49,7 @@ fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&st
     let base = provider.base_url.path().trim_end_matches('/');
     let version = provider.api.dialect().version_prefix;
     let has_version = rest.strip_prefix(version).is_some_and(|after| after.starts_with('/'));
-    let version = if base.is_empty() && endpoint != Endpoint::Other && !has_version { version } else { "" };
+    let version = if base.is_empty() && endpoint.is_versioned() && !has_version { version } else { "" };
     let rest = if rest.is_empty() && base.is_empty() { "/" } else { rest };
     let path = match query {
         Some(query) => format!("{base}{version}{rest}?{query}"),
@@ -107,6 +107,8 @@ mod tests {
         let openai = provider(Api::OpenAi, "https://api.openai.com");
         let groq = provider(Api::OpenAi, "https://api.groq.com/openai/");
         let anthropic = provider(Api::Anthropic, "https://api.anthropic.com");
+        let cohere = provider(Api::Cohere, "https://api.cohere.com");
+        let ollama = provider(Api::Ollama, "http://127.0.0.1:11434");
         for (provider, endpoint, rest, query, expected) in [
             (
                 &openai,
@@ -123,6 +125,24 @@ mod tests {
                 "https://api.openai.com/v1/chat/completions",
             ),
             (&openai, Endpoint::Other, "/v1/models", Some("a=b%20c"), "https://api.openai.com/v1/models?a=b%20c"),
+            (&openai, Endpoint::LlamaCppCompletion, "/completion", None, "https://api.openai.com/completion"),
+            (&cohere, Endpoint::CohereChat, "/v2/chat", None, "https://api.cohere.com/v2/chat"),
+            (
+                &cohere,
+                Endpoint::ChatCompletions,
+                "/compatibility/v1/chat/completions",
+                None,
+                "https://api.cohere.com/compatibility/v1/chat/completions",
+            ),
+            (&ollama, Endpoint::OllamaChat, "/api/chat", None, "http://127.0.0.1:11434/api/chat"),
+            (&ollama, Endpoint::Other, "/api/tags", None, "http://127.0.0.1:11434/api/tags"),
+            (
+                &ollama,
+                Endpoint::ChatCompletions,
+                "/chat/completions",
+                None,
+                "http://127.0.0.1:11434/v1/chat/completions",
+            ),
             (&openai, Endpoint::Other, "", None, "https://api.openai.com/"),
             (
                 &groq,

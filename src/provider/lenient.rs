@@ -11,6 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::provider::output::Output;
+
 /// A count: a whole number, however it is spelt. Absent if it is negative or no number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Count(pub(crate) Option<u64>);
@@ -48,6 +50,14 @@ impl<'a> Text<'a> {
         if self.0.is_some() && self.get() != kept.as_deref() {
             *kept = self.get().map(Box::from);
         }
+    }
+
+    /// Adds this text to `output`; whether there is any.
+    pub(crate) fn push_to(&self, output: &mut Output) -> bool {
+        self.get().is_some_and(|text| {
+            output.push(text);
+            true
+        })
     }
 
     fn of_json(json: &'a str) -> Self {

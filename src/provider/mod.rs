@@ -6,10 +6,14 @@
 
 pub mod anthropic;
 pub mod bedrock;
+pub mod cohere;
 mod lenient;
+mod llamacpp;
+pub mod ollama;
 pub mod openai;
 pub mod output;
 pub mod reader;
+mod tgi;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -32,10 +36,10 @@ use crate::units::PicoUsd;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The API it speaks. Known by itself for `openai` and `anthropic`; needed for any other name.
+    /// The API it speaks. Known by itself for the providers that weir knows by name; needed for any other.
     pub api: Option<Api>,
     /// Where it is, such as `https://api.openai.com`; the rest of the app's path is appended to it. Known by itself
-    /// for `openai` and `anthropic`.
+    /// for the providers that weir knows by name.
     pub base_url: Option<String>,
     /// A file that holds the API key to put in, in place of the app's own. Re-read when it changes. Without this and
     /// `api_key_env`, the app's own credential passes through.
@@ -43,10 +47,10 @@ pub struct Settings {
     /// An environment variable that holds the API key to put in, in place of the app's own.
     pub api_key_env: Option<String>,
     /// Whose prices apply: the id of a provider in the price table, or `free`. Without it, the provider is found by
-    /// its name or its URL.
+    /// its name or its URL; `ollama` is free.
     pub prices: Option<String>,
     /// Whether weir asks for usage on OpenAI-style streams when the app did not (and then removes exactly that chunk
-    /// again). Turn it off for servers that refuse `stream_options`.
+    /// again). Turn it off for servers that refuse `stream_options`; it is off for `api: cohere`, which does.
     pub ask_for_usage: Option<bool>,
 }
 
@@ -61,6 +65,10 @@ pub enum Api {
     Anthropic,
     /// AWS Bedrock's API.
     Bedrock,
+    /// The Cohere API, both versions, and what it offers in OpenAI's format.
+    Cohere,
+    /// Ollama's own API, and what it offers in OpenAI's and Anthropic's formats.
+    Ollama,
 }
 
 impl Api {
@@ -71,7 +79,16 @@ impl Api {
             Self::OpenAi => &openai::DIALECT,
             Self::Anthropic => &anthropic::DIALECT,
             Self::Bedrock => &bedrock::DIALECT,
+            Self::Cohere => &cohere::DIALECT,
+            Self::Ollama => &ollama::DIALECT,
         }
+    }
+
+    /// Whether its endpoints in OpenAI's format take `stream_options`. Cohere's refuse them (the compatibility API, as
+    /// users of it reported in 2026).
+    #[must_use]
+    pub const fn takes_stream_options(self) -> bool {
+        !matches!(self, Self::Cohere)
     }
 }
 
@@ -86,7 +103,7 @@ pub struct Known {
     pub base_url: &'static str,
     /// `gen_ai.provider.name`.
     pub label: &'static str,
-    /// Its id in the price table.
+    /// Its id in the price table, or `free`.
     pub prices: &'static str,
 }
 
@@ -107,6 +124,8 @@ pub const KNOWN: &[Known] = &[
         label: "aws.bedrock",
         prices: "aws",
     },
+    Known { name: "cohere", api: Api::Cohere, base_url: "https://api.cohere.com", label: "cohere", prices: "cohere" },
+    Known { name: "ollama", api: Api::Ollama, base_url: "http://127.0.0.1:11434", label: "ollama", prices: "free" },
 ];
 
 /// A configured provider, made whole: where its calls go and how they are read.
@@ -154,7 +173,8 @@ pub enum CredentialSource {
 /// functions, so that an API is one file.
 #[derive(Debug)]
 pub struct Dialect {
-    /// A prefix of every path of the API; added where an app leaves it out and `base_url` has no path of its own.
+    /// A prefix of every path that [`Endpoint::is_versioned`]; added where an app leaves it out and `base_url` has no
+    /// path of its own. Empty if there is none.
     pub version_prefix: &'static str,
     /// What a request to this path (without query, below the base URL) is.
     pub endpoint: fn(&Method, &str) -> Endpoint,
@@ -236,6 +256,32 @@ pub enum Endpoint {
     InvokeModel,
     /// Bedrock's `POST /model/{id}/count-tokens`: counts without generating.
     CountConverse,
+    /// Cohere's `POST /v2/chat`.
+    CohereChat,
+    /// Cohere's `POST /v1/chat`.
+    CohereChatV1,
+    /// Cohere's `POST /v1/generate`.
+    CohereGenerate,
+    /// Cohere's `POST /v2/embed` and `/v1/embed`.
+    CohereEmbed,
+    /// Cohere's `POST /v2/rerank` and `/v1/rerank`.
+    CohereRerank,
+    /// Cohere's `POST /v1/classify`.
+    CohereClassify,
+    /// Cohere's `POST /v1/tokenize`: counts without generating.
+    CohereTokenize,
+    /// Ollama's `POST /api/chat`.
+    OllamaChat,
+    /// Ollama's `POST /api/generate`.
+    OllamaGenerate,
+    /// Ollama's `POST /api/embed` and the older `/api/embeddings`.
+    OllamaEmbed,
+    /// Text Generation Inference's `POST /generate`.
+    TgiGenerate,
+    /// Text Generation Inference's `POST /generate_stream`: always streamed.
+    TgiGenerateStream,
+    /// llama.cpp's `POST /completion`.
+    LlamaCppCompletion,
     /// Anything else: passed through, not read.
     Other,
 }
@@ -247,6 +293,16 @@ impl Endpoint {
         match self {
             Self::Messages | Self::CountMessages => &anthropic::FORMAT,
             Self::Converse | Self::InvokeModel | Self::CountConverse => &bedrock::FORMAT,
+            Self::CohereChat
+            | Self::CohereChatV1
+            | Self::CohereGenerate
+            | Self::CohereEmbed
+            | Self::CohereRerank
+            | Self::CohereClassify
+            | Self::CohereTokenize => &cohere::FORMAT,
+            Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => &ollama::FORMAT,
+            Self::TgiGenerate | Self::TgiGenerateStream => &tgi::FORMAT,
+            Self::LlamaCppCompletion => &llamacpp::FORMAT,
             Self::ChatCompletions
             | Self::Responses
             | Self::ResponsesCompact
@@ -267,13 +323,43 @@ impl Endpoint {
             | Self::ResponsesCompact
             | Self::Messages
             | Self::Converse
-            | Self::InvokeModel => Operation::Chat,
-            Self::Completions => Operation::TextCompletion,
-            Self::Embeddings => Operation::Embeddings,
+            | Self::InvokeModel
+            | Self::CohereChat
+            | Self::CohereChatV1
+            | Self::OllamaChat => Operation::Chat,
+            Self::Completions
+            | Self::CohereGenerate
+            | Self::OllamaGenerate
+            | Self::TgiGenerate
+            | Self::TgiGenerateStream
+            | Self::LlamaCppCompletion => Operation::TextCompletion,
+            Self::Embeddings | Self::CohereEmbed | Self::OllamaEmbed => Operation::Embeddings,
+            Self::CohereRerank => Operation::Rerank,
+            Self::CohereClassify => Operation::Classification,
             Self::Moderations => Operation::Moderation,
-            Self::CountInput | Self::CountMessages | Self::CountConverse => Operation::CountTokens,
+            Self::CountInput | Self::CountMessages | Self::CountConverse | Self::CohereTokenize => {
+                Operation::CountTokens
+            }
             Self::Other => Operation::Other,
         }
+    }
+
+    /// Whether its path begins with its API's version prefix, so that weir can put one in that an app left out. What a
+    /// local server offers natively has no version; Cohere's paths have one of two.
+    #[must_use]
+    pub const fn is_versioned(self) -> bool {
+        matches!(
+            self,
+            Self::ChatCompletions
+                | Self::Responses
+                | Self::ResponsesCompact
+                | Self::Completions
+                | Self::Embeddings
+                | Self::Moderations
+                | Self::CountInput
+                | Self::Messages
+                | Self::CountMessages
+        )
     }
 }
 

@@ -42,13 +42,24 @@ const ENDPOINTS: &[(&str, Endpoint)] = &[
     ("/responses/input_tokens", Endpoint::CountInput),
     ("/embeddings", Endpoint::Embeddings),
     ("/moderations", Endpoint::Moderations),
+    // In Anthropic's format: vLLM, llama.cpp and gateways offer both. OpenAI's threads have messages as well.
+    ("/v1/messages", Endpoint::Messages),
+    ("/v1/messages/count_tokens", Endpoint::CountMessages),
+];
+
+/// Whole paths: what servers that copy the API offer beside it, in formats of their own.
+const NATIVE_ENDPOINTS: &[(&str, Endpoint)] = &[
+    ("/generate", Endpoint::TgiGenerate),
+    ("/generate_stream", Endpoint::TgiGenerateStream),
+    ("/completion", Endpoint::LlamaCppCompletion),
 ];
 
 fn endpoint(method: &Method, path: &str) -> Endpoint {
     if method != Method::POST {
         return Endpoint::Other;
     }
-    let known = ENDPOINTS.iter().find(|(end, _)| path.ends_with(end));
+    let native = NATIVE_ENDPOINTS.iter().find(|(whole, _)| path == *whole);
+    let known = native.or_else(|| ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)));
     known.map_or(Endpoint::Other, |(_, endpoint)| *endpoint)
 }
 
@@ -95,6 +106,13 @@ mod tests {
             ("/v1/moderations", Endpoint::Moderations),
             ("/v1/images/generations", Endpoint::Other),
             ("/v1/autocompletions", Endpoint::Other),
+            ("/v1/messages", Endpoint::Messages),
+            ("/v1/messages/count_tokens", Endpoint::CountMessages),
+            ("/v1/threads/thread_1/messages", Endpoint::Other),
+            ("/generate", Endpoint::TgiGenerate),
+            ("/generate_stream", Endpoint::TgiGenerateStream),
+            ("/completion", Endpoint::LlamaCppCompletion),
+            ("/api/generate", Endpoint::Other),
             ("/", Endpoint::Other),
         ] {
             assert_eq!(endpoint(&Method::POST, path), expected, "{path}");

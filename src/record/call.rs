@@ -39,6 +39,8 @@ pub enum Operation {
     Transcription,
     /// Documents put in order.
     Rerank,
+    /// Texts sorted into classes.
+    Classification,
     /// Counting without generating; free.
     CountTokens,
     /// A moderation verdict; free.
@@ -60,6 +62,7 @@ impl Operation {
             Self::Speech => "speech",
             Self::Transcription => "transcription",
             Self::Rerank => "rerank",
+            Self::Classification => "classification",
             Self::CountTokens => "count_tokens",
             Self::Moderation => "moderation",
             Self::Other => "other",
