@@ -5,10 +5,12 @@
 //! that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
+pub mod gemini;
 mod lenient;
 pub mod openai;
 pub mod output;
 pub mod reader;
+pub mod vertex;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -31,10 +33,11 @@ use crate::units::PicoUsd;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The API it speaks. Known by itself for `openai` and `anthropic`; needed for any other name.
+    /// The API it speaks. Known by itself for providers that weir knows by name, such as `openai`; needed for any
+    /// other name.
     pub api: Option<Api>,
     /// Where it is, such as `https://api.openai.com`; the rest of the app's path is appended to it. Known by itself
-    /// for `openai` and `anthropic`.
+    /// for providers that weir knows by name.
     pub base_url: Option<String>,
     /// A file that holds the API key to put in, in place of the app's own. Re-read when it changes. Without this and
     /// `api_key_env`, the app's own credential passes through.
@@ -58,6 +61,10 @@ pub enum Api {
     OpenAi,
     /// The Anthropic API.
     Anthropic,
+    /// The Gemini API of Google AI Studio.
+    Gemini,
+    /// Vertex AI: Google's models, and those of its partners in the APIs of their makers.
+    VertexAi,
 }
 
 impl Api {
@@ -67,6 +74,8 @@ impl Api {
         match self {
             Self::OpenAi => &openai::DIALECT,
             Self::Anthropic => &anthropic::DIALECT,
+            Self::Gemini => &gemini::DIALECT,
+            Self::VertexAi => &vertex::DIALECT,
         }
     }
 }
@@ -95,6 +104,20 @@ pub const KNOWN: &[Known] = &[
         base_url: "https://api.anthropic.com",
         label: "anthropic",
         prices: "anthropic",
+    },
+    Known {
+        name: "gemini",
+        api: Api::Gemini,
+        base_url: "https://generativelanguage.googleapis.com",
+        label: "gcp.gemini",
+        prices: "google",
+    },
+    Known {
+        name: "vertex",
+        api: Api::VertexAi,
+        base_url: "https://aiplatform.googleapis.com",
+        label: "gcp.vertex_ai",
+        prices: "google",
     },
 ];
 
@@ -143,7 +166,7 @@ pub enum CredentialSource {
 /// functions, so that an API is one file.
 #[derive(Debug)]
 pub struct Dialect {
-    /// A prefix of every path of the API; added where an app leaves it out and `base_url` has no path of its own.
+    /// A prefix of every path of the API; added where an app names no version and `base_url` has no path of its own.
     pub version_prefix: &'static str,
     /// What a request to this path (without query, below the base URL) is.
     pub endpoint: fn(&Method, &str) -> Endpoint,
@@ -153,6 +176,8 @@ pub struct Dialect {
     pub credential: (HeaderName, &'static str),
     /// Every header an app's own credential may travel in.
     pub credential_headers: &'static [HeaderName],
+    /// Every parameter of the query that an app's own credential may travel in.
+    pub credential_queries: &'static [&'static str],
 }
 
 /// How requests to one kind of endpoint and their replies read, whichever API offers it.
@@ -214,6 +239,20 @@ pub enum Endpoint {
     Messages,
     /// Anthropic's `POST /messages/count_tokens`: counts without generating.
     CountMessages,
+    /// The same as [`Self::Messages`] at a publisher of Anthropic's models, who names the model in the path.
+    PublishedMessages,
+    /// Gemini's `:generateContent`.
+    GenerateContent,
+    /// Gemini's `:streamGenerateContent`: as server-sent events, or as the objects of one JSON array.
+    StreamGenerateContent,
+    /// Gemini's `:countTokens`: counts without generating.
+    CountContent,
+    /// Gemini's `:embedContent` and `:batchEmbedContents`.
+    EmbedContent,
+    /// Vertex AI's `:predict` of a model that embeds.
+    PredictEmbeddings,
+    /// Gemini's `POST /interactions`.
+    Interactions,
     /// Anything else: passed through, not read.
     Other,
 }
@@ -224,6 +263,13 @@ impl Endpoint {
     pub const fn format(self) -> &'static Format {
         match self {
             Self::Messages | Self::CountMessages => &anthropic::FORMAT,
+            Self::PublishedMessages => &vertex::MESSAGES,
+            Self::GenerateContent
+            | Self::StreamGenerateContent
+            | Self::CountContent
+            | Self::EmbedContent
+            | Self::PredictEmbeddings
+            | Self::Interactions => &gemini::FORMAT,
             Self::ChatCompletions
             | Self::Responses
             | Self::ResponsesCompact
@@ -239,11 +285,16 @@ impl Endpoint {
     #[must_use]
     pub const fn operation(self) -> Operation {
         match self {
-            Self::ChatCompletions | Self::Responses | Self::ResponsesCompact | Self::Messages => Operation::Chat,
+            Self::ChatCompletions
+            | Self::Responses
+            | Self::ResponsesCompact
+            | Self::Messages
+            | Self::PublishedMessages => Operation::Chat,
             Self::Completions => Operation::TextCompletion,
-            Self::Embeddings => Operation::Embeddings,
+            Self::GenerateContent | Self::StreamGenerateContent | Self::Interactions => Operation::GenerateContent,
+            Self::Embeddings | Self::EmbedContent | Self::PredictEmbeddings => Operation::Embeddings,
             Self::Moderations => Operation::Moderation,
-            Self::CountInput | Self::CountMessages => Operation::CountTokens,
+            Self::CountInput | Self::CountMessages | Self::CountContent => Operation::CountTokens,
             Self::Other => Operation::Other,
         }
     }
@@ -354,11 +405,18 @@ impl Ending {
 
 /// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
 /// copies.
-static CREDENTIAL_HEADERS: [HeaderName; 3] =
-    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+static CREDENTIAL_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 
 /// Members by which a request names something that is kept elsewhere and may change under the same name.
 const REFERENCES: [&str; 3] = ["url", "image_url", "file_url"];
+
+/// Members that name nothing but files kept elsewhere, whatever their value looks like.
+const FILES: [&str; 3] = ["file_id", "fileUri", "file_uri"];
 
 /// Whether any part of a request is a file at the provider or a page on the web: what it holds may have changed when
 /// the same request comes again. Data URLs hold themselves.
@@ -366,7 +424,7 @@ fn refers_outside(part: &Value<'_>) -> bool {
     match part {
         Value::Array(items) => items.iter().any(refers_outside),
         Value::Object(members) => members.iter().any(|(name, value)| match value.as_str() {
-            Some(text) => name == "file_id" || (REFERENCES.contains(&name) && text.starts_with("http")),
+            Some(text) => FILES.contains(&name) || (REFERENCES.contains(&name) && text.starts_with("http")),
             None => refers_outside(value),
         }),
         _ => false,
@@ -376,6 +434,14 @@ fn refers_outside(part: &Value<'_>) -> bool {
 /// A text that is not empty.
 fn text<'a>(value: &'a Value<'a>) -> Option<&'a str> {
     value.as_str().filter(|text| !text.is_empty())
+}
+
+/// The sum of two counts, either of which may be absent.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// How many tools and how many choices of one reply are noted. OpenAI allows 128 of either.

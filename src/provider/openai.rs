@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     error,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
+    credential_queries: &[],
 };
 
 /// How its requests and replies read.
