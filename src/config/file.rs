@@ -23,8 +23,8 @@ pub struct File {
     pub admin: admin::Settings,
     /// The provider that answers bare `/v1/…` paths.
     pub default_provider: String,
-    /// Where calls go: `/<name>/<rest>` goes to `<base_url>/<rest>`. `openai` and `anthropic` are there
-    /// even when not written.
+    /// Where calls go: `/<name>/<rest>` goes to `<base_url>/<rest>`. The providers that weir knows by
+    /// name are there even when not written.
     #[schemars(example = example_providers())]
     pub providers: BTreeMap<String, provider::Settings>,
     /// The app's connections to weir.

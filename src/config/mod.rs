@@ -231,7 +231,7 @@ mod tests {
     fn without_a_file_the_known_providers_are_there() {
         let config = Config::load(&Sources::default()).expect("the defaults are right");
         let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        assert_eq!(names, ["anthropic", "cohere", "ollama", "openai"]);
+        assert_eq!(names, ["anthropic", "bedrock", "cohere", "gemini", "ollama", "openai", "vertex"]);
         assert_eq!(&*config.default_provider.name, "openai");
         assert_eq!(config.default_provider.prices, PricedAs::Table("openai".into()));
         assert_eq!(config.default_provider.credential, CredentialSource::App);
@@ -317,7 +317,7 @@ mod tests {
             ),
             (
                 "default_provider: opnai\n",
-                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `cohere`, `ollama`, `openai`",
+                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `bedrock`, `cohere`, `gemini`, `ollama`, `openai`, `vertex`",
             ),
             ("a: 1\na: 2\n", "weir.yaml:2: column 1: this name is already used in its section: remove one"),
             ("hello\n", "weir.yaml:1: a section is expected, not a text: write names below it"),
@@ -336,7 +336,7 @@ mod tests {
             ("v1: { api: openai, base_url: http://h }", "v1: this name is reserved: choose another"),
             (
                 "local: { base_url: http://h }",
-                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic`, `cohere`, `ollama` are known by name)",
+                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex` are known by name)",
             ),
             (
                 "opnai: { api: openai }",
@@ -344,7 +344,7 @@ mod tests {
             ),
             (
                 "local: { api: openia, base_url: http://h }",
-                "local.api: `openia` is not one of `openai`, `anthropic`, `cohere`, `ollama`: did you mean `openai`?",
+                "local.api: `openia` is not one of `openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex_ai`: did you mean `openai`?",
             ),
             (
                 "openai: { base_url: ftp://h }",

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use schemars::JsonSchema;
@@ -348,7 +349,7 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     // With `no-cache` alone, the new answer may take the place of the stored one.
     let may_store = bypass.is_none() || (bypass == Some(BypassReason::RequestDirective) && !directives.no_store);
     let key = match asked.reuse {
-        Reuse::Allowed(ignored) if may_store => Some(key(route, headers, entry, &json, ignored)),
+        Reuse::Allowed(ignored) if may_store => Some(key(route, head, entry, &json, ignored)),
         _ => None,
     };
     Understood {
@@ -358,11 +359,15 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     }
 }
 
-fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
+fn key(route: &Route, head: &Parts, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
+    let headers = &head.headers;
+    let names = route.to.provider.api.dialect().credential_queries;
+    let (in_query, query) = route::part_credentials(head.uri.query(), names);
     let mut credentials: Vec<(&[u8], &[u8])> = headers
         .iter()
         .filter(|(name, _)| may_be_credential(name))
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .chain(in_query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
         .collect();
     credentials.sort_unstable();
     let headers: Vec<(&[u8], &[u8])> = route
@@ -375,11 +380,13 @@ fn key(route: &Route, headers: &HeaderMap, entry: &Entry, body: &Value<'_>, igno
         .chain([ACCEPT_ENCODING.as_str()])
         .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_bytes(), value.as_bytes())))
         .collect();
-    let target = route.target.to_string();
+    let target = &route.target;
+    let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(target.path()), query.as_deref()];
+    let place = place.map(|part| part.unwrap_or_default().as_bytes());
     Key::of(&Question {
         namespace: entry.call().caller.namespace.as_deref(),
         provider: &route.to.provider.name,
-        target: &[target.as_bytes()],
+        target: &place,
         credentials: &credentials,
         headers: &headers,
         body,

@@ -1,5 +1,6 @@
 //! Route: which provider a request is for, what kind of request it is, and how its head reads on the way up.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
@@ -7,6 +8,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Uri};
+use percent_encoding::percent_decode_str;
 
 use crate::exchange::{Destination, Rooms};
 use crate::provider::{Endpoint, Provider};
@@ -22,18 +24,25 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Finds the way: `/<provider>/<rest>` goes to that provider, bare `/v1/…` to the default one.
+    /// Finds the way: `/<provider>/<rest>` goes to that provider, bare `/v1/…` to the default one, and so does what
+    /// begins with the version of its API. A credential in the query stays here where weir puts in its own.
     pub(super) fn find(rooms: &Rooms, method: &Method, uri: &Uri) -> Option<Self> {
         let path = uri.path();
         let first = path.strip_prefix('/')?.split('/').next()?;
         let (to, rest) = match rooms.destinations.get(first) {
             Some(named) => (named, &path[1 + first.len()..]),
-            None if first == "v1" => (&rooms.default_destination, path),
+            None if first == "v1" || version_of(&rooms.default_destination) == first => {
+                (&rooms.default_destination, path)
+            }
             None => return None,
         };
         let provider = &to.provider;
         let endpoint = (provider.api.dialect().endpoint)(method, rest);
-        let target = target(provider, endpoint, rest, uri.query())?;
+        let query = match to.credential {
+            Some(_) => part_credentials(uri.query(), provider.api.dialect().credential_queries).1,
+            None => uri.query().map(Cow::from),
+        };
+        let target = target(provider, endpoint, rest, query.as_deref())?;
         Some(Self { to: Arc::clone(to), endpoint, target, below: path.len() - rest.len() })
     }
 
@@ -43,12 +52,40 @@ impl Route {
     }
 }
 
-/// The base URL with the rest of the path appended; and with the API's version put in where an app left it out, as
+/// The first part of a path of the API.
+fn version_of(to: &Destination) -> &'static str {
+    to.provider.api.dialect().version_prefix.trim_start_matches('/')
+}
+
+/// The parameters of a query that are credentials, by these names, and the query without them: byte for byte as it was,
+/// if there are none.
+pub(super) fn part_credentials<'a>(
+    query: Option<&'a str>,
+    names: &[&str],
+) -> (Vec<(&'a str, &'a str)>, Option<Cow<'a, str>>) {
+    let Some(query) = query else { return (Vec::new(), None) };
+    let is_credential = |pair: &&str| {
+        let name = percent_decode_str(named(pair).0).decode_utf8_lossy();
+        names.contains(&&*name)
+    };
+    let (credentials, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_credential);
+    if credentials.is_empty() {
+        return (Vec::new(), Some(query.into()));
+    }
+    (credentials.into_iter().map(named).collect(), (!rest.is_empty()).then(|| rest.join("&").into()))
+}
+
+/// The name and the value of a parameter.
+fn named(pair: &str) -> (&str, &str) {
+    pair.split_once('=').unwrap_or((pair, ""))
+}
+
+/// The base URL with the rest of the path appended; and with the API's version put in where an app named none, as
 /// `/anthropic/messages` does.
 fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&str>) -> Option<Uri> {
     let base = provider.base_url.path().trim_end_matches('/');
     let version = provider.api.dialect().version_prefix;
-    let has_version = rest.strip_prefix(version).is_some_and(|after| after.starts_with('/'));
+    let has_version = rest.split('/').nth(1).is_some_and(is_version);
     let version = if base.is_empty() && endpoint.is_versioned() && !has_version { version } else { "" };
     let rest = if rest.is_empty() && base.is_empty() { "/" } else { rest };
     let path = match query {
@@ -58,6 +95,11 @@ fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&st
     let mut parts = provider.base_url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// Whether a part of a path names the version of an API: `v1`, `v1beta`, `v1beta1`.
+fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|number| number.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// Names that belong to one connection (RFC 9110, section 7.6.1), with the proxy's own and `Expect`, which weir has
@@ -109,6 +151,7 @@ mod tests {
         let anthropic = provider(Api::Anthropic, "https://api.anthropic.com");
         let cohere = provider(Api::Cohere, "https://api.cohere.com");
         let ollama = provider(Api::Ollama, "http://127.0.0.1:11434");
+        let gemini = provider(Api::Gemini, "https://generativelanguage.googleapis.com");
         for (provider, endpoint, rest, query, expected) in [
             (
                 &openai,
@@ -166,9 +209,40 @@ mod tests {
                 "https://api.anthropic.com/v1/messages?beta=true",
             ),
             (&anthropic, Endpoint::Messages, "/v1/messages", None, "https://api.anthropic.com/v1/messages"),
+            (
+                &gemini,
+                Endpoint::GenerateContent,
+                "/models/m:generateContent",
+                None,
+                "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent",
+            ),
+            (
+                &gemini,
+                Endpoint::GenerateContent,
+                "/v1/models/m:generateContent",
+                None,
+                "https://generativelanguage.googleapis.com/v1/models/m:generateContent",
+            ),
         ] {
             let uri = target(provider, endpoint, rest, query).expect("a target");
             assert_eq!(uri.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_are_parted_from_a_query_that_is_otherwise_as_it_was() {
+        let names = &["key", "access_token"];
+        for (query, credentials, rest) in [
+            (None, &[][..], None),
+            (Some("alt=sse&&a=%20"), &[], Some("alt=sse&&a=%20")),
+            (Some("key=secret"), &[("key", "secret")], None),
+            (Some("key=secret&alt=sse"), &[("key", "secret")], Some("alt=sse")),
+            (Some("a=b&k%65y=s=1&access_token=t"), &[("k%65y", "s=1"), ("access_token", "t")], Some("a=b")),
+            (Some("key"), &[("key", "")], None),
+            (Some("keys=1"), &[], Some("keys=1")),
+        ] {
+            let parted = part_credentials(query, names);
+            assert_eq!((&*parted.0, parted.1.as_deref()), (credentials, rest), "{query:?}");
         }
     }
 

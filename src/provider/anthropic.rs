@@ -21,6 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     error_type: None,
     credential: (HeaderName::from_static("x-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
+    credential_queries: &[],
 };
 
 /// How its requests and replies read.

@@ -30,6 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     error_type: Some((ERROR_TYPE, error_type)),
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
+    credential_queries: &[],
 };
 
 /// How its requests and replies read.

@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     error_type: None,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
+    credential_queries: &[],
 };
 
 /// How its requests and replies read.

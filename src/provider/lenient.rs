@@ -25,6 +25,14 @@ pub(crate) struct Text<'a>(Option<Cow<'a, str>>);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Filled(pub(crate) bool);
 
+/// A value as it is written. Empty if there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written<'a>(pub(crate) &'a str);
+
+/// How many items a list has, whatever they are. Absent if it is no list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Length(pub(crate) Option<u64>);
+
 /// An object read as a `T`.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
@@ -122,6 +130,20 @@ impl<'de> Deserialize<'de> for Filled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
         Ok(Self(!matches!(json, "null" | "false" | "\"\"" | "[]" | "{}")))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Written<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(if json == "null" { "" } else { json }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(serde_json::from_str::<Vec<IgnoredAny>>(json).ok().map(|items| items.len() as u64)))
     }
 }
 
@@ -259,6 +281,19 @@ mod tests {
         for (json, empty) in [(r#"{"choices": []}"#, true), (r#"{"choices": null}"#, false), ("{}", false)] {
             let reply: Reply<'_> = serde_json::from_str(json).expect("lenient");
             assert_eq!(reply.choices.is_present_but_empty(), empty, "{json}");
+        }
+    }
+
+    #[test]
+    fn items_are_counted_and_values_taken_as_they_are_written() {
+        for (json, length, written) in [
+            (r#"["a", {}]"#, Some(2), r#"["a", {}]"#),
+            ("[]", Some(0), "[]"),
+            (r#"{"b": [1]}"#, None, r#"{"b": [1]}"#),
+            ("null", None, ""),
+        ] {
+            assert_eq!(serde_json::from_str::<Length>(json).expect("lenient").0, length, "{json}");
+            assert_eq!(serde_json::from_str::<Written<'_>>(json).expect("lenient").0, written, "{json}");
         }
     }
 

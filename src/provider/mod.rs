@@ -7,6 +7,7 @@
 pub mod anthropic;
 pub mod bedrock;
 pub mod cohere;
+pub mod gemini;
 mod lenient;
 mod llamacpp;
 pub mod ollama;
@@ -14,6 +15,7 @@ pub mod openai;
 pub mod output;
 pub mod reader;
 mod tgi;
+pub mod vertex;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -69,6 +71,10 @@ pub enum Api {
     Cohere,
     /// Ollama's own API, and what it offers in OpenAI's and Anthropic's formats.
     Ollama,
+    /// The Gemini API of Google AI Studio.
+    Gemini,
+    /// Vertex AI: Google's models, and those of its partners in the APIs of their makers.
+    VertexAi,
 }
 
 impl Api {
@@ -81,6 +87,8 @@ impl Api {
             Self::Bedrock => &bedrock::DIALECT,
             Self::Cohere => &cohere::DIALECT,
             Self::Ollama => &ollama::DIALECT,
+            Self::Gemini => &gemini::DIALECT,
+            Self::VertexAi => &vertex::DIALECT,
         }
     }
 
@@ -126,6 +134,20 @@ pub const KNOWN: &[Known] = &[
     },
     Known { name: "cohere", api: Api::Cohere, base_url: "https://api.cohere.com", label: "cohere", prices: "cohere" },
     Known { name: "ollama", api: Api::Ollama, base_url: "http://127.0.0.1:11434", label: "ollama", prices: "free" },
+    Known {
+        name: "gemini",
+        api: Api::Gemini,
+        base_url: "https://generativelanguage.googleapis.com",
+        label: "gcp.gemini",
+        prices: "google",
+    },
+    Known {
+        name: "vertex",
+        api: Api::VertexAi,
+        base_url: "https://aiplatform.googleapis.com",
+        label: "gcp.vertex_ai",
+        prices: "google",
+    },
 ];
 
 /// A configured provider, made whole: where its calls go and how they are read.
@@ -173,7 +195,7 @@ pub enum CredentialSource {
 /// functions, so that an API is one file.
 #[derive(Debug)]
 pub struct Dialect {
-    /// A prefix of every path that [`Endpoint::is_versioned`]; added where an app leaves it out and `base_url` has no
+    /// A prefix of every path that [`Endpoint::is_versioned`]; added where an app names no version and `base_url` has no
     /// path of its own. Empty if there is none.
     pub version_prefix: &'static str,
     /// What a request to this path (without query, below the base URL) is.
@@ -186,6 +208,8 @@ pub struct Dialect {
     pub credential: (HeaderName, &'static str),
     /// Every header an app's own credential may travel in.
     pub credential_headers: &'static [HeaderName],
+    /// Every parameter of the query that an app's own credential may travel in.
+    pub credential_queries: &'static [&'static str],
 }
 
 /// How requests to one kind of endpoint and their replies read, whichever API offers it.
@@ -282,6 +306,20 @@ pub enum Endpoint {
     TgiGenerateStream,
     /// llama.cpp's `POST /completion`.
     LlamaCppCompletion,
+    /// The same as [`Self::Messages`] at a publisher of Anthropic's models, who names the model in the path.
+    PublishedMessages,
+    /// Gemini's `:generateContent`.
+    GenerateContent,
+    /// Gemini's `:streamGenerateContent`: as server-sent events, or as the objects of one JSON array.
+    StreamGenerateContent,
+    /// Gemini's `:countTokens`: counts without generating.
+    CountContent,
+    /// Gemini's `:embedContent` and `:batchEmbedContents`.
+    EmbedContent,
+    /// Vertex AI's `:predict` of a model that embeds.
+    PredictEmbeddings,
+    /// Gemini's `POST /interactions`.
+    Interactions,
     /// Anything else: passed through, not read.
     Other,
 }
@@ -303,6 +341,13 @@ impl Endpoint {
             Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => &ollama::FORMAT,
             Self::TgiGenerate | Self::TgiGenerateStream => &tgi::FORMAT,
             Self::LlamaCppCompletion => &llamacpp::FORMAT,
+            Self::PublishedMessages => &vertex::MESSAGES,
+            Self::GenerateContent
+            | Self::StreamGenerateContent
+            | Self::CountContent
+            | Self::EmbedContent
+            | Self::PredictEmbeddings
+            | Self::Interactions => &gemini::FORMAT,
             Self::ChatCompletions
             | Self::Responses
             | Self::ResponsesCompact
@@ -322,6 +367,7 @@ impl Endpoint {
             | Self::Responses
             | Self::ResponsesCompact
             | Self::Messages
+            | Self::PublishedMessages
             | Self::Converse
             | Self::InvokeModel
             | Self::CohereChat
@@ -333,13 +379,18 @@ impl Endpoint {
             | Self::TgiGenerate
             | Self::TgiGenerateStream
             | Self::LlamaCppCompletion => Operation::TextCompletion,
-            Self::Embeddings | Self::CohereEmbed | Self::OllamaEmbed => Operation::Embeddings,
+            Self::GenerateContent | Self::StreamGenerateContent | Self::Interactions => Operation::GenerateContent,
+            Self::Embeddings | Self::CohereEmbed | Self::OllamaEmbed | Self::EmbedContent | Self::PredictEmbeddings => {
+                Operation::Embeddings
+            }
             Self::CohereRerank => Operation::Rerank,
             Self::CohereClassify => Operation::Classification,
             Self::Moderations => Operation::Moderation,
-            Self::CountInput | Self::CountMessages | Self::CountConverse | Self::CohereTokenize => {
-                Operation::CountTokens
-            }
+            Self::CountInput
+            | Self::CountMessages
+            | Self::CountConverse
+            | Self::CohereTokenize
+            | Self::CountContent => Operation::CountTokens,
             Self::Other => Operation::Other,
         }
     }
@@ -359,6 +410,11 @@ impl Endpoint {
                 | Self::CountInput
                 | Self::Messages
                 | Self::CountMessages
+                | Self::GenerateContent
+                | Self::StreamGenerateContent
+                | Self::CountContent
+                | Self::EmbedContent
+                | Self::Interactions
         )
     }
 }
@@ -468,11 +524,18 @@ impl Ending {
 
 /// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
 /// copies.
-static CREDENTIAL_HEADERS: [HeaderName; 3] =
-    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+static CREDENTIAL_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 
 /// Members by which a request names something that is kept elsewhere and may change under the same name.
 const REFERENCES: [&str; 3] = ["url", "image_url", "file_url"];
+
+/// Members that name nothing but files kept elsewhere, whatever their value looks like.
+const FILES: [&str; 3] = ["file_id", "fileUri", "file_uri"];
 
 /// Whether any part of a request is a file at the provider or a page on the web: what it holds may have changed when
 /// the same request comes again. Data URLs hold themselves.
@@ -480,7 +543,7 @@ fn refers_outside(part: &Value<'_>) -> bool {
     match part {
         Value::Array(items) => items.iter().any(refers_outside),
         Value::Object(members) => members.iter().any(|(name, value)| match value.as_str() {
-            Some(text) => name == "file_id" || (REFERENCES.contains(&name) && text.starts_with("http")),
+            Some(text) => FILES.contains(&name) || (REFERENCES.contains(&name) && text.starts_with("http")),
             None => refers_outside(value),
         }),
         _ => false,
@@ -490,6 +553,14 @@ fn refers_outside(part: &Value<'_>) -> bool {
 /// A text that is not empty.
 fn text<'a>(value: &'a Value<'a>) -> Option<&'a str> {
     value.as_str().filter(|text| !text.is_empty())
+}
+
+/// The sum of two counts, either of which may be absent.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// How many tools and how many choices of one reply are noted. OpenAI allows 128 of either.

@@ -11,7 +11,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
-use crate::frames::{self, Event, eventstream, lines, sse};
+use crate::frames::{self, Event, array, eventstream, lines, sse};
 use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said};
 
 /// Reads one reply.
@@ -54,7 +54,7 @@ impl Reader {
         };
         let body = if coding.is_none() || endpoint == Endpoint::Other {
             Body::Opaque
-        } else if let Some(framing) = framing(&essence, max_bytes).filter(|_| status.is_success()) {
+        } else if let Some(framing) = framing(endpoint, &essence, max_bytes).filter(|_| status.is_success()) {
             Body::Events(framing, reply())
         } else if essence == "application/json" || essence.ends_with("+json") {
             Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
@@ -148,9 +148,12 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// The framing of a stream of this content type; `None` if it is none.
-fn framing(essence: &str, max_event_bytes: usize) -> Option<frames::Decoder> {
+/// The framing of a stream of this content type; `None` if it is none. What Gemini streams as JSON is one array.
+fn framing(endpoint: Endpoint, essence: &str, max_event_bytes: usize) -> Option<frames::Decoder> {
     Some(match essence {
+        "application/json" if endpoint == Endpoint::StreamGenerateContent => {
+            frames::Decoder::Array(array::Decoder::new(max_event_bytes))
+        }
         "text/event-stream" => frames::Decoder::Sse(sse::Decoder::new(max_event_bytes)),
         "application/x-ndjson" | "application/jsonl" | "application/stream+json" => {
             frames::Decoder::Lines(lines::Decoder::new(max_event_bytes))

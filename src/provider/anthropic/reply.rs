@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::frames::Event;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said};
+use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said, sum};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
 
@@ -272,14 +272,6 @@ impl Tally {
             (Counter::WebSearches, self.web_searches),
         ];
         Usage::cache_outside(self.uncached_input, self.output, &parts)
-    }
-}
-
-/// The sum of two counts, either of which may be absent.
-fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.saturating_add(other)),
-        (one, other) => one.or(other),
     }
 }
 
