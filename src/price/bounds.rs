@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use crate::price::Mistake;
 use crate::price::cost;
-use crate::price::file;
+use crate::price::file::{self, ONE};
 use crate::price::table::Table;
 use crate::record::usage::Counter;
 use crate::units::PicoUsd;
@@ -99,18 +99,25 @@ fn out_of_range(counter: Counter, rate: &file::Rate) -> Option<String> {
     let rates = [rate.base].into_iter().chain(rate.over.iter().map(|(_, rate)| *rate));
     let rate = rates.map(|rate| rate.0).find(|rate| *rate > 0 && !range.contains(rate))?;
     let (than, bound) = if rate < *range.start() { ("less", range.start()) } else { ("more", range.end()) };
-    // The first that is in bounds is what was most likely meant.
-    let meant = [1000, cost::per(counter)].into_iter().filter(|_| rate < *range.start());
-    let meant = meant.map(|times| rate.saturating_mul(times)).find(|rate| range.contains(rate));
-    let hint = meant.map(|meant| format!("such as {}", usd(meant))).unwrap_or_default();
-    let fix = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+    let perhaps = meant(counter, rate).map(|usd| format!(", so perhaps {usd} is meant")).unwrap_or_default();
     Some(format!(
-        "{} US dollars for {} is {than} than any rate known ({}): write the price of {}{fix}. {MEANT}",
+        "{} US dollars for {bought} is {than} than any rate known ({}): rates are for {bought}{perhaps}. {MEANT}",
         usd(rate),
-        bought(counter),
         usd(*bound),
-        bought(counter),
+        bought = bought(counter),
     ))
+}
+
+/// What was most likely meant by a rate that is too small: a price for one, or for the next smaller measure. Of the
+/// two the one that is nearer to what most things cost, a dollar.
+fn meant(counter: Counter, rate: u64) -> Option<PicoUsd> {
+    let per = cost::per(counter);
+    let smaller = if per == 3600 { 60 } else { 1000 };
+    let range = range(counter);
+    let candidates = [per, smaller].map(|times| rate.saturating_mul(times));
+    let distance = |rate: &u64| ONE.max(*rate) / ONE.min(*rate);
+    let meant = candidates.into_iter().filter(|_| rate < *range.start()).filter(|rate| range.contains(rate));
+    meant.min_by_key(distance).map(usd)
 }
 
 /// The rates, in pico-dollars, that are not taken for slips.

@@ -135,6 +135,17 @@ pub struct Edition {
     pub published: SystemTime,
 }
 
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Providers with a model or an uplift.
+    pub providers: usize,
+    /// Models.
+    pub models: usize,
+    /// Uplifts.
+    pub uplifts: usize,
+}
+
 /// A table, and each payee's place in it.
 struct InForce {
     table: Table,
@@ -224,16 +235,20 @@ impl Prices {
     /// Names a model in the log, for it has no price: once, and no more than so many of them.
     pub fn name_unknown(&self, source: &Source, model: &str) {
         let Source::Payee(position) = source else { return };
-        let Some(payee) = self.payees.get(*position) else { return };
         let model = tidy(model);
-        let mut named = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if named.len() < MOST_UNKNOWN_NAMED && named.insert((*position, Box::from(&*model))) {
+        if let Some(payee) = self.payees.get(*position).filter(|_| self.is_news(*position, &model)) {
             tracing::warn!(
                 weir.provider = %payee.name,
                 weir.model = %model,
                 "the price table does not know this model: calls to it are unpriced until `prices.overlay` lists it"
             );
         }
+    }
+
+    /// Whether this model of this payee has not been named before, and there is room to remember that it was.
+    fn is_news(&self, payee: usize, model: &str) -> bool {
+        let mut named = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        named.len() < MOST_UNKNOWN_NAMED && named.insert((payee, model.into()))
     }
 
     /// Which table is in force.
@@ -248,11 +263,20 @@ impl Prices {
         }
     }
 
-    /// How many providers and models the table in force has.
+    /// How much of the table comes from the operator's file.
     #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        let providers = &self.in_force().table.providers;
-        (providers.len(), providers.iter().map(|provider| provider.models.len()).sum())
+    pub fn overlay_size(&self) -> Size {
+        let in_force = self.in_force();
+        let counts = in_force.table.providers.iter().map(|provider| {
+            let models = provider.models.iter().filter(|model| model.origin == Origin::Overlay).count();
+            let uplifts = provider.uplifts.iter().filter(|uplift| uplift.origin == Origin::Overlay).count();
+            Size { providers: usize::from(models + uplifts > 0), models, uplifts }
+        });
+        counts.fold(Size::default(), |sum, it| Size {
+            providers: sum.providers + it.providers,
+            models: sum.models + it.models,
+            uplifts: sum.uplifts + it.uplifts,
+        })
     }
 
     /// What is odd in the operator's file, but may be meant.

@@ -1,5 +1,6 @@
 //! Overlay: the operator's own file of prices, read at start and again when it changes. Never on the path of a call.
 
+use std::error::Error as _;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read};
@@ -45,46 +46,42 @@ impl Overlay {
 
 impl Prices {
     /// Reads the operator's file, if there is one, again and again; one with mistakes never replaces a good one. Tells
-    /// `changed` which table is in force whenever another one is. Runs until it is dropped.
+    /// `changed` which table is in force whenever another one is, and the log what has come of every change, once. Runs
+    /// until it is dropped.
     pub async fn watch(self: Arc<Self>, changed: impl Fn(Edition)) {
+        let Some(overlay) = &self.overlay else { return };
         let mut ticks = interval(REREAD_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.overlay.is_some() {
+        loop {
             ticks.tick().await;
             let prices = Arc::clone(&self);
             // Putting a table together takes tens of milliseconds: not on a thread that serves calls.
             match spawn_blocking(move || prices.reload()).await {
-                Ok(Some(Ok(edition))) => changed(edition),
-                Ok(Some(Err(_)) | None) => {}
+                Ok(None) => {}
+                Ok(Some(Ok(edition))) => {
+                    changed(edition);
+                    tracing::info!(file.path = %overlay.path.display(), "the price overlay has changed and is in force");
+                    self.log_remarks();
+                }
+                Ok(Some(Err(error))) => tracing::warn!(
+                    error.message = %error,
+                    error.cause = error.source().map(tracing::field::display),
+                    file.path = %overlay.path.display(),
+                    "the price overlay has changed but cannot be used: keeping the last good prices"
+                ),
                 Err(failed) => tracing::error!(error.message = %failed, "reading the price overlay failed inside weir"),
             }
         }
     }
 
-    /// Reads the operator's file again. `None` if nothing has changed since the last time; otherwise says in the log
-    /// what has come of it, once for each change.
+    /// Reads the operator's file again. `None` if nothing has changed since the last time.
     pub(super) fn reload(&self) -> Option<Result<Edition, PriceError>> {
         let overlay = self.overlay.as_ref()?;
-        let path = &overlay.path;
-        let text = overlay.changed()?;
-        let fresh = text.and_then(|text| InForce::new(Some((path, &text)), &self.payees));
-        Some(match fresh {
-            Ok(fresh) => {
-                self.replace(fresh);
-                tracing::info!(file.path = %path.display(), "the price overlay has changed and is in force");
-                self.log_remarks();
-                Ok(self.edition())
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error.message = %error,
-                    error.cause = std::error::Error::source(&error).map(tracing::field::display),
-                    file.path = %path.display(),
-                    "the price overlay has changed but cannot be used: keeping the last good prices"
-                );
-                Err(error)
-            }
-        })
+        let fresh = overlay.changed()?.and_then(|text| InForce::new(Some((&overlay.path, &text)), &self.payees));
+        Some(fresh.map(|fresh| {
+            self.replace(fresh);
+            self.edition()
+        }))
     }
 
     /// Says in the log what is odd in the operator's file, but may be meant.
