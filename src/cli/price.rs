@@ -27,7 +27,7 @@ pub struct Arguments {
     /// The model, as a request or a reply names it
     #[arg(long, required_unless_present = "stdin")]
     model: Option<String>,
-    /// What the call used, such as input_tokens=1000,output_tokens=200. `input_tokens` contains every token of the
+    /// What the call used, such as `input_tokens=1000,output_tokens=200`. `input_tokens` contains every token of the
     /// prompt, cached ones included
     #[arg(long, value_name = "COUNTER=COUNT", value_delimiter = ',', value_parser = count, required_unless_present = "stdin")]
     usage: Vec<(Counter, u64)>,
@@ -37,8 +37,8 @@ pub struct Arguments {
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
-    /// Read questions from standard input, one JSON object a line, and answer each by one: {"provider": "openai",
-    /// "model": "gpt-5", "usage": {"input_tokens": 1000}, "context": {"service_tier": "flex"}, "at": "2026-11-20"}
+    /// Read questions from standard input, one JSON object a line, and answer each by one:
+    /// `{"provider": "openai", "model": "gpt-5", "usage": {"input_tokens": 1000}, "at": "2026-11-20"}`
     #[arg(long, conflicts_with_all = ["provider", "model", "usage", "at", "context"])]
     stdin: bool,
 }

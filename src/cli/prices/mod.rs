@@ -40,8 +40,8 @@ pub(super) struct Circumstances {
     /// When the call began, such as 2026-11-20T12:00:00Z or 2026-11-20. Without it, now
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<SystemTime>,
-    /// What the reply says of the price, such as service_tier=flex; also processing, speed, inference_geo and region.
-    /// May be repeated
+    /// What the reply says of the price, such as `service_tier=flex`; also `processing`, `speed`, `inference_geo` and
+    /// `region`. May be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     context: Vec<(String, String)>,
     /// A file laid over the built-in table: `prices.overlay`
