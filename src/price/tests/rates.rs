@@ -232,7 +232,7 @@ impl Dice {
     }
 }
 
-/// The share of `counter` that no priced part of it covers, by definition.
+/// The share of `counter` that no charged_for part of it covers, by definition.
 fn own(counter: Counter, rates: &cost::PerCounter<Option<u64>>, counts: &cost::PerCounter<u64>) -> u128 {
     let parts = Counter::ALL.iter().filter(|it| it.within().contains(&counter) && rates[**it as usize].is_some());
     u128::from(counts[counter as usize]) - parts.map(|part| own(*part, rates, counts)).sum::<u128>()
@@ -252,26 +252,26 @@ fn whatever_is_used_costs_what_its_leaves_do_and_more_when_there_is_more() {
         let found = Found { table: &in_force.table, model, asked, lister: asked, test: asked.rules[0].test };
         let input = dice.roll(600_000);
         let rates = found.applicable(time(NOON), &[("service_tier", "flex"), ("region", "us")]).rates(input);
-        let priced: Vec<_> = Counter::ALL.iter().copied().filter(|it| rates[*it as usize].is_some()).collect();
+        let charged_for: Vec<_> = Counter::ALL.iter().copied().filter(|it| rates[*it as usize].is_some()).collect();
         let mut counts = [0; Counter::ALL.len()];
         let more = |counts: &mut cost::PerCounter<u64>, counter: Counter, count: u64| {
             for it in counter.within().iter().chain([&counter]) {
                 counts[*it as usize] += count;
             }
         };
-        for counter in &priced {
+        for counter in &charged_for {
             more(&mut counts, *counter, dice.roll(1_000_000));
         }
         let total = |counts: &_| cost::bill(&rates, counts).into_iter().sum::<PicoUsd>().pico();
         let name = format!("round {round}: {} of {}", found.id(), asked.id);
 
-        let exact = priced.iter().map(|it| {
+        let exact = charged_for.iter().map(|it| {
             let rate = rates[*it as usize].map_or(0, u128::from);
             rate * own(*it, &rates, &counts) * (SCALE / u128::from(cost::per(*it)))
         });
         let off = (total(&counts) * SCALE).abs_diff(exact.sum());
-        assert!(off <= priced.len() as u128 * SCALE / 2, "{name}: off by more than its roundings");
-        for counter in &priced {
+        assert!(off <= charged_for.len() as u128 * SCALE / 2, "{name}: off by more than its roundings");
+        for counter in &charged_for {
             let mut larger = counts;
             more(&mut larger, *counter, 1 + dice.roll(1000));
             assert!(total(&larger) >= total(&counts), "{name}: more {} for less", counter.name());
@@ -285,7 +285,7 @@ fn whatever_is_used_costs_what_its_leaves_do_and_more_when_there_is_more() {
         let bill = cost::bill(&rates, &counts);
         let charge = cost::charge(&rates, &bill, &usage);
         assert_eq!(charge.total(), bill.iter().copied().sum(), "{name}: classes add up");
-        for counter in priced {
+        for counter in charged_for {
             let most = rates[counter as usize].map_or(0, u128::from) * u128::from(counts[counter as usize]);
             assert!(bill[counter as usize].pico() <= most / u128::from(cost::per(counter)) + 1, "{name}");
         }
