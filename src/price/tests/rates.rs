@@ -232,7 +232,7 @@ impl Dice {
     }
 }
 
-/// The share of `counter` that no charged_for part of it covers, by definition.
+/// The share of `counter` that no part with a rate of it covers, by definition.
 fn own(counter: Counter, rates: &cost::PerCounter<Option<u64>>, counts: &cost::PerCounter<u64>) -> u128 {
     let parts = Counter::ALL.iter().filter(|it| it.within().contains(&counter) && rates[**it as usize].is_some());
     u128::from(counts[counter as usize]) - parts.map(|part| own(*part, rates, counts)).sum::<u128>()
