@@ -24,7 +24,7 @@ use crate::cache::memory;
 use crate::config::Config;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::listener;
-use crate::price::{Prices, Source};
+use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
 use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
@@ -67,15 +67,18 @@ struct Built {
 
 impl Built {
     fn from(config: &Config) -> anyhow::Result<Self> {
-        let prices = Prices::load(&config.prices).context("prices.overlay")?;
+        let prices = Arc::new(prices(config)?);
         let trust = Trust::load(&config.upstream)?;
         let labels: Vec<Arc<str>> = config.providers.iter().map(|provider| Arc::clone(&provider.label)).collect();
-        let metrics = Arc::new(Metrics::new(&config.telemetry.metrics, &labels, about(&prices)));
+        let metrics = Arc::new(Metrics::new(&config.telemetry.metrics, &labels, about(&prices.edition())));
 
         let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
-        for provider in &config.providers {
-            let destination = destination(config, provider, &prices, &trust, &metrics)?;
+        for (provider, source) in config.providers.iter().zip(prices.sources()) {
+            if !prices.is_listed(&source) {
+                warn_of_unpriced(provider);
+            }
+            let destination = destination(config, provider, source, &trust, &metrics)?;
             if let (CredentialSource::File(path), Some(credential)) = (&provider.credential, &destination.credential) {
                 watched_keys.push((Arc::clone(credential), path.clone()));
             }
@@ -151,6 +154,9 @@ impl App {
         for (credential, path) in self.watched_keys {
             watchers.spawn(credential.watch(path));
         }
+        let metrics = Arc::clone(&self.metrics);
+        let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
+        watchers.spawn(Arc::clone(&self.rooms.prices).watch(told));
         let readiness = Readiness::starting();
         let admin = Admin { metrics: self.metrics, readiness: readiness.clone() };
         let drained = CancellationToken::new();
@@ -179,16 +185,17 @@ async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn about(prices: &Prices) -> About {
+fn about(prices: &Edition) -> About {
     About {
         version: env!("CARGO_PKG_VERSION"),
         revision: option_env!("BUILD_REVISION").unwrap_or("unknown"),
-        prices: PriceTable {
-            version: prices.version().into(),
-            source: prices.source_name().into(),
-            published_at: prices.published(),
-        },
+        prices: price_table(prices),
     }
+}
+
+fn price_table(edition: &Edition) -> PriceTable {
+    let Edition { source, version, published } = edition.clone();
+    PriceTable { version, source, published_at: published }
 }
 
 fn cache(settings: &crate::cache::Settings, metrics: &Arc<Metrics>) -> Cache {
@@ -220,7 +227,7 @@ fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
 fn destination(
     config: &Config,
     provider: &Arc<Provider>,
-    prices: &Prices,
+    prices: Source,
     trust: &Trust,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Destination> {
@@ -236,25 +243,35 @@ fn destination(
         provider: Arc::clone(provider),
         upstream: Upstream::new(&config.upstream, trust, on_connected),
         credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
-        prices: price_source(provider, prices)?,
+        prices,
     })
 }
 
-/// Whose prices apply: as the operator says, else by URL, else by name.
-fn price_source(provider: &Provider, prices: &Prices) -> anyhow::Result<Source> {
-    let name = &provider.name;
-    let found = match &provider.prices {
-        PricedAs::Free => Some(Source::Free),
-        PricedAs::Table(id) => Some(prices.source_by_id(id).with_context(|| {
-            format!("providers.{name}.prices: the price table has no provider `{id}`; write its id there, or `free`")
-        })?),
-        PricedAs::Unknown => prices.source_by_url(&provider.base_url.to_string()).or_else(|| prices.source_by_id(name)),
+/// The price table, and every provider's place in it.
+fn prices(config: &Config) -> anyhow::Result<Prices> {
+    let prices = Prices::load(&config.prices, config.providers.iter().map(|it| payee(it)).collect());
+    let prices = prices.map_err(|error| match error {
+        PriceError::Unlisted { .. } => error.into(),
+        PriceError::Unreadable { .. } | PriceError::Mistaken { .. } => {
+            anyhow::Error::new(error).context("prices.overlay")
+        }
+    })?;
+    prices.log_remarks();
+    Ok(prices)
+}
+
+fn payee(provider: &Provider) -> Payee {
+    let prices = match &provider.prices {
+        PricedAs::Free => Whose::Free,
+        PricedAs::Table(id) => Whose::Id(id.clone()),
+        PricedAs::Unknown => Whose::Found,
     };
-    if found.is_none() {
-        tracing::warn!(
-            weir.provider = %name,
-            "calls to this provider are unpriced: set its `prices` to `free`, or to the id of a provider in the table"
-        );
-    }
-    Ok(found.unwrap_or(Source::Unlisted))
+    Payee { name: (&*provider.name).into(), url: provider.base_url.to_string().into(), prices }
+}
+
+fn warn_of_unpriced(provider: &Provider) {
+    tracing::warn!(
+        weir.provider = %provider.name,
+        "calls to this provider are unpriced: set its `prices` to `free`, or to the id of a provider in the table"
+    );
 }

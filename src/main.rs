@@ -7,6 +7,7 @@ use clap::Parser;
 use weir::app::Unusable;
 use weir::cli::{self, Cli, WRONG_USAGE};
 use weir::config::mistake::Mistakes;
+use weir::price::PriceError;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -20,7 +21,9 @@ fn main() -> ExitCode {
     cli::execute(cli).unwrap_or_else(|error| {
         let (message, code) = match error.downcast_ref::<Mistakes>() {
             Some(mistakes) => (mistakes.to_string(), ExitCode::from(WRONG_USAGE)),
-            None if error.is::<Unusable>() => (format!("weir: {error}"), ExitCode::from(WRONG_USAGE)),
+            None if error.is::<Unusable>() || error.is::<PriceError>() => {
+                (format!("weir: {error:#}"), ExitCode::from(WRONG_USAGE))
+            }
             None => (format!("weir: {error:#}"), ExitCode::FAILURE),
         };
         // The exit code says it too.

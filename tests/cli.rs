@@ -1,8 +1,8 @@
 //! The command line: what is printed where, and with which exit code. Runs the real program.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 
 /// Runs weir without any `WEIR_…` variable but `variables`.
@@ -81,6 +81,7 @@ fn check_says_what_the_configuration_means_and_no_secret() {
          listen     127.0.0.1:1\n\
          admin      127.0.0.1:9348\n\
          provider   anthropic  https://api.anthropic.com, the app's own key\n\
+         provider   bedrock    https://bedrock-runtime.us-east-1.amazonaws.com, the app's own key\n\
          provider   cohere     https://api.cohere.com, the app's own key\n\
          provider   ollama     http://127.0.0.1:11434, the app's own key\n\
          provider   openai     https://api.openai.com, key from variable OPENAI_API_KEY, also for bare /v1 paths\n\
@@ -120,6 +121,7 @@ fn version_help_and_completions_are_printed() {
 
     let output = weir(&["completions", "bash"], &[]);
     assert!(stdout(&output).contains("_weir()"));
+    assert!(stdout(&output).contains("weir__subcmd__prices__subcmd__show"), "subcommands of subcommands too");
 }
 
 /// Listens on a free port and answers each of `answers` to one caller in turn; then returns what they asked.
@@ -221,4 +223,237 @@ fn the_overlay_of_the_manual_is_a_good_one() {
     let set = format!("prices.overlay={}", path.display());
     let output = weir(&["check", "--set", &set, "--set", "providers.openai.prices=house"], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// An overlay in which the provider `house` charges this much for a million tokens of the model `m`.
+fn house(usd: &str) -> String {
+    format!(
+        r#"{{"schema_version":1,"providers":[{{"id":"house","models":[
+            {{"id":"m","match":{{"eq":["m"]}},"rates":{{"input_tokens":"{usd}"}}}}],
+            "uplifts":[{{"id":"night","if":{{"shift":"night"}},"factor":"0.5"}}]}}]}}"#
+    )
+}
+
+#[test]
+fn prices_show_says_which_entry_a_model_is_and_why() {
+    let at = ["--at", "2026-11-20T02:00:00Z"];
+    let show = |words: &[&str]| weir(&[&["prices", "show"], words, &at].concat(), &[]);
+    for (words, expected) in [
+        (
+            &["openai", "GPT-5.4-2026-03-05", "--context", "service_tier=flex", "--context", "region=eu"][..],
+            "model      gpt-5.4 of openai\n\
+             because    `GPT-5.4-2026-03-05` is \"gpt-5.4-2026-03-05\"\n\
+             listed in  the built-in table (genai-prices 0.2.3)\n\
+             at         2026-11-20T02:00:00Z\n\
+             rates      standard\n\
+             variant    service_tier=flex, since 2026-10-12\n\
+             uplift     region-eu: every rate for tokens × 1.1 (region=eu), by the additions\n\
+             \n\
+             input_tokens       1.375 USD for 1000000; above 272000 input tokens 2.75\n\
+             output_tokens      8.25 USD for 1000000; above 272000 input tokens 12.375\n\
+             cache_read_tokens  0.143 USD for 1000000; above 272000 input tokens 0.275\n\
+             web_searches       10 USD for 1000\n\
+             storage_searches   2.5 USD for 1000\n",
+        ),
+        (
+            &["azure", "gpt-4.1", "--context", "service_tier=priority"],
+            "model      gpt-4.1 of azure\n\
+             because    `gpt-4.1` is \"gpt-4.1\"\n\
+             listed in  the built-in table (genai-prices 0.2.3)\n\
+             fallback   azure has no such model: that of openai counts, without variants\n",
+        ),
+        (&["deepseek", "deepseek-flash"], "\nrates      those from 01:00 to 04:00 UTC\n"),
+        (&["google", "gemma-3-27b-it"], "because    `gemma-3-27b-it` begins with \"gemma-3-\"\n"),
+        (&["google", "gemma-3-27b-it"], "\nno charge\n"),
+        (&["groq", "whisper-large-v3"], "\nminimum    10 seconds of audio\n"),
+    ] {
+        let output = show(words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).contains(expected), "{words:?}:\n{}", stdout(&output));
+    }
+    let output = show(&["openai", "gpt-5.4", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(shown["rates"][0]["usd"], "2.5");
+    assert_eq!(shown["rates"][0]["over"], serde_json::json!([[272_000, "5"]]));
+    assert_eq!(shown["file"], "built-in");
+}
+
+#[test]
+fn a_price_that_is_not_known_ends_with_one_and_names_what_is_near() {
+    for (arguments, expected) in [
+        (&["prices", "show", "opanai", "gpt-5"][..], "no provider `opanai`: did you mean `openai`?"),
+        (
+            &["prices", "show", "openai", "gpt-5-minni"],
+            "no model `gpt-5-minni` of `openai`: did you mean `gpt-5-mini`?",
+        ),
+        (&["prices", "show", "anthropic", "a-model-nobody-knows"], "no model `a-model-nobody-knows` of `anthropic`\n"),
+        (&["price", "--provider", "openai", "--model", "gpt-99", "--usage", "input_tokens=1"], "no model `gpt-99`"),
+    ] {
+        let output = weir(arguments, &[]);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+    for (arguments, expected) in [
+        (&["price", "--provider", "openai", "--model", "gpt-5"][..], "--usage"),
+        (&["price", "--provider", "a", "--model", "b", "--usage", "input_token=1"], "did you mean input_tokens?"),
+        (&["price", "--provider", "a", "--model", "b", "--usage", "input_tokens=-1"], "write a whole number"),
+        (&["prices", "show", "a", "b", "--at", "noon"], "such as 2026-11-20T12:00:00Z"),
+        (&["prices", "show", "a", "b", "--context", "flex"], "such as service_tier=flex"),
+        (&["price", "--stdin", "--model", "b"], "--stdin"),
+    ] {
+        let output = weir(arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn price_answers_what_if_to_the_pico_dollar() {
+    let usage = "input_tokens=10000,cache_read_tokens=4096,output_tokens=3000,output_reasoning_tokens=2500";
+    let flags = ["price", "--provider", "openai", "--model", "gpt-5", "--usage", usage, "--at", "2026-11-20"];
+    let output = weir(&flags, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "gpt-5 of openai, at 2026-11-20T00:00:00Z\n\
+         input_tokens       0.00738 USD: 5904 × 1.25 / 1000000\n\
+         output_tokens      0.03 USD: 3000 × 10 / 1000000\n\
+         cache_read_tokens  0.000512 USD: 4096 × 0.125 / 1000000\n\
+         \n\
+         by class\n\
+         cache_read         0.000512 USD\n\
+         input              0.00738 USD\n\
+         output             0.005 USD\n\
+         reasoning          0.025 USD\n\
+         total              0.037892 USD\n"
+    );
+    let output = weir(&[&flags[..], &["--json"]].concat(), &[]);
+    let bill: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!((&bill["usd"], &bill["classes"]["reasoning"]), (&"0.037892".into(), &"0.025".into()));
+}
+
+#[test]
+fn prices_check_counts_what_is_right_and_lists_what_is_wrong() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("prices.json");
+    let file = path.display().to_string();
+    std::fs::write(&path, house("2")).expect("a written file");
+    let output = weir(&["prices", "check", &file], &[]);
+    assert_eq!(stdout(&output), "ok: 1 provider, 1 model, 1 uplift\n", "{}", stderr(&output));
+    let output = weir(&["prices", "check", &file, "--json"], &[]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(answer["size"]["models"], 1);
+
+    let set = [("WEIR_PRICES__OVERLAY", file.as_str())];
+    let usage = ["price", "--provider", "house", "--model", "m", "--usage", "input_tokens=3", "--json"];
+    let output = weir(&[&usage[..], &["--context", "shift=night"]].concat(), &set);
+    let bill: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(bill["usd"], "0.000003", "the overlay counts, and its uplift");
+
+    let wrong = r#"{"schema_version":1,"providers":[{"id":"a","models":[
+        {"id":"m","match":{"eq":["m"]},"rates":{"input_tokens":"0.0000025","output_tokens":"-1"}},
+        {"id":"n","match":{"eq":["n"]},"rates":{"input_tokens":"0.0000025"}},
+        {"id":"n","match":{"eq":["o"]},"rates":{}}]}]}"#;
+    std::fs::write(&path, wrong).expect("a written file");
+    let output = weir(&["prices", "check", &file], &[]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
+    let listed: Vec<_> = stderr(&output).lines().collect();
+    assert_eq!(listed.len(), 4, "{listed:#?}");
+    assert!(listed[0].starts_with(&format!("weir: the price overlay {file} has mistakes:")), "{listed:#?}");
+    for (line, expected) in listed[1..].iter().zip([
+        "  providers[0].models[0].rates.output_tokens: `-1` is not a price",
+        "  providers[0].models[1].rates.input_tokens: 0.0000025 US dollars for a million is less than any rate known",
+        "  providers[0].models[2].id: `n` is the id of providers[0].models[1] already",
+    ]) {
+        assert!(line.starts_with(expected), "{line}");
+    }
+    let output = weir(&["prices", "check", "/absent.json"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("/absent.json: No such file"), "{}", stderr(&output));
+}
+
+/// weir at work, and the log lines it writes. Ends with the test.
+struct Working {
+    process: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Working {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.arg("run").args(arguments).env_clear().stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the program runs");
+        let log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
+        Self { process, log }
+    }
+
+    /// The next log line with this message.
+    fn told(&mut self, message: &str) -> serde_json::Value {
+        let lines = self.log.by_ref().map(|line| line.expect("text"));
+        let mut parsed = lines.map(|line| serde_json::from_str::<serde_json::Value>(&line).expect("JSON"));
+        parsed.find(|line| line["message"] == message).unwrap_or_else(|| panic!("weir ended without `{message}`"))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_overlay_is_watched_while_weir_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("prices.json");
+    // A new file in the place of the old one, as an editor or a configuration map leaves it.
+    let write = |text: &str| {
+        let fresh = directory.path().join("fresh.json");
+        std::fs::write(&fresh, text).expect("a written file");
+        std::fs::rename(&fresh, &path).expect("it takes the other's place");
+    };
+    write(&house("1"));
+    let overlay = format!("prices.overlay={}", path.display());
+    let local = ["listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "telemetry.log.format=json", &overlay];
+    let mut weir = Working::start(&local.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    let listening = weir.told("listening");
+    let listening = if listening["weir.side"] == "admin" { listening } else { weir.told("listening") };
+    let admin = listening["server.address"].as_str().expect("an address").to_owned();
+    let table = || {
+        let metrics = ask(&admin, "/metrics");
+        metrics.lines().filter(|line| line.starts_with("weir_price_table")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let built_in = [
+        r#"weir_price_table_info{version="0.2.3",source="genai-prices + overlay"} 1"#,
+        "weir_price_table_timestamp_seconds 1794268800",
+    ];
+    assert_eq!(table(), built_in);
+
+    write(&house("0.0000025"));
+    let refused = weir.told("the price overlay has changed but cannot be used: keeping the last good prices");
+    let mistakes = refused["error.message"].as_str().expect("a text");
+    assert!(mistakes.contains("providers[0].models[0].rates.input_tokens: 0.0000025 US dollars"), "{mistakes}");
+    assert_eq!(table(), built_in);
+
+    let from = r#""generated_from":{"source":"ours","version":"9","released":"2026-11-20"},"providers""#;
+    write(&house("2").replace("\"providers\"", from));
+    weir.told("the price overlay has changed and is in force");
+    assert_eq!(
+        table(),
+        [
+            r#"weir_price_table_info{version="9",source="ours + overlay"} 1"#,
+            "weir_price_table_timestamp_seconds 1795132800"
+        ]
+    );
+    assert!(ask(&admin, "/version").contains(r#""version":"9""#));
+}
+
+/// What the admin side answers.
+fn ask(address: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(address).expect("it listens");
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("text");
+    answer
 }

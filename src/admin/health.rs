@@ -57,7 +57,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static s
 /// `GET /version`.
 pub(super) async fn version(State(admin): State<Admin>) -> ([(HeaderName, &'static str); 1], String) {
     let about = admin.metrics.about();
-    let prices = &about.prices;
+    let prices = admin.metrics.price_table();
     let body = json!({
         "version": about.version,
         "revision": about.revision,

@@ -7,6 +7,8 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod health;
+pub mod price;
+pub mod prices;
 pub mod run;
 pub mod simulate;
 pub mod version;
@@ -54,6 +56,11 @@ enum Command {
     /// Print the default configuration or its schema
     #[command(subcommand)]
     Config(config::Command),
+    /// Say what a call would cost
+    Price(price::Arguments),
+    /// Show what is known of prices, or check a file of your own
+    #[command(subcommand)]
+    Prices(prices::Command),
     /// Ask a running weir whether it is well
     Health(health::Arguments),
     /// Print the version
@@ -116,6 +123,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Price(arguments) => price::run(&arguments),
+        Command::Prices(command) => prices::run(&command),
         Command::Health(arguments) => health::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

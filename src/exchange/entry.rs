@@ -13,8 +13,8 @@ use crate::price::{Answer, Question};
 use crate::provider::{Ending, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
-use crate::record::usage::{Cost, Counter, Usage};
-use crate::record::{Attempt, CacheFacts, Record, Timing};
+use crate::record::usage::{Cost, Counter, Unpriced, Usage};
+use crate::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 
 /// The label of requests that are for no provider weir knows.
 const NO_PROVIDER: &str = "none";
@@ -266,19 +266,23 @@ impl Open {
         let Some(to) = &self.to else { return Answer { cost: Cost::Nothing, model: None } };
         let broke_off = said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty();
         let facts = &said.facts;
-        let context: Vec<(&str, &str)> = [("service_tier", &facts.service_tier), ("speed", &facts.speed)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-            .collect();
         let answer = self.rooms.prices.price(&Question {
             source: &to.prices,
             response_model: facts.model.as_deref(),
             request_model: self.call.model.as_deref(),
             usage: said.usage.as_ref().filter(|_| !broke_off),
-            context: &context,
+            context: &context(facts),
             at: self.arrived_at,
         });
-        if self.is_free_of_charge(said) { Answer { cost: Cost::Nothing, ..answer } } else { answer }
+        if self.is_free_of_charge(said) {
+            return Answer { cost: Cost::Nothing, ..answer };
+        }
+        if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) =
+            (answer.cost, facts.model.as_deref().or(self.call.model.as_deref()))
+        {
+            self.rooms.prices.name_unknown(&to.prices, model);
+        }
+        answer
     }
 
     fn is_free_of_charge(&self, said: &Said) -> bool {
@@ -305,4 +309,19 @@ impl Open {
             first_token: between(marks.sent, marks.first_token),
         }
     }
+}
+
+/// What a reply says that sets its price beside the model and the counts.
+fn context(facts: &ReplyFacts) -> Vec<(&str, &str)> {
+    let tier = facts.service_tier.as_deref();
+    let batch = tier.filter(|tier| *tier == "batch");
+    [
+        ("service_tier", tier),
+        ("processing", batch),
+        ("speed", facts.speed.as_deref()),
+        ("inference_geo", facts.inference_geo.as_deref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
 }

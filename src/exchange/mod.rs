@@ -140,7 +140,7 @@ pub struct Rooms {
     /// Stored answers.
     pub cache: Cache,
     /// The price table.
-    pub prices: Prices,
+    pub prices: Arc<Prices>,
     /// Where records go.
     pub sinks: Sinks,
     /// Calls that go on although their app is gone.
@@ -160,7 +160,7 @@ pub struct Destination {
     pub upstream: Upstream,
     /// The credential to put in; without one, the app's own passes through.
     pub credential: Option<Arc<Credential>>,
-    /// Its place in the price table.
+    /// Whose prices apply.
     pub prices: Source,
 }
 

@@ -1,9 +1,10 @@
 //! Cost: counters × rates, to the pico-dollar. Every counted unit is billed once, at the most exact rate there is.
 //!
-//! Knows neither models nor files.
+//! Knows no models.
 
 use std::num::NonZeroU32;
 
+use crate::price::file::ONE;
 use crate::record::usage::{Charge, Counter, TokenClass, Usage};
 use crate::units::PicoUsd;
 
@@ -64,15 +65,12 @@ pub(super) fn counts(usage: &Usage, min_audio_seconds: u64) -> PerCounter<u64> {
 /// The bill of each counter that has a rate, for the share that no rated counter inside it covers. A part larger than
 /// its whole leaves nothing of the whole, and never less than nothing.
 pub(super) fn bill(rates: &PerCounter<Option<u64>>, counts: &PerCounter<u64>) -> PerCounter<PicoUsd> {
-    let mut rest = *counts;
+    let own = leaves(rates, counts);
     let mut bill = [PicoUsd::ZERO; Counter::ALL.len()];
-    for &counter in Counter::ALL.iter().rev() {
-        let Some(rate) = rates[counter as usize] else { continue };
-        let own = rest[counter as usize];
-        for &container in counter.within() {
-            rest[container as usize] = rest[container as usize].saturating_sub(own);
+    for &counter in Counter::ALL {
+        if let Some(rate) = rates[counter as usize] {
+            bill[counter as usize] = PicoUsd::new(amount(rate, own[counter as usize], counter));
         }
-        bill[counter as usize] = PicoUsd::new(amount(rate, own, counter));
     }
     bill
 }
@@ -99,12 +97,32 @@ pub(super) fn charge(rates: &PerCounter<Option<u64>>, bill: &PerCounter<PicoUsd>
     charge
 }
 
-/// `count` units at `rate`, rounded half to even. Cannot overflow: both factors have 64 bits.
+/// Of each counter the share that no rated counter inside it covers.
+pub(super) fn leaves(rates: &PerCounter<Option<u64>>, counts: &PerCounter<u64>) -> PerCounter<u64> {
+    let mut rest = *counts;
+    for &counter in Counter::ALL.iter().rev().filter(|counter| rates[**counter as usize].is_some()) {
+        for &container in counter.within() {
+            rest[container as usize] = rest[container as usize].saturating_sub(rest[counter as usize]);
+        }
+    }
+    rest
+}
+
+/// `rate` times `factor` trillionths, to the pico-dollar.
+pub(super) fn scaled(rate: u64, factor: u64) -> u64 {
+    u64::try_from(rounded(u128::from(rate) * u128::from(factor), u128::from(ONE))).unwrap_or(u64::MAX)
+}
+
+/// `count` units at `rate`, to the pico-dollar.
 fn amount(rate: u64, count: u64, counter: Counter) -> u128 {
-    let (exact, per) = (u128::from(rate) * u128::from(count), u128::from(per(counter)));
-    let (whole, rest) = (exact / per, exact % per);
-    let up = rest * 2 > per || (rest * 2 == per && whole % 2 == 1);
-    whole + u128::from(up)
+    rounded(u128::from(rate) * u128::from(count), u128::from(per(counter)))
+}
+
+/// A quotient, rounded half to even.
+const fn rounded(exact: u128, by: u128) -> u128 {
+    let (whole, rest) = (exact / by, exact % by);
+    let up = rest * 2 > by || (rest * 2 == by && whole % 2 == 1);
+    whole + up as u128
 }
 
 #[cfg(test)]
@@ -130,6 +148,15 @@ mod tests {
             amount(u64::MAX, u64::MAX, Counter::Requests) / 1_000_000,
             u128::from(u64::MAX).pow(2) / 1_000_000_000
         );
+    }
+
+    #[test]
+    fn a_factor_keeps_every_decimal_a_rate_can_have() {
+        let tenth_more = ONE / 10 * 11;
+        for (rate, expected) in [(4_000_000_000_000, 4_400_000_000_000), (10, 11), (5, 6), (15, 16), (25, 28), (0, 0)] {
+            assert_eq!(scaled(rate, tenth_more), expected, "{rate} × 1.1");
+        }
+        assert_eq!(scaled(u64::MAX, 10 * ONE), u64::MAX, "and ends where numbers end");
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub(super) struct Table<'a> {
     #[serde(rename = "schema_version")]
     _schema_version: IgnoredAny,
     pub(super) generated_from: Option<GeneratedFrom>,
-    pub(super) as_of: Option<Day>,
+    #[serde(rename = "as_of")]
+    _as_of: Option<Day>,
     #[serde(rename = "currency")]
     _currency: Option<Currency>,
     pub(super) models: Option<usize>,
@@ -90,8 +91,29 @@ pub(super) struct Provider<'a> {
     #[serde(rename = "model_match")]
     _model_match: Option<IgnoredAny>,
     pub(super) fallback: Option<Vec<Word>>,
-    #[serde(borrow)]
+    /// Regions that have prices of their own, each with a regular expression that matches its URLs.
+    #[serde(default)]
+    pub(super) regions: BTreeMap<Word, Word>,
+    #[serde(default)]
+    pub(super) uplifts: Vec<Uplift>,
+    #[serde(default, borrow)]
     pub(super) models: Vec<&'a RawValue>,
+}
+
+/// A factor on rates: what a provider says once for many models, such as a tenth more in a region.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Uplift {
+    pub(super) id: Word,
+    #[serde(default)]
+    pub(super) r#if: BTreeMap<Word, Word>,
+    /// The ids of the models it applies to; without it, every model.
+    pub(super) r#match: Option<Matcher>,
+    pub(super) from: Option<Day>,
+    /// The rates it makes, each from another rate. Without them, it multiplies the rate of every token.
+    #[serde(default)]
+    pub(super) derive: BTreeMap<CounterName, CounterName>,
+    pub(super) factor: Factor,
 }
 
 /// A model and its rates.
@@ -113,6 +135,9 @@ pub(super) struct Model {
     pub(super) variants: Vec<Variant>,
     #[serde(default)]
     pub(super) min_audio_seconds: u64,
+    /// Whether its rates are meant, although they look like a slip.
+    #[serde(default)]
+    pub(super) unusual: bool,
 }
 
 /// Alternatives, one of which must match.
@@ -208,22 +233,51 @@ impl FromStr for Dollars {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(part) || part.len() > 12 {
+        let Some((whole, part)) = decimal(text) else {
             return Err(format!(
                 "`{text}` is not a price: write US dollars as digits with at most 12 decimals, such as 1.25"
             ));
-        }
-        let too_much = || format!("`{text}` is too much: no rate is above {HIGHEST_RATE} US dollars");
-        let whole: u64 = whole.parse().map_err(|_| too_much())?;
-        let part: u64 = format!("{part:0<12}").parse().map_err(|_| too_much())?;
-        let pico = u128::from(whole) * PicoUsd::PER_USD + u128::from(part);
-        if pico > u128::from(HIGHEST_RATE) * PicoUsd::PER_USD {
-            return Err(too_much());
-        }
-        u64::try_from(pico).map(Self).map_err(|_| too_much())
+        };
+        trillionths(whole, part)
+            .filter(|pico| u128::from(*pico) <= u128::from(HIGHEST_RATE) * PicoUsd::PER_USD)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is too much: no rate is above {HIGHEST_RATE} US dollars"))
     }
+}
+
+/// A factor on rates, in trillionths: as exact as the rates are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Factor(pub(super) u64);
+
+/// The trillionths of a factor that changes nothing.
+pub(super) const ONE: u64 = 1_000_000_000_000;
+
+impl FromStr for Factor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A percentage in place of a factor, for one, is beyond these.
+        let sensible = ONE / 10..=ONE * 10;
+        decimal(text)
+            .and_then(|(whole, part)| trillionths(whole, part))
+            .filter(|factor| sensible.contains(factor))
+            .map(Self)
+            .ok_or_else(|| {
+                format!("`{text}` is no factor: write a number from 0.1 to 10, such as 1.1 for a tenth more")
+            })
+    }
+}
+
+/// The digits of a decimal number before and after its point, of which at most twelve come after.
+fn decimal(text: &str) -> Option<(&str, &str)> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(whole) && digits(part) && part.len() <= 12).then_some((whole, part))
+}
+
+fn trillionths(whole: &str, part: &str) -> Option<u64> {
+    let part: u64 = format!("{part:0<12}").parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(ONE)?.checked_add(part)
 }
 
 /// A day in UTC, counted from 1 January 1970.
@@ -323,6 +377,7 @@ macro_rules! read_from_text {
 
 read_from_text! {
     Dollars: r#"US dollars in quotes, such as "1.25""#,
+    Factor: r#"a factor in quotes, such as "1.1""#,
     Day: r#"a day, such as "2026-11-20""#,
     Clock: r#"a time of day, such as "16:30""#,
     CounterName: "the name of a counter",
@@ -368,6 +423,15 @@ mod tests {
             assert!(text.parse::<Dollars>().is_err(), "{text}");
         }
         assert!("99999999999999999999999".parse::<Dollars>().expect_err("absurd").contains("too much"));
+    }
+
+    #[test]
+    fn a_factor_is_a_decimal_near_one() {
+        assert_eq!("1.1".parse(), Ok(Factor(1_100_000_000_000)));
+        assert_eq!("10".parse(), Ok(Factor(10 * ONE)));
+        for text in ["110", "10%", "0", "0.01", "-1.1", "1.1.1", "1,1", "99999999999999999999"] {
+            assert!(text.parse::<Factor>().expect_err(text).contains("such as 1.1"), "{text}");
+        }
     }
 
     #[test]

@@ -157,6 +157,23 @@ impl Words {
         tests.iter().any(|test| self.passes(*test, name))
     }
 
+    /// A test in words: `begins with "gpt-5-nano-"`.
+    pub(super) fn describe(&self, test: Test) -> String {
+        let quoted = |how: &str, word| format!("{how} {:?}", self.get(word));
+        let any = |tests: &[Test]| tests.iter().map(|test| self.describe(*test)).collect::<Vec<_>>().join(" or ");
+        match test {
+            Test::Equals(word) => quoted("is", word),
+            Test::Starts(word) => quoted("begins with", word),
+            Test::Ends(word) => quoted("ends with", word),
+            Test::Contains(word) => quoted("contains", word),
+            Test::Rare(position) => match &self.rare[position as usize] {
+                Rare::Matches(pattern) => format!("matches {}", self.get(pattern.source)),
+                Rare::All(parts) => parts.iter().map(|part| any(part)).collect::<Vec<_>>().join(" and "),
+                Rare::Not(tests) => format!("not ({})", any(tests)),
+            },
+        }
+    }
+
     fn matches(&self, pattern: &Pattern, name: &str) -> bool {
         name.starts_with(self.get(pattern.prefix))
             && pattern

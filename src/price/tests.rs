@@ -1,7 +1,10 @@
 //! The promises of the room as a whole, against the built-in table.
 
+mod overlays;
+mod rates;
+
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::record::usage::TokenClass;
@@ -33,7 +36,7 @@ impl<'a> Case<'a> {
 
     fn answer(self, prices: &Prices, usage: Option<&Usage>) -> Answer {
         prices.price(&Question {
-            source: &prices.source_by_id(self.provider).expect("a provider of the table"),
+            source: &Source::Id(self.provider.into()),
             response_model: Some(self.model),
             request_model: None,
             usage,
@@ -60,10 +63,19 @@ fn cached(input: u64, output: u64, parts: &[(Counter, u64)]) -> Usage {
     Usage::cache_inside(Some(input), Some(output), &parts)
 }
 
+fn built_in() -> Prices {
+    Prices::load(&Settings::default(), Vec::new()).expect("no file to be mistaken in")
+}
+
 fn overlaid(text: &str) -> Result<Prices, PriceError> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("written");
-    Prices::load(&Settings { overlay: Some(file.path().into()) })
+    Prices::load(&Settings { overlay: Some(file.path().into()) }, Vec::new())
+}
+
+/// An overlay with this list of providers.
+fn with_providers(providers: &str) -> Result<Prices, PriceError> {
+    overlaid(&format!(r#"{{"schema_version":1,"providers":[{providers}]}}"#))
 }
 
 /// Decimal dollars as pico-dollars, cut after twelve decimals.
@@ -77,7 +89,7 @@ fn pico(usd: &str) -> u128 {
 fn every_published_example_costs_what_it_says() {
     /// The examples come from a calculator of floats: they are right to a billionth of a dollar.
     const TOLERANCE: u128 = 1000;
-    let prices = Prices::built_in();
+    let prices = built_in();
     let sides = sides();
     let mut rows = csv::Reader::from_path("tests/fixtures/pricing-examples.csv").expect("the examples");
     let mut count = 0;
@@ -85,21 +97,22 @@ fn every_published_example_costs_what_it_says() {
         let row = row.expect("a row");
         let name = format!("{} {} {}", row["id"], row["provider"], row["model"]);
         count += 1;
-        let Some(Source::Listed(provider)) = prices.source_by_id(&row["provider"]) else {
+        let in_force = prices.in_force();
+        let Some(provider) = in_force.table.provider_named(&row["provider"]) else {
             assert_eq!(row["outcome"], "unknown_provider", "{name}");
             continue;
         };
-        let Some(found) = prices.table.find(provider, &row["model"]) else {
+        let Some(found) = in_force.table.find(provider, &row["model"]) else {
             assert_eq!(row["outcome"], "unknown_model", "{name}");
             continue;
         };
-        assert_eq!((row["outcome"].as_str(), &*row["matched_provider"]), ("ok", found.provider()), "{name}");
+        assert_eq!((row["outcome"].as_str(), &*row["matched_provider"]), ("ok", &*found.lister.id), "{name}");
         assert_eq!(&*row["matched_model"], &*found.id(), "{name}");
 
         let usage = usage_of(&row);
         let context: Vec<_> = row["context"].split(';').filter_map(|pair| pair.split_once('=')).collect();
         let input = usage.get(Counter::InputTokens).unwrap_or(0);
-        let rates = found.rates(input, time(&row["at"]), &context);
+        let rates = found.applicable(time(&row["at"]), &context).rates(input);
         let bill = cost::bill(&rates, &cost::counts(&usage, found.min_audio_seconds()));
         let side = |side: &str| {
             let of_side = Counter::ALL
@@ -140,28 +153,41 @@ fn sides() -> BTreeMap<String, Option<String>> {
     struct Units {
         units: BTreeMap<String, Unit>,
     }
-    let table: Units = serde_json::from_str(&built_in_text()).expect("a table");
-    table.units.into_iter().map(|(name, unit)| (name, unit.side)).collect()
+    let units = |text: &str| serde_json::from_str::<Units>(text).expect("a table").units;
+    let all = units(&built_in_text()).into_iter().chain(units(ADDITIONS));
+    all.map(|(name, unit)| (name, unit.side)).collect()
 }
 
 #[test]
-fn the_built_in_table_is_read_whole_and_its_expressions_compile() {
+fn the_built_in_table_is_read_whole_and_would_pass_as_an_operator_s_file() {
+    let (reference, _) = beneath(Builder::default()).finish().expect("every fallback exists");
     let mut builder = Builder::default();
-    builder.add(&built_in_text(), Patterns::Checked).expect("no mistakes");
-    let table = builder.finish().expect("every fallback exists");
-    assert_eq!(table.len(), 47);
+    builder.add_checked(ADDITIONS, &reference).expect("no mistakes");
+    let mut mistakes = builder.add_checked(&built_in_text(), &reference).err().unwrap_or_default();
+    // A generated table may list two rules under one label.
+    mistakes.retain(|mistake| !mistake.problem.contains("is the id of"));
+    assert_eq!(mistakes, []);
+    assert_eq!(reference.providers.len(), 47);
+    assert_eq!(reference.providers.iter().map(|provider| provider.models.len()).sum::<usize>(), 2330);
     for unit in sides().keys() {
         assert!(Counter::ALL.iter().any(|counter| counter.name() == unit), "there is a counter for {unit}");
     }
 }
 
 #[test]
-fn the_built_in_table_says_what_it_is() {
-    let prices = Prices::built_in();
-    assert_eq!((prices.source_name(), prices.version()), ("genai-prices", "0.2.3"));
-    assert_eq!(prices.published(), time("2026-11-10T00:00:00Z"));
-    assert_eq!(prices.as_of(), time("2026-11-20T00:00:00Z"));
-    assert_eq!(format!("{prices:?}"), r#"Prices { source: "genai-prices", version: "0.2.3", providers: 47, .. }"#);
+fn the_table_says_what_it_is() {
+    let published = time("2026-11-10T00:00:00Z");
+    let edition = |source: &str, version: &str, published| Edition {
+        source: source.to_owned(),
+        version: version.to_owned(),
+        published,
+    };
+    assert_eq!(built_in().edition(), edition("genai-prices", "0.2.3", published));
+    let some_rates = with_providers("").expect("an overlay");
+    assert_eq!(some_rates.edition(), edition("genai-prices + overlay", "0.2.3", published));
+    let newer = r#"{"schema_version":1,"generated_from":{"source":"ours","version":"7","released":"2026-11-20"},"providers":[]}"#;
+    let newer = overlaid(newer).expect("an overlay");
+    assert_eq!(newer.edition(), edition("ours + overlay", "7", time("2026-11-20T00:00:00Z")));
 }
 
 #[test]
@@ -170,7 +196,7 @@ fn worked_examples_cost_what_their_rates_say() {
         CacheAudioReadTokens, CacheReadTokens, CacheWrite1hTokens, CacheWriteTokens, InputAudioTokens,
         OutputAudioTokens, OutputCitationTokens, OutputReasoningTokens, WebSearches,
     };
-    let prices = Prices::built_in();
+    let prices = built_in();
     let claude = [(CacheReadTokens, 2000), (CacheWriteTokens, 123), (CacheWrite1hTokens, 23)];
     let searched: Vec<_> = claude.into_iter().chain([(WebSearches, 2)]).collect();
     let astra = [(CacheReadTokens, 100_000), (CacheWriteTokens, 2000)];
@@ -233,7 +259,7 @@ fn worked_examples_cost_what_their_rates_say() {
 
 #[test]
 fn a_threshold_is_a_cliff() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     let astra = case("openai", "gpt-6-astra");
     assert_eq!(astra.usd(&prices, &tokens(271_999, 0)), "2.71999");
     assert_eq!(astra.usd(&prices, &tokens(272_000, 0)), "2.72");
@@ -242,7 +268,7 @@ fn a_threshold_is_a_cliff() {
 
 #[test]
 fn scheduled_prices_change_at_midnight_utc() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     let argon = case("google", "gemini-4-argon");
     assert_eq!(argon.at("2026-11-30T23:59:59.999Z").usd(&prices, &tokens(1_000_000, 0)), "2");
     assert_eq!(argon.at("2026-12-01T00:00:00Z").usd(&prices, &tokens(1_000_000, 0)), "4");
@@ -250,7 +276,7 @@ fn scheduled_prices_change_at_midnight_utc() {
 
 #[test]
 fn the_classes_of_a_charge_are_those_of_the_tokens() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     let parts = [(Counter::CacheReadTokens, 4096), (Counter::OutputReasoningTokens, 2500)];
     let usage = cached(10_000, 3000, &parts);
     let Cost::Known(charge) = case("openai", "gpt-5").answer(&prices, Some(&usage)).cost else {
@@ -262,7 +288,7 @@ fn the_classes_of_a_charge_are_those_of_the_tokens() {
 
 #[test]
 fn what_is_unknown_is_unpriced_and_not_free() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     let usage = tokens(10, 10);
     let unknown = case("openai", "gpt-99-unheard-of").answer(&prices, Some(&usage));
     assert_eq!((unknown.cost, unknown.model), (Cost::Unpriced(Unpriced::UnknownModel), None));
@@ -272,10 +298,10 @@ fn what_is_unknown_is_unpriced_and_not_free() {
         let context = &[];
         prices.price(&Question { source, response_model, request_model, usage: Some(&usage), context, at: time(NOON) })
     };
-    assert_eq!(question(&Source::Unlisted, Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::NoTable));
-    assert_eq!(question(&Source::Listed(9999), Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::UnknownModel));
-    assert_eq!(question(&Source::Free, None, None).cost, Cost::Known(Charge::default()));
-    let openai = prices.source_by_id("openai").expect("listed");
+    let nobody = Source::Id("nobody".into());
+    assert_eq!(question(&nobody, Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::NoTable));
+    assert_eq!(question(&Source::Payee(9999), Some("gpt-5"), None).cost, Cost::Unpriced(Unpriced::NoTable));
+    let openai = Source::Id("openai".into());
     assert_eq!(question(&openai, None, None).cost, Cost::Unpriced(Unpriced::UnknownModel));
     let named = |response, request| question(&openai, response, request).model;
     assert_eq!(named(Some("gpt-5-2025-08-07"), Some("gpt-4o")).as_deref(), Some("gpt-5"), "the one that answered");
@@ -285,12 +311,12 @@ fn what_is_unknown_is_unpriced_and_not_free() {
 #[test]
 fn a_listed_model_without_rates_is_known_to_be_free() {
     let free = case("openrouter", "meta-llama/llama-3.3-70b-instruct:free");
-    assert_eq!(free.usd(&Prices::built_in(), &tokens(1_000_000, 1_000_000)), "0");
+    assert_eq!(free.usd(&built_in(), &tokens(1_000_000, 1_000_000)), "0");
 }
 
 #[test]
 fn a_fine_tune_never_costs_what_its_base_costs() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     let listed = case("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc123");
     assert_eq!(listed.usd(&prices, &tokens(1_000_000, 0)), "0.3", "twice the rate of gpt-4o-mini");
     for name in ["ft:gpt-5-2025-08-07:acme::abc", "ft:gpt-4.1-2025-04-14:acme:gpt-4o:abc", "ft:o4-mini:acme::x"] {
@@ -303,7 +329,7 @@ fn a_fine_tune_never_costs_what_its_base_costs() {
 
 #[test]
 fn names_are_found_as_the_rules_say_and_never_by_likeness() {
-    let prices = Prices::built_in();
+    let prices = built_in();
     for (rule, provider, name, model) in [
         ("case does not matter", "openai", "GPT-5", Some("gpt-5")),
         ("a dated name", "openai", "gpt-5-2025-08-07", Some("gpt-5")),
@@ -319,23 +345,70 @@ fn names_are_found_as_the_rules_say_and_never_by_likeness() {
     assert!(case("openai", &"a".repeat(1 << 20)).answer(&prices, None).model.is_none(), "a name has its length");
 }
 
+/// The id of the provider that bills a payee with this name and URL, and the region where it has prices of its own.
+fn billed_by(prices: &Prices, name: &str, url: &str) -> Option<(String, Option<String>)> {
+    let payee = Payee { name: name.into(), url: url.into(), prices: Whose::Found };
+    let in_force = prices.in_force();
+    match place(&in_force.table, &payee).expect("nothing is named") {
+        Place::Listed { provider, region } => {
+            let provider = &in_force.table.providers[provider];
+            Some((provider.id.to_string(), region.map(|region| provider.regions[region].0.to_string())))
+        }
+        Place::Free | Place::Unlisted => None,
+    }
+}
+
 #[test]
 fn providers_are_found_by_id_by_name_and_by_url() {
-    let prices = Prices::built_in();
-    let same = |name, id| assert_eq!(prices.source_by_id(name), prices.source_by_id(id), "{name}");
-    same(" OpenAI ", "openai");
-    same("bedrock", "aws");
-    same("vertex_ai", "google");
-    same("xai", "x-ai");
-    assert_eq!(prices.source_by_id("no-such-provider"), None);
+    let prices = built_in();
+    let found = |name, url| billed_by(&prices, name, url).map(|(provider, _)| provider);
+    for (name, id) in [
+        (" OpenAI ", "openai"),
+        ("bedrock", "aws"),
+        ("vertex_ai", "google"),
+        ("xai", "x-ai"),
+        ("together-ai", "together"),
+    ] {
+        assert_eq!(found(name, "http://127.0.0.1:8000").as_deref(), Some(id), "{name}");
+    }
+    assert_eq!(found("no-such-provider", "http://127.0.0.1:8000"), None);
     for (url, id) in [
         ("https://api.openai.com/v1/chat/completions", Some("openai")),
         ("https://api.anthropic.com", Some("anthropic")),
         ("https://acme.openai.azure.com/openai/deployments/x", Some("azure")),
         ("https://example.com/?next=https://api.openai.com", None),
         ("http://127.0.0.1:8000", None),
+        // Hosts that only the additions know.
+        ("https://jp.api.openai.com/v1", Some("openai")),
+        ("https://bedrock-runtime-fips.us-east-1.amazonaws.com/", Some("aws")),
+        ("https://bedrock-runtime.cn-north-1.amazonaws.com.cn/", Some("aws")),
+        ("https://bedrock-mantle.us-east-1.api.aws/v1", Some("aws")),
+        ("https://aws-external-anthropic.us-east-1.api.aws", Some("anthropic")),
+        ("https://api.together.ai/v1", Some("together")),
+        ("https://api.eu.mistral.ai/v1", Some("mistral")),
+        // What only looks like them.
+        ("https://us.api.openai.com.example.com/v1", None),
+        ("https://xx.api.openai.com/v1", None),
     ] {
-        assert_eq!(prices.source_by_url(url), id.and_then(|id| prices.source_by_id(id)), "{url}");
+        assert_eq!(found("somebody", url).as_deref(), id, "{url}");
+    }
+}
+
+#[test]
+fn a_region_with_prices_of_its_own_is_known_by_the_host() {
+    let prices = built_in();
+    for (url, expected) in [
+        ("https://api.openai.com/", None),
+        ("https://us.api.openai.com/", Some("us")),
+        ("https://eu.api.openai.com:443/v1", Some("eu")),
+        ("https://jp.api.openai.com/", None),
+        ("https://aiplatform.googleapis.com/", None),
+        ("https://generativelanguage.googleapis.com/", None),
+        ("https://us-central1-aiplatform.googleapis.com/v1", Some("regional")),
+        ("https://aiplatform.eu.rep.googleapis.com", Some("regional")),
+    ] {
+        let (_, region) = billed_by(&prices, "somebody", url).expect("a known host");
+        assert_eq!(region.as_deref(), expected, "{url}");
     }
 }
 
@@ -349,15 +422,14 @@ fn an_overlay_comes_before_the_built_in_table() {
                 {"id":"acme-1","match":{"prefix":["acme-"]},"rates":{"output_tokens":{"base":"2","over":[[10,"3"]]}}}]}]}"#,
     )
     .expect("an overlay");
-    assert_eq!((prices.source_name(), prices.version()), ("genai-prices + overlay", "0.2.3"));
     let million = tokens(1_000_000, 1_000_000);
     assert_eq!(case("openai", "gpt-5").usd(&prices, &million), "1", "the operator's rates");
     assert_eq!(case("openai", "gpt-5-mini").usd(&prices, &million), "2.25", "the other models stay");
     assert_eq!(case("acme-ai", "acme-1").usd(&prices, &million), "3", "a provider of one's own");
     assert_eq!(case("acme", "gpt-5").usd(&prices, &million), "1", "falls back to the table as overlaid");
-    let acme = prices.source_by_id("acme");
-    assert_eq!(prices.source_by_url("https://api.openai.com/acme/v1"), acme, "found before the built-in ones");
-    assert_eq!(prices.source_by_url("https://api.openai.com/v1"), prices.source_by_id("openai"), "kept");
+    let found = |url| billed_by(&prices, "somebody", url).map(|(provider, _)| provider);
+    assert_eq!(found("https://api.openai.com/acme/v1").as_deref(), Some("acme"), "found before the built-in ones");
+    assert_eq!(found("https://api.openai.com/v1").as_deref(), Some("openai"), "kept");
 }
 
 #[test]
@@ -400,6 +472,7 @@ fn a_damaged_overlay_names_its_mistakes() {
 
 #[test]
 fn an_overlay_that_is_not_there_is_named() {
-    let error = Prices::load(&Settings { overlay: Some("/nowhere/prices.json".into()) }).expect_err("no file");
+    let error =
+        Prices::load(&Settings { overlay: Some("/nowhere/prices.json".into()) }, Vec::new()).expect_err("no file");
     assert_eq!(error.to_string(), "cannot read the price overlay /nowhere/prices.json");
 }

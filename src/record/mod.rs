@@ -62,6 +62,8 @@ pub struct ReplyFacts {
     pub service_tier: Option<Box<str>>,
     /// Anthropic's `usage.speed`.
     pub speed: Option<Box<str>>,
+    /// Where the provider says inference ran, as far as that sets the price: Anthropic's `usage.inference_geo`.
+    pub inference_geo: Option<Box<str>>,
     /// Why the model stopped, one per choice, in the provider's words.
     pub finish_reasons: Vec<Box<str>>,
     /// Names of the tools the model asked to call, in order.

@@ -56,6 +56,8 @@ counters! {
     CacheWriteTokens = "cache_write_tokens", CacheWrite, [InputTokens];
     /// Those of them written for one hour.
     CacheWrite1hTokens = "cache_write_1h_tokens", CacheWrite, [InputTokens, CacheWriteTokens];
+    /// Those of them written for twelve hours.
+    CacheWrite12hTokens = "cache_write_12h_tokens", CacheWrite, [InputTokens, CacheWriteTokens];
     /// Prompt tokens that the provider's own tools brought in.
     ToolInputTokens = "tool_input_tokens", Input, [InputTokens];
     /// Audio tokens of the prompt.

@@ -4,7 +4,7 @@
 //! what the app saw and what weir did itself. Counting is a handful of atomics; nothing here waits or does I/O.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -51,7 +51,7 @@ pub struct About {
     pub version: &'static str,
     /// The commit weir was built from.
     pub revision: &'static str,
-    /// The price table in use.
+    /// The price table in use at the start; [`Metrics::price_table`] says which one is in use now.
     pub prices: PriceTable,
 }
 
@@ -120,12 +120,6 @@ impl Metrics {
         let mut registry = Registry::default();
         let families = Families::register(&mut registry, settings.max_series);
         let limiters = Limiters::new(settings);
-        let prices = &about.prices;
-        registry.register(
-            semconv::PRICE_TABLE_INFO.stem(),
-            semconv::PRICE_TABLE_INFO.help,
-            Info::new(vec![(label::VERSION, prices.version.clone()), (label::SOURCE, prices.source.clone())]),
-        );
         registry.register(
             semconv::BUILD_INFO.stem(),
             semconv::BUILD_INFO.help,
@@ -133,7 +127,7 @@ impl Metrics {
         );
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
-            prices_published_at: prices.published_at,
+            prices: RwLock::new(about.prices.clone()),
             limiters: limiters.named(),
             cache: OnceLock::new(),
         });
@@ -161,6 +155,17 @@ impl Metrics {
     #[must_use]
     pub const fn about(&self) -> &About {
         &self.about
+    }
+
+    /// From now on this price table is in use.
+    pub fn set_price_table(&self, prices: PriceTable) {
+        *self.now.prices.write().unwrap_or_else(PoisonError::into_inner) = prices;
+    }
+
+    /// The price table in use.
+    #[must_use]
+    pub fn price_table(&self) -> PriceTable {
+        self.now.prices.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has `watch` asked at each scrape how full the cache is. The first one stays.

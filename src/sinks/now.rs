@@ -1,17 +1,19 @@
 //! Now: what is asked at the scrape instead of counted on the way. Sizes, limits, and how full the labels are.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
 
 use crate::labels::Limiter;
-use crate::semconv::{self, Metric};
+use crate::semconv::{self, Metric, label};
 use crate::sinks::families::Room;
+use crate::sinks::metrics::PriceTable;
 use crate::sinks::series::MEMORY;
 
 /// How full the cache is.
@@ -31,8 +33,8 @@ pub type WatchCache = Arc<dyn Fn() -> CacheSize + Send + Sync>;
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
-    /// When the price table was published.
-    pub(super) prices_published_at: SystemTime,
+    /// The price table in use.
+    pub(super) prices: RwLock<PriceTable>,
     /// Every capped label and who caps it.
     pub(super) limiters: Vec<(&'static str, Arc<Limiter>)>,
     /// Set once the cache is there.
@@ -48,7 +50,9 @@ impl fmt::Debug for Now {
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
-        let published = self.prices_published_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prices = self.prices.read().unwrap_or_else(PoisonError::into_inner).clone();
+        write_price_table(encoder, &prices)?;
+        let published = prices.published_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         write(encoder, &semconv::PRICE_TABLE_TIMESTAMP, [("", ConstGauge::new(published.as_secs()))])?;
         write(encoder, &semconv::SERIES_LIMIT, [("", ConstGauge::new(whole(self.room.limit())))])?;
         write(encoder, &semconv::LABEL_VALUES, self.labels(|limiter| ConstGauge::new(whole(limiter.admitted()))))?;
@@ -88,6 +92,13 @@ fn write<M: EncodeMetric>(
         }
     }
     Ok(())
+}
+
+/// Writes which price table is in use: an info metric, which has two labels.
+fn write_price_table(encoder: &mut DescriptorEncoder<'_>, prices: &PriceTable) -> fmt::Result {
+    let metric = &semconv::PRICE_TABLE_INFO;
+    let info = Info::new(vec![(label::VERSION, prices.version.clone()), (label::SOURCE, prices.source.clone())]);
+    info.encode(encoder.encode_descriptor(metric.stem(), &format!("{}.", metric.help), None, info.metric_type())?)
 }
 
 fn whole(count: usize) -> u64 {

@@ -7,6 +7,7 @@
 mod caching;
 mod faults;
 mod hostile;
+mod pricing;
 mod proxying;
 mod reaching;
 mod shutdown;

@@ -305,7 +305,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::price::{Prices, Question, Settings};
+    use crate::price::{Prices, Question, Settings, Source};
     use crate::record::usage::{Cost, Usage};
 
     fn asks(seed: u64, count: usize) -> Vec<Ask> {
@@ -346,13 +346,13 @@ mod tests {
 
     #[test]
     fn every_model_has_a_price() {
-        let prices = Prices::load(&Settings::default()).expect("the built-in table");
+        let prices = Prices::load(&Settings::default(), Vec::new()).expect("the built-in table");
         let usage = Usage::cache_inside(Some(1), Some(1), &[]);
         for habit in HABITS {
             let provider = if habit.api == Api::OpenAi { "openai" } else { "anthropic" };
             let body = (habit.body)("Hello");
             let answer = prices.price(&Question {
-                source: &prices.source_by_id(provider).expect("it is in the table"),
+                source: &Source::Id(provider.into()),
                 response_model: None,
                 request_model: body["model"].as_str(),
                 usage: Some(&usage),

@@ -100,6 +100,8 @@ struct Reported<'a> {
     #[serde(borrow)]
     speed: Text<'a>,
     #[serde(borrow)]
+    inference_geo: Text<'a>,
+    #[serde(borrow)]
     iterations: List<Reported<'a>>,
 }
 
@@ -215,6 +217,7 @@ impl Reply {
     fn take(&mut self, reported: &Reported<'_>) {
         reported.service_tier.keep_last(&mut self.facts.service_tier);
         reported.speed.keep_last(&mut self.facts.speed);
+        reported.inference_geo.keep_last(&mut self.facts.inference_geo);
         self.tally = Tally::of(reported).or(self.tally);
         if reported.iterations.0.is_some() {
             // Compactions are billed, but not in the totals.
@@ -305,6 +308,18 @@ mod tests {
         );
         assert_eq!(usage.get(Counter::CacheWriteTokens), Some(123));
         assert_eq!(usage.get(Counter::CacheWrite1hTokens), Some(23));
+    }
+
+    #[test]
+    fn where_inference_ran_is_noted_from_the_start_of_a_stream() {
+        let mut reply = reader(Endpoint::Messages);
+        for data in [
+            r#"{"type":"message_start","message":{"usage":{"input_tokens":1,"inference_geo":"us"}}}"#,
+            r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":1}}"#,
+        ] {
+            reply.event(&Event { name: "", data: data.as_bytes(), span: 0..0 });
+        }
+        assert_eq!(reply.finish().facts.inference_geo.as_deref(), Some("us"));
     }
 
     #[test]

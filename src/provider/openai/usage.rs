@@ -31,6 +31,8 @@ struct Details {
     cached: Count,
     #[serde(rename = "cache_write_tokens")]
     cache_write: Count,
+    #[serde(rename = "cache_write_tokens_details")]
+    cache_write_lifetimes: Object<Lifetimes>,
     #[serde(rename = "audio_tokens")]
     audio: Count,
     #[serde(rename = "image_tokens")]
@@ -39,10 +41,18 @@ struct Details {
     reasoning: Count,
 }
 
+/// Cache writes by lifetime. Those for half an hour, the usual one, have no counter of their own.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Lifetimes {
+    ttl_12h_tokens: Count,
+}
+
 /// The counters that are part of the input or of the output, in the order a [`Tally`] keeps them.
-const PARTS: [Counter; 7] = [
+const PARTS: [Counter; 8] = [
     Counter::CacheReadTokens,
     Counter::CacheWriteTokens,
+    Counter::CacheWrite12hTokens,
     Counter::InputAudioTokens,
     Counter::InputImageTokens,
     Counter::OutputReasoningTokens,
@@ -51,7 +61,7 @@ const PARTS: [Counter; 7] = [
 ];
 
 /// Where [`PARTS`] has the reasoning.
-const REASONING: usize = 4;
+const REASONING: usize = 5;
 
 /// What a reply has reported so far. Usage objects are cumulative: the last count of each counter holds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +84,7 @@ impl Tally {
         let parts = [
             input(|details| details.cached).or(reported.prompt_cache_hit_tokens.0),
             input(|details| details.cache_write),
+            input(|details| details.cache_write_lifetimes.get().map_or(Count(None), |it| it.ttl_12h_tokens)),
             input(|details| details.audio),
             input(|details| details.image),
             output(|details| details.reasoning),
@@ -162,6 +173,15 @@ mod tests {
         let usage = usage(&[first, last]).expect("usage");
         assert_eq!(usage.total_tokens(), 17);
         assert_eq!(usage.get(Counter::CacheReadTokens), Some(4));
+    }
+
+    #[test]
+    fn writes_for_twelve_hours_are_told_apart() {
+        let usage = usage(&[r#"{"input_tokens":5000,"output_tokens":1,"input_tokens_details":{"cached_tokens":0,
+            "cache_write_tokens":3000,"cache_write_tokens_details":{"ttl_30m_tokens":1000,"ttl_12h_tokens":2000}}}"#]);
+        let usage = usage.expect("usage");
+        assert_eq!(usage.get(Counter::CacheWriteTokens), Some(3000));
+        assert_eq!(usage.get(Counter::CacheWrite12hTokens), Some(2000));
     }
 
     #[test]
