@@ -81,6 +81,7 @@ fn check_says_what_the_configuration_means_and_no_secret() {
          listen     127.0.0.1:1\n\
          admin      127.0.0.1:9348\n\
          provider   anthropic  https://api.anthropic.com, the app's own key\n\
+         provider   bedrock    https://bedrock-runtime.us-east-1.amazonaws.com, the app's own key\n\
          provider   cohere     https://api.cohere.com, the app's own key\n\
          provider   ollama     http://127.0.0.1:11434, the app's own key\n\
          provider   openai     https://api.openai.com, key from variable OPENAI_API_KEY, also for bare /v1 paths\n\
