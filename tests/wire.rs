@@ -3,16 +3,19 @@
 //! However a reply is cut, framed and coded, the same must be learnt: each one is read whole, byte by byte and
 //! compressed; streams also cut in two at every byte, and with other line ends. `UPDATE_EXPECT=1` rewrites the goldens.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weir::provider::reader::Reader;
 use weir::provider::{Api, Asked, Ending, Endpoint, EventKind, Request, Reuse, Said, UsageRequest};
@@ -21,12 +24,20 @@ use weir::record::usage::Counter;
 
 const MAX_BYTES: usize = 1 << 20;
 
+/// The content types of replies, by how the names of their files end.
+const CONTENT_TYPES: [(&str, &str); 3] =
+    [("response.json", "application/json"), ("sse", "text/event-stream; charset=utf-8"), ("eventstream.jsonl", BINARY)];
+
+/// A stream of binary messages: its file holds their source.
+const BINARY: &str = "application/vnd.amazon.eventstream";
+
 /// One exchange: what was asked, and what came back.
 struct Fixture {
     endpoint: Endpoint,
     status: StatusCode,
-    /// Whether the reply is a stream.
-    streams: bool,
+    content_type: &'static str,
+    /// What the head of the reply says beside.
+    headers: HeaderMap,
     request: Value,
     reply: Vec<u8>,
     golden: PathBuf,
@@ -41,7 +52,7 @@ struct Learnt {
 
 fn fixtures() -> Vec<Fixture> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let apis = [("openai", Api::OpenAi), ("anthropic", Api::Anthropic)];
+    let apis = [("openai", Api::OpenAi), ("anthropic", Api::Anthropic), ("bedrock", Api::Bedrock)];
     let mut fixtures: Vec<_> = apis
         .into_iter()
         .flat_map(|(folder, api)| {
@@ -59,8 +70,9 @@ impl Fixture {
     fn read(api: Api, path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".request.json")?;
         let request: Value = serde_json::from_slice(&fs::read(path).ok()?).expect("a request is JSON");
-        let stream = path.with_file_name(format!("{name}.sse"));
-        let whole = path.with_file_name(format!("{name}.response.json"));
+        let beside = |end: &str| path.with_file_name(format!("{name}.{end}"));
+        let reply = |(end, content_type)| Some((content_type, fs::read(beside(end)).ok()?));
+        let (content_type, reply) = CONTENT_TYPES.into_iter().find_map(reply).expect("a request has a reply");
         let below = request["path"].as_str().expect("a path").split('?').next().expect("a first part");
         let endpoint = (api.dialect().endpoint)(&Method::POST, below);
         assert_ne!(endpoint, Endpoint::Other, "{name}");
@@ -69,18 +81,18 @@ impl Fixture {
         Some(Self {
             endpoint,
             status: StatusCode::from_u16(status).expect("a status"),
-            streams: stream.exists(),
-            reply: fs::read(if stream.exists() { stream } else { whole }).expect("a request has a reply"),
+            content_type,
+            headers: fs::read(beside("headers.json")).map(|json| headers(&json)).unwrap_or_default(),
             request,
-            golden: path.with_file_name(format!("{name}.record.json")),
+            reply: if content_type == BINARY { eventstream(&reply) } else { reply },
+            golden: beside("record.json"),
         })
     }
 
     /// Reads `pieces` as this fixture's reply.
     fn learn<'a>(&self, coding: Option<&'static str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Learnt {
-        let mut headers = HeaderMap::new();
-        let content_type = if self.streams { "text/event-stream; charset=utf-8" } else { "application/json" };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
         let mut reader = Reader::open(self.endpoint, self.status, &headers, MAX_BYTES);
         assert_eq!(reader.is_plain(), coding.is_none());
@@ -95,13 +107,23 @@ impl Fixture {
     fn learn_in_every_cut(&self, reply: &[u8]) -> Learnt {
         let name = self.golden.display();
         let learnt = self.learn(None, [reply]);
-        let cuts = if self.streams { 0..=reply.len() } else { 0..=2 };
+        let cuts = if self.streams() { 0..=reply.len() } else { 0..=2 };
         for cut in cuts {
             let (head, tail) = reply.split_at(cut);
             assert_eq!(self.learn(None, [head, tail]), learnt, "{name} cut at {cut}");
         }
         assert_eq!(self.learn(None, reply.chunks(1)), learnt, "{name} byte by byte");
         learnt
+    }
+
+    /// Whether the reply is a stream.
+    fn streams(&self) -> bool {
+        self.content_type != "application/json"
+    }
+
+    /// Whether the reply is a stream of binary messages.
+    fn is_binary(&self) -> bool {
+        self.content_type == BINARY
     }
 
     fn kinds(learnt: &Learnt) -> Vec<EventKind> {
@@ -138,7 +160,7 @@ fn where_a_reply_is_cut_changes_nothing() {
 
 #[test]
 fn the_kind_of_line_end_changes_nothing() {
-    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+    for fixture in fixtures().iter().filter(|fixture| fixture.content_type.starts_with("text/event-stream")) {
         let text = std::str::from_utf8(&fixture.reply).expect("fixtures are text");
         let with_lf = fixture.learn(None, [text.as_bytes()]);
         let with_crlf = fixture.learn_in_every_cut(text.replace('\n', "\r\n").as_bytes());
@@ -168,13 +190,14 @@ fn compression_changes_nothing() {
 
 #[test]
 fn a_stream_that_is_cut_short_is_never_complete() {
-    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams()) {
         let whole = fixture.learn(None, [&fixture.reply[..]]);
         if !matches!(whole.said.ending, Ending::Complete | Ending::Declined) {
             continue;
         }
-        // The end marker is good without the line ends after it.
-        for length in 0..fixture.reply.trim_ascii_end().len() {
+        // In text, the end marker is good without the line ends after it.
+        let end = if fixture.is_binary() { fixture.reply.len() } else { fixture.reply.trim_ascii_end().len() };
+        for length in 0..end {
             let ending = fixture.learn(None, [&fixture.reply[..length]]).said.ending;
             assert_eq!(ending, Ending::Unfinished, "{} cut short at {length}", fixture.golden.display());
         }
@@ -183,7 +206,7 @@ fn a_stream_that_is_cut_short_is_never_complete() {
 
 #[test]
 fn without_its_usage_chunk_a_stream_is_what_it_would_have_been() {
-    for fixture in fixtures().iter().filter(|fixture| fixture.streams) {
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams()) {
         let learnt = fixture.learn(None, [&fixture.reply[..]]);
         let usage_only: Vec<_> = learnt.events.iter().filter(|(kind, _)| *kind == EventKind::UsageOnly).collect();
         let Some((_, span)) = usage_only.first() else { continue };
@@ -198,6 +221,68 @@ fn without_its_usage_chunk_a_stream_is_what_it_would_have_been() {
         let kinds: Vec<_> = Fixture::kinds(&learnt).into_iter().filter(|kind| *kind != EventKind::UsageOnly).collect();
         assert_eq!(Fixture::kinds(&without), kinds);
     }
+}
+
+#[test]
+fn a_binary_stream_that_is_damaged_is_never_complete() {
+    for fixture in fixtures().iter().filter(|fixture| fixture.is_binary()) {
+        let whole = fixture.learn(None, [&fixture.reply[..]]).said;
+        for at in 0..fixture.reply.len() {
+            let mut damaged = fixture.reply.clone();
+            damaged[at] ^= 1;
+            let ending = fixture.learn(None, [&damaged[..]]).said.ending;
+            let expected = if whole.ending == Ending::Failed { ending } else { Ending::Unfinished };
+            assert_eq!(ending, expected, "{} damaged at {at}", fixture.golden.display());
+        }
+    }
+}
+
+#[test]
+fn the_tests_encode_event_streams_as_another_program_does() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bedrock/converse_stream.eventstream");
+    let source = fs::read(sample.with_extension("eventstream.jsonl")).expect("it has a source");
+    assert_eq!(eventstream(&source), fs::read(sample).expect("it is there"));
+}
+
+/// Header fields from a JSON object.
+fn headers(json: &[u8]) -> HeaderMap {
+    let fields: BTreeMap<String, String> = serde_json::from_slice(json).expect("an object of texts");
+    let field = |(name, value): (String, String)| {
+        (name.parse::<HeaderName>().expect("a name"), value.parse::<HeaderValue>().expect("a value"))
+    };
+    fields.into_iter().map(field).collect()
+}
+
+/// The binary stream of a source with one message a line.
+fn eventstream(source: &[u8]) -> Vec<u8> {
+    let lines = source.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.flat_map(|line| message(&serde_json::from_slice(line).expect("a line is JSON"))).collect()
+}
+
+/// A message of a binary stream: `bytes` stands for the piece that the payload holds in base64.
+fn message(source: &Value) -> Vec<u8> {
+    let mut headers = Vec::new();
+    for (name, value) in source["headers"].as_object().expect("headers") {
+        let value = value.as_str().expect("a text");
+        headers.push(u8::try_from(name.len()).expect("short"));
+        headers.extend([name.as_bytes(), &[7]].concat());
+        headers.extend(u16::try_from(value.len()).expect("short").to_be_bytes());
+        headers.extend(value.as_bytes());
+    }
+    let payload = match (source.get("payload"), source.get("bytes")) {
+        (Some(Value::String(text)), _) => text.clone(),
+        (Some(payload), _) => payload.to_string(),
+        (None, Some(piece)) => {
+            json!({ "bytes": BASE64_STANDARD.encode(piece.to_string()), "p": source["p"] }).to_string()
+        }
+        (None, None) => String::new(),
+    };
+    let length = |bytes: usize| u32::try_from(bytes).expect("short").to_be_bytes();
+    let mut message = [length(16 + headers.len() + payload.len()), length(headers.len())].concat();
+    message.extend(crc32fast::hash(&message).to_be_bytes());
+    message.extend([&headers, payload.as_bytes()].concat());
+    message.extend(crc32fast::hash(&message).to_be_bytes());
+    message
 }
 
 fn asked_json(asked: &Asked<'_>) -> Value {

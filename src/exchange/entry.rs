@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::exchange::{Destination, Rooms};
 use crate::price::{Answer, Question};
-use crate::provider::{Ending, Said};
+use crate::provider::{Ending, NamesModel, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
@@ -266,10 +266,15 @@ impl Open {
         let Some(to) = &self.to else { return Answer { cost: Cost::Nothing, model: None } };
         let broke_off = said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty();
         let facts = &said.facts;
+        let models = [facts.model.as_deref(), self.call.model.as_deref()];
+        let [first, next] = match to.provider.api.dialect().names_model {
+            NamesModel::Reply => models,
+            NamesModel::Request => [models[1], models[0]],
+        };
         let answer = self.rooms.prices.price(&Question {
             source: &to.prices,
-            response_model: facts.model.as_deref(),
-            request_model: self.call.model.as_deref(),
+            response_model: first,
+            request_model: next,
             usage: said.usage.as_ref().filter(|_| !broke_off),
             context: &context(facts),
             at: self.arrived_at,

@@ -9,7 +9,8 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, Request, Reuse, UsageRequest, refers_outside, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest,
+    refers_outside, text,
 };
 use crate::record::call::Delivery;
 
@@ -19,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (HeaderName::from_static("x-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: &[],

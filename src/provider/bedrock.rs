@@ -16,8 +16,8 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, ReadReply, Request, Reuse, UsageRequest, anthropic,
-    openai, refers_outside, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
+    anthropic, openai, refers_outside, text,
 };
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: Some((ERROR_TYPE, error_type)),
+    names_model: NamesModel::Request,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: &[],
@@ -101,16 +102,19 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     }
 }
 
-/// A model's id, from its place in a path: decoded once; of the ARNs that have the id of a model in them, only that.
-/// Application inference profiles, provisioned and imported models do not say which model they are.
+/// A model's id, from its place in a path: decoded once.
 fn model(id: &str) -> Cow<'_, str> {
-    let id = percent_decode_str(id).decode_utf8_lossy();
-    match id.split_once('/') {
-        Some((arn, model)) if [":foundation-model", ":inference-profile"].iter().any(|end| arn.ends_with(end)) => {
-            Cow::Owned(model.to_owned())
-        }
-        _ => id,
+    match percent_decode_str(id).decode_utf8_lossy() {
+        Cow::Borrowed(id) => Cow::Borrowed(named_by(id)),
+        Cow::Owned(id) => Cow::Owned(named_by(&id).to_owned()),
     }
+}
+
+/// The model that an id names: of the ARNs that have a model's id in them, only that. Application inference profiles,
+/// provisioned and imported models do not say which model they are.
+fn named_by(id: &str) -> &str {
+    let names_model = |arn: &str| arn.ends_with(":foundation-model") || arn.ends_with(":inference-profile");
+    id.split_once('/').filter(|(arn, _)| names_model(arn)).map_or(id, |(_, model)| model)
 }
 
 /// What kind of call a body in a vendor's own format makes.

@@ -15,8 +15,8 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Endpoint, Format, Problem, ReadReply, Request, Reuse, UsageRequest,
-    openai, refers_outside, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Endpoint, Format, NamesModel, Problem, ReadReply, Request, Reuse,
+    UsageRequest, openai, refers_outside, text,
 };
 use crate::record::call::Delivery;
 
@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: &[],

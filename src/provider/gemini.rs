@@ -14,7 +14,7 @@ use http::{HeaderName, Method};
 use serde_json::json;
 
 pub(super) use self::request::model_in;
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, ReadReply, openai};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, openai};
 
 /// Where the Gemini API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (HeaderName::from_static("x-goog-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: CREDENTIAL_QUERIES,

@@ -204,6 +204,8 @@ pub struct Dialect {
     pub error: fn(&Problem<'_>) -> Vec<u8>,
     /// The header that says which error it is, where the body does not, and its value for a status.
     pub error_type: Option<(HeaderName, NameError)>,
+    /// Who names the model more exactly, and so is asked first for its price.
+    pub names_model: NamesModel,
     /// Where a credential travels: the header, and what precedes the key in its value.
     pub credential: (HeaderName, &'static str),
     /// Every header an app's own credential may travel in.
@@ -245,6 +247,15 @@ impl<'a> Request<'a> {
     fn of(endpoint: Endpoint, body: &'a Value<'a>) -> Self {
         Self { endpoint, path: "/", query: None, body }
     }
+}
+
+/// Who names the model that answered more exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamesModel {
+    /// The reply: the request may use an alias.
+    Reply,
+    /// The request: the reply leaves out what sets the price, such as the region that an inference profile stands for.
+    Request,
 }
 
 /// What an API calls an error of this status.

@@ -12,8 +12,8 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, Request, Reuse, UsageRequest, anthropic, openai,
-    text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest, anthropic,
+    openai, text,
 };
 use crate::record::call::Delivery;
 
@@ -23,6 +23,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: &[],

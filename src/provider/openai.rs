@@ -13,7 +13,7 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Problem, ReadReply};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply};
 
 /// Where the OpenAI API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -21,6 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: &[],

@@ -7,7 +7,7 @@ use http::Method;
 use http::header::AUTHORIZATION;
 
 use crate::provider::gemini::{CREDENTIAL_QUERIES, error, method_at, model_in};
-use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, Request, anthropic, openai};
+use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Request, anthropic, openai};
 use crate::record::call::Delivery;
 
 /// Where Vertex AI has what.
@@ -16,6 +16,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
     credential_queries: CREDENTIAL_QUERIES,

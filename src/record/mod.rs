@@ -60,7 +60,7 @@ pub struct ReplyFacts {
     pub id: Option<Box<str>>,
     /// The tier the provider says it served (and bills) the call at.
     pub service_tier: Option<Box<str>>,
-    /// Anthropic's `usage.speed`.
+    /// How fast the provider says it served the call: Anthropic's `usage.speed`, Bedrock's `performanceConfig.latency`.
     pub speed: Option<Box<str>>,
     /// Where the provider says inference ran, as far as that sets the price: Anthropic's `usage.inference_geo`.
     pub inference_geo: Option<Box<str>>,

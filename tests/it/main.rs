@@ -4,6 +4,7 @@
 #![expect(clippy::float_cmp, reason = "counters of whole things are exact")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bedrock;
 mod caching;
 mod faults;
 mod hostile;

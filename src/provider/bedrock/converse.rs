@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::bedrock::{is_exception, read_head};
+use crate::provider::bedrock::{is_exception, named_by, read_head};
 use crate::provider::lenient::{Count, List, Object, Text};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
@@ -228,7 +228,7 @@ impl Reply {
         }
         // The one case in which the path does not say which model answers.
         if let Some(router) = payload.trace.get().and_then(|trace| trace.prompt_router.get()) {
-            router.invoked_model_id.keep_last(&mut self.facts.model);
+            self.facts.model = router.invoked_model_id.get().map(|id| named_by(id).into());
         }
     }
 

@@ -314,3 +314,103 @@ impl Counted {
         is_counted.then(|| Usage::cache_outside(counts.uncached_input, counts.output, &parts))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn event(reply: &mut Reply, piece: &str) -> EventKind {
+        let data = format!(r#"{{"bytes":"{}","p":"abc"}}"#, BASE64_STANDARD.encode(piece));
+        reply.event(&Event { name: "chunk", data: data.as_bytes(), span: 0..0 })
+    }
+
+    fn counts(said: &Said) -> [Option<u64>; 5] {
+        [
+            Counter::InputTokens,
+            Counter::OutputTokens,
+            Counter::CacheReadTokens,
+            Counter::CacheWriteTokens,
+            Counter::CacheWrite1hTokens,
+        ]
+        .map(|counter| said.usage.and_then(|usage| usage.get(counter)))
+    }
+
+    #[test]
+    fn the_first_member_that_says_so_tells_whose_format_it_is() {
+        for (json, expected) in [
+            (r#"{"model":"m","id":"1","type":"message","content":[]}"#, Some(Shape::Messages)),
+            (r#"{"id":"1","usage":{"a":[1,2]},"choices":[]}"#, Some(Shape::Choices)),
+            (r#"{"contentBlockDelta":{"delta":{}}}"#, Some(Shape::Converse)),
+            (r#"{"generation":"a \"type\": b","stop_reason":null}"#, Some(Shape::Native)),
+            (r#"{"id":1,"choices":[{"type""#, Some(Shape::Choices)),
+            ("{}", Some(Shape::Native)),
+            ("[]", None),
+            ("7", None),
+            ("", None),
+        ] {
+            assert_eq!(Shape::of(json.as_bytes()), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn bedrocks_counts_replace_the_vendors_and_are_never_added() {
+        let mut reply = Box::<Reply>::default();
+        let usage = r#"{"input_tokens":4,"cache_read_input_tokens":5,"cache_creation_input_tokens":9,"output_tokens":1,
+            "cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":7}}"#;
+        event(&mut reply, &format!(r#"{{"type":"message_start","message":{{"usage":{usage}}}}}"#));
+        event(
+            &mut reply,
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20}}"#,
+        );
+        event(
+            &mut reply,
+            r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":6,"outputTokenCount":21}}"#,
+        );
+        let said = reply.finish();
+        assert_eq!(counts(&said), [Some(6 + 5 + 9), Some(21), Some(5), Some(9), Some(7)]);
+        assert_eq!(said.ending, Ending::Complete);
+    }
+
+    #[test]
+    fn counts_that_may_contain_what_was_cached_stand() {
+        let mut reply = Box::<Reply>::default();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amzn-bedrock-input-token-count", HeaderValue::from_static("76"));
+        headers.insert("x-amzn-bedrock-cache-read-input-token-count", HeaderValue::from_static("64"));
+        reply.head(&headers);
+        let body = r#"{"choices":[{"finish_reason":"stop","index":0}],
+            "usage":{"prompt_tokens":76,"completion_tokens":21,"prompt_tokens_details":{"cached_tokens":64}}}"#;
+        reply.whole(StatusCode::OK, body.as_bytes());
+        assert_eq!(counts(&reply.finish()), [Some(76), Some(21), Some(64), None, None]);
+    }
+
+    #[test]
+    fn what_the_text_says_of_bedrock_is_not_from_bedrock() {
+        let mut reply = Box::<Reply>::default();
+        let text = r#"\"amazon-bedrock-invocationMetrics\":{\"inputTokenCount\":6}"#;
+        event(&mut reply, &format!(r#"{{"generation":"{text}","stop_reason":"stop"}}"#));
+        let said = reply.finish();
+        assert_eq!((said.usage, said.ending), (None, Ending::Unfinished));
+    }
+
+    #[test]
+    fn a_piece_that_cannot_be_read_costs_knowledge_only() {
+        let mut reply = Box::<Reply>::default();
+        for data in [r#"{"bytes":"%%%"}"#, r#"{"bytes":7}"#, "{", "{}", r#"{"bytes":"bm8gSlNPTg=="}"#] {
+            assert_eq!(reply.event(&Event { name: "chunk", data: data.as_bytes(), span: 0..0 }), EventKind::Other);
+        }
+        assert_eq!(event(&mut reply, r#"{"generation":"a"}"#), EventKind::Content);
+        let end = r#"{"generation":"","stop_reason":"stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":6}}"#;
+        event(&mut reply, end);
+        assert_eq!(reply.finish().ending, Ending::Complete);
+    }
+
+    #[test]
+    fn the_model_in_a_vendors_format_does_not_count() {
+        let mut reply = Box::<Reply>::default();
+        reply.whole(StatusCode::OK, br#"{"type":"message","model":"claude-opus-5-5","content":[]}"#);
+        assert_eq!(reply.finish().facts.model, None);
+    }
+}

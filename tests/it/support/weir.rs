@@ -46,7 +46,7 @@ impl Weir {
         }
     }
 
-    /// Starts with `openai` and `anthropic` at `url`.
+    /// Starts with `openai`, `anthropic` and `bedrock` at `url`.
     pub(crate) async fn before(url: &str) -> Self {
         Self::before_with(url, "").await
     }
@@ -54,7 +54,8 @@ impl Weir {
     /// The same, with more YAML.
     pub(crate) async fn before_with(url: &str, yaml: &str) -> Self {
         Self::start(&format!(
-            "providers:\n  openai: {{ base_url: \"{url}\" }}\n  anthropic: {{ base_url: \"{url}\" }}\n{yaml}\n"
+            "providers:\n  openai: {{ base_url: \"{url}\" }}\n  anthropic: {{ base_url: \"{url}\" }}\n  bedrock: {{ \
+             base_url: \"{url}\" }}\n{yaml}\n"
         ))
         .await
     }
