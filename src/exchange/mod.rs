@@ -45,6 +45,7 @@ use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
 use crate::upstream::credential::Credential;
+use crate::upstream::sign;
 
 /// What the operator writes of how calls are handled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +163,14 @@ pub struct Destination {
     pub credential: Option<Arc<Credential>>,
     /// Its place in the price table.
     pub prices: Source,
+}
+
+impl Destination {
+    /// What of a header that may hold a credential tells apart who may have the same answer, if it does.
+    fn identifying<'a>(&self, name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
+        let is_replaced = self.credential.is_some() || self.upstream.signs();
+        if is_replaced { sign::lasting(name, value) } else { Some(value.as_bytes()) }
+    }
 }
 
 /// The names of the headers that say who asks.
@@ -367,7 +376,7 @@ fn key(route: &Route, head: &Parts, entry: &Entry, body: &Value<'_>, ignored: &[
     let mut credentials: Vec<(&[u8], &[u8])> = headers
         .iter()
         .filter(|(name, _)| may_be_credential(name))
-        .filter_map(|(name, value)| Some((name.as_str().as_bytes(), route.to.upstream.identifying(name, value)?)))
+        .filter_map(|(name, value)| Some((name.as_str().as_bytes(), route.to.identifying(name, value)?)))
         .chain(in_query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
         .collect();
     credentials.sort_unstable();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -257,12 +257,6 @@ impl Upstream {
     #[must_use]
     pub const fn signs(&self) -> bool {
         self.signer.is_some()
-    }
-
-    /// What of a header tells apart who may have the same answer, if it does.
-    #[must_use]
-    pub fn identifying<'a>(&self, name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
-        if self.signs() { sign::lasting(name, value) } else { Some(value.as_bytes()) }
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future, or the answer's body, ends the

@@ -29,8 +29,7 @@ pub enum Unsigned {
     /// The app signed, and weir may not.
     #[error(
         "the app signed this request with AWS credentials for weir's address, which AWS refuses: set \
-         `aws_sign: true` on this provider so that weir signs with its own, or give the app a Bedrock API key \
-         (AWS_BEARER_TOKEN_BEDROCK)"
+         `aws_sign: true` on this provider so that weir signs with its own, or give weir a Bedrock API key (`api_key_file`)"
     )]
     NotConfigured,
     /// weir has no identity to sign with.
@@ -43,7 +42,9 @@ pub enum Unsigned {
     #[error("the body is too large to be signed: raise `calls.max_request_bytes`")]
     BodyTooLarge,
     /// The app signs every piece of its body, each with the signature before it.
-    #[error("the app signs its body piece by piece, which weir cannot do in its place: use a Bedrock API key")]
+    #[error(
+        "the app signs its body piece by piece, which weir cannot do in its place: give weir a Bedrock API key (`api_key_file`)"
+    )]
     SignedPieces,
     /// The app signed for one region, the provider is in another.
     #[error(
@@ -95,9 +96,10 @@ pub(super) async fn authorise(signer: Option<&Signer>, request: &mut Request<Req
     Signer::sign(request, &identity, &scope)
 }
 
-/// What of a header tells apps apart where weir signs: of a signature, which is never the same twice, the name of the
-/// key it was made with.
-pub(super) fn lasting<'a>(name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
+/// What of a header tells apps apart where their credential goes no further than weir: of a signature, which is never
+/// the same twice, the name of the key it was made with.
+#[must_use]
+pub fn lasting<'a>(name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
     match value.to_str().ok().filter(|_| *name == AUTHORIZATION).and_then(credential_of) {
         Some(credential) => credential.split('/').next().map(str::as_bytes),
         None => (*name != SECURITY_TOKEN).then(|| value.as_bytes()),
