@@ -24,8 +24,8 @@ providers:
   openai: {{ base_url: "{simulator}" }}
   anthropic: {{ base_url: "{simulator}" }}
   local: {{ api: openai, base_url: "{simulator}", prices: free }}
-  bedrock: {{ api: openai, base_url: "{simulator}", aws_sign: true }}
-  unsigned: {{ api: openai, base_url: "{simulator}" }}
+  bedrock: {{ base_url: "{simulator}", aws_sign: true }}
+  unsigned: {{ api: bedrock, base_url: "{simulator}" }}
 telemetry: {{ log: {{ format: json }} }}
 """
 

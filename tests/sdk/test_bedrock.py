@@ -1,12 +1,12 @@
 """Through weir, an app with boto3 sees what it sees without weir, although the signature is another one."""
 
-import base64
 import json
 
 import boto3
 import botocore.config
 import botocore.exceptions
 import pytest
+import urllib3.exceptions
 
 from house import AWS_KEYS
 
@@ -84,6 +84,8 @@ CALLS = {
         modelId=CLAUDE, input={"converse": {"messages": says(prompt)}}
     ),
 }
+# The transport's own errors reach the app bare when a body breaks off.
+FAILURES = (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, ValueError)
 STREAMS = ["converse stream", "invoke stream"]
 
 
@@ -115,7 +117,7 @@ def observe(call, client):
         metadata = error.response.get("ResponseMetadata", {})
         seen["error"] = [type(error).__name__, error.response["Error"], metadata.get("HTTPStatusCode")]
         seen["retries"] = metadata.get("RetryAttempts")
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError, ValueError) as error:
+    except FAILURES as error:
         seen["error"] = [type(error).__name__]
     return seen
 
@@ -129,10 +131,16 @@ def take(reply, events):
         reply["body"] = json.loads(body.read())
     elif body is not None:
         for event in body:
-            events.append(json.loads(event["chunk"]["bytes"]) if "chunk" in event else event)
+            events.append(json.loads(event["chunk"]["bytes"]) if "bytes" in event.get("chunk", {}) else event)
     metadata = reply.pop("ResponseMetadata")
     headers = sorted(item for item in metadata["HTTPHeaders"].items() if item[0] not in OTHER_HEADERS)
     return reply | {"status": metadata["HTTPStatusCode"], "headers": headers, "has id": bool(metadata.get("RequestId"))}
+
+
+def without_headers(seen):
+    """The same observation, for replies out of the cache: their headers are fewer."""
+    fewer = {name: value for name, value in seen["result"].items() if name not in ("headers", "has id", "performanceConfigLatency")}
+    return seen | {"result": fewer}
 
 
 def both(house, call, **options):
@@ -154,6 +162,8 @@ def test_a_call_gives_the_same(house, prompt, name):
     assert direct["result"]["has id"]
     assert ("stream" in name) == bool(direct["events"])
     assert through == direct
+    again = observe(call, client_of(f"{house.app}/bedrock", APPS))
+    assert without_headers(again) == without_headers(direct), "the second time, perhaps from the cache"
 
 
 @pytest.mark.parametrize("name", ["converse", "converse stream", "invoke stream"])
@@ -201,11 +211,36 @@ def test_an_unknown_model_is_unknown_through_weir_too(house, prompt):
     assert through == direct
 
 
-def test_an_api_key_passes_through(house, prompt, monkeypatch):
-    # Whatever it is, the simulator takes it: had weir signed, it would have been another call.
-    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "ABSK-the-app's-own")
-    seen = observe(lambda client: CALLS["converse"](client, prompt), client_of(f"{house.app}/unsigned", APPS))
-    assert seen["error"] is None
+def test_equal_calls_of_one_key_are_answered_from_the_cache_although_no_two_signatures_are_equal(fresh_house, prompt):
+    def ask(keys):
+        client = client_of(f"{fresh_house.app}/bedrock", keys)
+        seen = client.converse(modelId=CLAUDE, messages=says(prompt))["ResponseMetadata"]["HTTPHeaders"]["x-cache"]
+        fresh_house.settle()
+        return seen
+
+    assert [ask(APPS), ask(APPS)] == ["MISS", "HIT"]
+    assert ask(("AKIAANOTHER", "another secret")) == "MISS"
+
+
+def test_what_weir_counts_is_what_is_charged(fresh_house, prompt):
+    client = client_of(f"{fresh_house.app}/bedrock", APPS, headers={"cache-control": "no-cache"})
+    charged = {}
+    for name in [*CALLS, *CALLS]:  # the second time, much of it is read from the model's own cache
+        assert observe(lambda client: CALLS[name](client, prompt), client)["error"] is None
+        fresh_house.settle()
+        lines = fresh_house.bill()["lines"]
+        assert {line["api"] for line in lines} == {"bedrock"}
+        charged = {kind: sum(line[kind] for line in lines) for kind in lines[0] if kind not in ("api", "model")}
+
+        def tokens(*classes):
+            return sum(fresh_house.sum("weir_tokens_total", provider="aws.bedrock", token_type=kind) for kind in classes)
+
+        assert tokens("input", "cache_read", "cache_write") == charged["input"], name
+        assert tokens("cache_read") == charged["cached"], name
+        assert tokens("cache_write") == charged["cache_write_short"] + charged["cache_write_long"], name
+        assert tokens("output", "reasoning") == charged["output"], name
+    assert fresh_house.sum("weir_requests_total", provider="aws.bedrock", outcome="success") == charged["requests"]
+    assert charged["cached"] > 0 and charged["cache_write_short"] > 0
 
 
 def test_the_simulator_refuses_strangers_and_weir_unsigned(house, prompt):
