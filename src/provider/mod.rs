@@ -541,11 +541,15 @@ impl Ending {
 
 /// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
 /// copies.
-static CREDENTIAL_HEADERS: [HeaderName; 4] = [
+static CREDENTIAL_HEADERS: [HeaderName; 7] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-goog-api-key"),
+    // What belongs to a signature for AWS.
+    HeaderName::from_static("x-amz-date"),
+    HeaderName::from_static("x-amz-security-token"),
+    HeaderName::from_static("x-amz-content-sha256"),
 ];
 
 /// Members by which a request names something that is kept elsewhere and may change under the same name.

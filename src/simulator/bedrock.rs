@@ -28,7 +28,9 @@ pub(super) fn refusal(problem: &Problem) -> (&'static str, Value) {
         Problem::Missing(field) => format!(
             "1 validation error detected: Value at '{field}' failed to satisfy constraint: Member must not be null"
         ),
-        Problem::UnknownModel(_) => "The provided model identifier is invalid.".to_owned(),
+        Problem::UnknownModel(_) => {
+            "Could not resolve the foundation model from the provided model identifier.".to_owned()
+        }
         Problem::Wanted(status) => wanted(status.as_u16()).to_owned(),
     };
     let kind = match problem {

@@ -26,6 +26,7 @@ calls: {{ max_request_bytes: 100KiB }}
 providers:
   signed: {{ api: bedrock, base_url: "{simulator}", aws_sign: true }}
   regional: {{ api: bedrock, base_url: "{simulator}", aws_sign: true, aws_region: eu-west-1 }}
+  keyed: {{ api: bedrock, base_url: "CAPTURE", api_key_env: BEDROCK_KEY }}
   captured: {{ api: bedrock, base_url: "CAPTURE", aws_sign: true }}
   aws: {{ api: bedrock, base_url: "https://bedrock-runtime.us-east-1.amazonaws.com" }}
   other: {{ api: bedrock, base_url: "https://bedrock-runtime.eu-west-1.amazonaws.com", aws_sign: true }}
@@ -99,7 +100,7 @@ def capture():
 @pytest.fixture(scope="module")
 def own_house(tmp_path_factory, capture):
     """A house with these providers, whose weir has the simulator's keys as temporary ones."""
-    environment = AWS_KEYS | {"AWS_SESSION_TOKEN": TOKEN}
+    environment = AWS_KEYS | {"AWS_SESSION_TOKEN": TOKEN, "BEDROCK_KEY": "ABSK-weir"}
     with open_house(tmp_path_factory.mktemp("sigv4"), environment, CONFIG.replace("CAPTURE", capture.url)) as house:
         yield house
 
@@ -133,6 +134,15 @@ def test_an_api_key_passes_through_unsigned(own_house, capture):
     assert ask(f"{own_house.app}/captured{CONVERSE}", Authorization="Bearer ABSK-1")[0] == 200
     ((_, _, sent, _),) = capture.requests
     assert sent["authorization"] == "Bearer ABSK-1"
+    assert not [name for name in sent if name.lower().startswith("x-amz")]
+
+
+def test_an_api_key_of_weirs_takes_the_place_of_the_apps_signature(own_house, capture):
+    capture.requests.clear()
+    headers = {"Authorization": signature(), "x-amz-date": "20261121T100000Z", "x-amz-security-token": "the app's"}
+    assert ask(f"{own_house.app}/keyed{CONVERSE}", **headers)[0] == 200
+    ((_, _, sent, _),) = capture.requests
+    assert sent["authorization"] == "Bearer ABSK-weir"
     assert not [name for name in sent if name.lower().startswith("x-amz")]
 
 
@@ -222,14 +232,14 @@ def from_a_web_identity(folder, server):
 @pytest.mark.parametrize("source", [from_a_profile, from_a_container, from_the_instance, from_a_web_identity])
 def test_the_identity_comes_from_where_sdks_take_theirs(tmp_path, source):
     with serving(Server()) as server:
-        environment = {"HOME": str(tmp_path)} | source(tmp_path, server)
+        environment = {"HOME": str(tmp_path), "BEDROCK_KEY": "ABSK-weir"} | source(tmp_path, server)
         with open_house(tmp_path, environment, CONFIG.replace("CAPTURE", server.url)) as house:
             status, kind, message = ask(f"{house.app}/signed{CONVERSE}", Authorization=signature())
             assert (status, kind, message) == (200, None, None)
 
 
 def test_without_an_identity_calls_fail_with_what_mends_it_and_are_counted(tmp_path):
-    environment = {"HOME": str(tmp_path)}
+    environment = {"HOME": str(tmp_path), "BEDROCK_KEY": "ABSK-weir"}
     with open_house(tmp_path, environment, CONFIG.replace("CAPTURE", "http://127.0.0.1:9")) as house:
         status, kind, message = ask(f"{house.app}/signed{CONVERSE}", Authorization=signature())
         assert (status, kind) == (503, "ServiceUnavailableException")
