@@ -15,7 +15,7 @@ pub(super) enum Identity {}
 
 /// weir was built without what it takes to sign.
 #[derive(Debug, thiserror::Error)]
-#[error("this weir was built without the feature `aws`: remove `aws`, or build it with `--features aws`")]
+#[error("this weir was built without the feature `aws`: remove `aws_sign`, or build it with `--features aws`")]
 pub struct Absent;
 
 /// Signs requests to AWS: in this build, nothing does.
