@@ -31,6 +31,7 @@ use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::CacheSize;
 use crate::sinks::series;
+use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{Trust, Upstream};
 
@@ -43,6 +44,7 @@ pub struct App {
     downstream: TcpListener,
     operator: TcpListener,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
+    signers: Vec<Signer>,
 }
 
 /// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
@@ -63,6 +65,7 @@ struct Built {
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
+    signers: Vec<Signer>,
 }
 
 impl Built {
@@ -74,11 +77,15 @@ impl Built {
 
         let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
+        let mut signers = Vec::new();
         for (provider, source) in config.providers.iter().zip(prices.sources()) {
             if !prices.is_listed(&source) {
                 warn_of_unpriced(provider);
             }
-            let destination = destination(config, provider, source, &trust, &metrics)?;
+            let signer = signer(config, provider, &trust)?;
+            signers.extend(signer.clone());
+            let mut destination = destination(config, provider, source, &trust, &metrics)?;
+            destination.upstream = destination.upstream.signed_by(signer);
             if let (CredentialSource::File(path), Some(credential)) = (&provider.credential, &destination.credential) {
                 watched_keys.push((Arc::clone(credential), path.clone()));
             }
@@ -103,7 +110,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
-        Ok(Self { rooms, metrics, watched_keys })
+        Ok(Self { rooms, metrics, watched_keys, signers })
     }
 }
 
@@ -113,10 +120,10 @@ impl App {
     /// # Errors
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let Built { rooms, metrics, watched_keys } = Built::from(&config).map_err(Unusable)?;
+        let Built { rooms, metrics, watched_keys, signers } = Built::from(&config).map_err(Unusable)?;
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        Ok(Self { rooms, metrics, connections: config.connections, downstream, operator, watched_keys })
+        Ok(Self { rooms, metrics, connections: config.connections, downstream, operator, watched_keys, signers })
     }
 
     /// Where the app's calls come in.
@@ -157,6 +164,9 @@ impl App {
         let metrics = Arc::clone(&self.metrics);
         let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
         watchers.spawn(Arc::clone(&self.rooms.prices).watch(told));
+        for signer in self.signers {
+            watchers.spawn(signer.keep());
+        }
         let readiness = Readiness::starting();
         let admin = Admin { metrics: self.metrics, readiness: readiness.clone() };
         let drained = CancellationToken::new();
@@ -224,6 +234,13 @@ fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
     }));
 }
 
+/// What signs a provider's calls, if something does.
+fn signer(config: &Config, provider: &Provider, trust: &Trust) -> anyhow::Result<Option<Signer>> {
+    let CredentialSource::Aws { profile, region } = &provider.credential else { return Ok(None) };
+    let signer = Signer::new(profile.as_deref(), region.as_deref(), &config.upstream, trust);
+    signer.map(Some).with_context(|| format!("providers.{}.aws_sign", provider.name))
+}
+
 fn destination(
     config: &Config,
     provider: &Arc<Provider>,
@@ -235,7 +252,7 @@ fn destination(
     let on_connected = Box::new(move |took: Duration| metrics.connected(&label, took));
     let prefix = provider.api.dialect().credential.1;
     let credential = match &provider.credential {
-        CredentialSource::App => None,
+        CredentialSource::App | CredentialSource::Aws { .. } => None,
         CredentialSource::File(path) => Some(Credential::from_file(path, prefix)),
         CredentialSource::Environment(name) => Some(Credential::from_environment(name, prefix)),
     };

@@ -24,8 +24,17 @@ providers:
   openai: {{ base_url: "{simulator}" }}
   anthropic: {{ base_url: "{simulator}" }}
   local: {{ api: openai, base_url: "{simulator}", prices: free }}
+  bedrock: {{ base_url: "{simulator}", aws_sign: true }}
+  unsigned: {{ api: bedrock, base_url: "{simulator}" }}
 telemetry: {{ log: {{ format: json }} }}
 """
+
+
+# The pair of keys that the simulator knows (weir::simulator::signature).
+AWS_KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+}
 
 
 class House:
@@ -55,13 +64,13 @@ class House:
 
 
 @contextlib.contextmanager
-def open_house(folder):
+def open_house(folder, environment=AWS_KEYS, config=CONFIG):
     """Starts the simulator and weir; stops both at the end, and insists that weir went in peace."""
     with running([WEIR, "simulate", "--listen", "127.0.0.1:0"]) as simulator:
         found = simulator.wait_for(lambda line: re.search(r"simulator listening on (http://\S+)", line))
-        config = folder / "weir.yaml"
-        config.write_text(CONFIG.format(simulator=found[1]))
-        with running([WEIR, "run", "--config", str(config)]) as weir:
+        file = folder / "weir.yaml"
+        file.write_text(config.format(simulator=found[1]))
+        with running([WEIR, "run", "--config", str(file)], environment) as weir:
             sides = {}
             while sides.keys() != {"app", "admin"}:
                 line = weir.wait_for(listening)
@@ -80,8 +89,10 @@ def listening(line):
 class Running:
     """A process, and the lines it writes."""
 
-    def __init__(self, command):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
+    def __init__(self, command, environment):
+        # Nothing of the machine's may decide, and nobody outside it be asked for an identity.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WEIR_", "AWS_"))}
+        environment = inherited | {"AWS_EC2_METADATA_DISABLED": "true"} | environment
         self.command = command
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -116,8 +127,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(command):
-    process = Running(command)
+def running(command, environment={}):
+    process = Running(command, environment)
     try:
         yield process
     finally:

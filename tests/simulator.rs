@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use weir::frames::eventstream::Decoder;
 use weir::simulator::bill::{Api, NONE, State, Tally};
 use weir::simulator::pace::Pace;
 use weir::simulator::{Simulator, run};
@@ -744,4 +745,132 @@ async fn it_stops_when_told_to() {
     let Served { stop, server, .. } = instant().await;
     stop.send(()).expect("it is waiting");
     server.await.expect("no panic");
+}
+
+const CLAUDE: &str = "us.anthropic.claude-sonnet-5-5-v1:0";
+const LLAMA: &str = "meta.llama3-3-70b-instruct-v1:0";
+
+fn model(id: &str, operation: &str) -> String {
+    format!("/model/{}/{operation}", id.replace(':', "%3A"))
+}
+
+fn converse(prompt: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": [{"text": prompt}]}]})
+}
+
+fn native() -> Value {
+    let messages = json!([{"role": "user", "content": "Hello, how are you?"}]);
+    json!({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 1000, "messages": messages})
+}
+
+impl Answer {
+    /// The messages of an AWS event stream: what each is called, and what it says. Their checksums must be right.
+    fn messages(&self) -> Vec<(String, Value)> {
+        assert_eq!(self.headers["content-type"], "application/vnd.amazon.eventstream");
+        let (mut decoder, mut messages) = (Decoder::new(1 << 20), Vec::new());
+        decoder.push(&self.bytes(), &mut |event| {
+            messages.push((event.name.to_owned(), serde_json::from_slice(event.data).expect("JSON")));
+        });
+        assert!(decoder.is_between_messages() && !decoder.is_broken());
+        messages
+    }
+
+    /// What is in the chunks of an invoked stream.
+    fn chunks(&self) -> Vec<Value> {
+        let decode = |(name, chunk): (String, Value)| {
+            assert_eq!(name, "chunk");
+            let bytes = chunk["bytes"].as_str().expect("text");
+            let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("base64");
+            serde_json::from_slice(&bytes).expect("JSON")
+        };
+        self.messages().into_iter().map(decode).collect()
+    }
+}
+
+#[tokio::test]
+async fn converse_says_the_same_streamed_and_whole_and_is_charged_what_it_reports() {
+    let served = instant().await;
+    let whole = served.post(&model(CLAUDE, "converse"), &converse("Hello, how are you?"), "").await;
+    assert!(!whole.header("x-amzn-requestid").is_empty());
+    let (body, usage) = (whole.json(), &whole.json()["usage"]);
+    let charged = served.bill(Api::Bedrock, CLAUDE).await;
+    assert_eq!(
+        (usage["inputTokens"].as_u64(), usage["outputTokens"].as_u64()),
+        (Some(charged.input), Some(charged.output))
+    );
+
+    let streamed =
+        served.post(&model(CLAUDE, "converse-stream"), &converse("Hello, how are you?"), "").await.messages();
+    let spoken: String = streamed.iter().filter_map(|(_, event)| event["delta"]["text"].as_str()).collect();
+    assert_eq!(body["output"]["message"]["content"][0]["text"], spoken);
+    let [(first, _), .., (stop, stopped), (last, metadata)] = streamed.as_slice() else { panic!("too few events") };
+    assert_eq!([first, stop, last], ["messageStart", "messageStop", "metadata"]);
+    assert_eq!((&stopped["stopReason"], &metadata["usage"]), (&body["stopReason"], usage));
+}
+
+#[tokio::test]
+async fn converse_writes_and_reads_the_prompt_cache_at_its_cache_points() {
+    let served = instant().await;
+    let mut asked = converse("Hello");
+    asked["system"] = json!([{"text": "word ".repeat(2000)}, {"cachePoint": {"type": "default", "ttl": "1h"}}]);
+    let first = served.post(&model(CLAUDE, "converse"), &asked, "").await.json()["usage"].clone();
+    let second = served.post(&model(CLAUDE, "converse"), &asked, "").await.json()["usage"].clone();
+    let written = first["cacheWriteInputTokens"].as_u64().expect("a count");
+    assert!(written > 2000, "{written}");
+    assert_eq!(first["cacheDetails"], json!([{"ttl": "1h", "inputTokens": written}]));
+    assert_eq!((&second["cacheReadInputTokens"], &second["cacheWriteInputTokens"]), (&json!(written), &json!(0)));
+    let charged = served.bill(Api::Bedrock, CLAUDE).await;
+    assert_eq!((charged.cached, charged.cache_write_long), (written, written));
+}
+
+#[tokio::test]
+async fn an_invoked_model_answers_in_its_vendors_words_and_bedrock_counts_beside_them() {
+    let served = instant().await;
+    let whole = served.post(&model(CLAUDE, "invoke"), &native(), "").await;
+    let (message, usage) = (whole.json(), whole.json()["usage"].clone());
+    assert_eq!(message["type"], "message");
+    assert_eq!(whole.header("x-amzn-bedrock-input-token-count"), usage["input_tokens"].to_string());
+    assert_eq!(whole.header("x-amzn-bedrock-output-token-count"), usage["output_tokens"].to_string());
+
+    let streamed = served.post(&model(CLAUDE, "invoke-with-response-stream"), &native(), "").await;
+    assert_eq!(streamed.header("x-amzn-bedrock-content-type"), "application/json");
+    let chunks = streamed.chunks();
+    let spoken: String = chunks.iter().filter_map(|chunk| chunk["delta"]["text"].as_str()).collect();
+    assert_eq!(message["content"][0]["text"], spoken);
+    let last = chunks.last().expect("an event");
+    assert_eq!(last["type"], "message_stop");
+    assert_eq!(last["amazon-bedrock-invocationMetrics"]["outputTokenCount"], usage["output_tokens"]);
+
+    let asked = json!({"prompt": "Hello"});
+    let whole = served.post(&model(LLAMA, "invoke"), &asked, "").await.json();
+    let chunks = served.post(&model(LLAMA, "invoke-with-response-stream"), &asked, "").await.chunks();
+    let spoken: String = chunks.iter().filter_map(|chunk| chunk["generation"].as_str()).collect();
+    assert_eq!(whole["generation"], spoken);
+    assert_eq!(chunks.last().expect("an event")["generation_token_count"], whole["generation_token_count"]);
+}
+
+#[tokio::test]
+async fn bedrock_refuses_in_its_own_words() {
+    let served = instant().await;
+    for (path, body, script, status, kind) in [
+        (model(CLAUDE, "converse"), converse("Hello"), "status=429", 429, "ThrottlingException"),
+        (model(CLAUDE, "converse"), json!({}), "", 400, "ValidationException"),
+        (model("nope-1", "converse"), converse("Hello"), "", 404, "ResourceNotFoundException"),
+        (model("cohere.command-r-v1:0", "invoke"), json!({}), "", 404, "ResourceNotFoundException"),
+        (model(CLAUDE, "nothing"), json!({}), "", 404, "UnknownOperationException"),
+    ] {
+        let refused = served.post(&path, &body, script).await;
+        assert_eq!(refused.status.as_u16(), status, "{path}");
+        assert!(refused.header("x-amzn-errortype").starts_with(&format!("{kind}:")), "{path}");
+    }
+    let mut stranger = request(Method::POST, &model(CLAUDE, "converse"), b"{}", "");
+    stranger.headers_mut().remove("authorization");
+    let refused = served.send(stranger).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(refused.json(), json!({"message": "Missing Authentication Token"}));
+    let failed = served
+        .post(&model(CLAUDE, "converse-stream"), &converse("Hello"), "stream-error=after 3 chunks")
+        .await
+        .messages();
+    assert_eq!(failed.last().expect("an exception").0, "exception:modelStreamErrorException");
 }

@@ -143,8 +143,17 @@ pub struct Reply {
 }
 
 /// Header fields that hold for a stored response: they describe the body. All others belong to the exchange that
-/// brought it (`date`, `set-cookie`, request ids, rate limits).
-const KEPT_HEADERS: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
+/// brought it (`date`, `set-cookie`, request ids, rate limits). Amazon says there what other vendors say in the body:
+/// apps read the type of a stream's data and the token counts from it.
+const KEPT_HEADERS: [HeaderName; 7] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    HeaderName::from_static("x-amzn-bedrock-content-type"),
+    HeaderName::from_static("x-amzn-bedrock-input-token-count"),
+    HeaderName::from_static("x-amzn-bedrock-output-token-count"),
+    HeaderName::from_static("x-amzn-bedrock-cache-read-input-token-count"),
+    HeaderName::from_static("x-amzn-bedrock-cache-write-input-token-count"),
+];
 
 /// The header fields of a response that are worth storing.
 #[must_use]
@@ -236,8 +245,15 @@ mod tests {
 
     #[test]
     fn only_headers_that_describe_the_body_are_kept() {
-        let all = [("content-type", "application/json"), ("set-cookie", "a=b"), ("x-request-id", "1"), ("date", "now")];
+        let all = [
+            ("content-type", "application/json"),
+            ("x-amzn-bedrock-input-token-count", "7"),
+            ("x-amzn-bedrock-invocation-latency", "250"),
+            ("set-cookie", "a=b"),
+            ("x-request-id", "1"),
+            ("date", "now"),
+        ];
         let kept = kept_headers(&reply(&all).headers);
-        assert_eq!(kept.keys().collect::<Vec<_>>(), [CONTENT_TYPE]);
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["content-type", "x-amzn-bedrock-input-token-count"]);
     }
 }

@@ -62,5 +62,7 @@ fn credential_of(source: &CredentialSource) -> String {
         CredentialSource::App => "the app's own key".to_owned(),
         CredentialSource::File(path) => format!("key from file {}", path.display()),
         CredentialSource::Environment(variable) => format!("key from variable {variable}"),
+        CredentialSource::Aws { profile: None, .. } => "signed with weir's AWS credentials".to_owned(),
+        CredentialSource::Aws { profile: Some(profile), .. } => format!("signed with AWS profile {profile}"),
     }
 }

@@ -394,6 +394,31 @@ mod tests {
     }
 
     #[test]
+    fn each_mistake_of_signing_is_named_with_its_fix() {
+        for (text, expected) in [
+            (
+                "openai: { aws_sign: true, api_key_env: KEY }",
+                "openai.api_key_env: there is `aws_sign: true` too: remove one of them",
+            ),
+            (
+                "openai: { aws_region: eu-west-1 }",
+                "openai.aws_region: has no effect without `aws_sign: true`: add that, or remove this",
+            ),
+            (
+                "openai: { aws_sign: true, aws_region: Ireland }",
+                "openai.aws_region: `Ireland` is not a region: write one such as eu-west-1",
+            ),
+            (
+                "openai: { aws_sign: true, aws_profile: \"\" }",
+                "openai.aws_profile: is empty: write a profile's name, or leave it out",
+            ),
+        ] {
+            let expected = format!("weir.yaml:2: providers.{expected}");
+            assert_eq!(mistakes(&format!("providers:\n  {text}\n"), &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
     fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
         let text = "listen: here\ncache:\n  mode: sometimes\n  ttl: soon\nprovider: {}\nproviders:\n  local: {}\n";
         let variables = [("WEIR_CACHE_MODE", "off"), ("WEIR_CACHE__MAX_ENTRIES", "many")];

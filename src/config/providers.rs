@@ -109,6 +109,14 @@ fn base_url(text: &str) -> Result<Uri, String> {
 }
 
 fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Option<CredentialSource> {
+    if settings.aws_sign == Some(true) {
+        return signature(settings, path, checks);
+    }
+    for (name, value) in [("aws_profile", &settings.aws_profile), ("aws_region", &settings.aws_region)] {
+        if value.is_some() {
+            checks.note(path.name(name), "has no effect without `aws_sign: true`: add that, or remove this");
+        }
+    }
     match (&settings.api_key_file, &settings.api_key_env) {
         (None, None) => Some(CredentialSource::App),
         (Some(_), Some(_)) => {
@@ -137,6 +145,27 @@ fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Opti
             }
         },
     }
+}
+
+fn signature(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Option<CredentialSource> {
+    let keys = [("api_key_file", settings.api_key_file.is_some()), ("api_key_env", settings.api_key_env.is_some())];
+    let mut fits = true;
+    for (name, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+        checks.note(path.name(name), "there is `aws_sign: true` too: remove one of them");
+        fits = false;
+    }
+    let is_region = |region: &str| {
+        !region.is_empty() && region.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if let Some(region) = settings.aws_region.as_deref().filter(|region| !is_region(region)) {
+        checks.note(path.name("aws_region"), format!("{} is not a region: write one such as eu-west-1", shown(region)));
+        fits = false;
+    }
+    if settings.aws_profile.as_deref().is_some_and(|profile| profile.trim().is_empty()) {
+        checks.note(path.name("aws_profile"), "is empty: write a profile's name, or leave it out");
+        fits = false;
+    }
+    fits.then(|| CredentialSource::Aws { profile: settings.aws_profile.clone(), region: settings.aws_region.clone() })
 }
 
 fn prices(settings: &Settings, known: Option<&Known>) -> Result<PricedAs, &'static str> {

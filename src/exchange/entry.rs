@@ -149,6 +149,13 @@ impl Entry {
         open.attempt = Some(Attempt::Failed);
     }
 
+    /// The request did not go upstream after all.
+    pub(super) fn unsent(&mut self) {
+        let open = self.get_mut();
+        open.marks.sent = None;
+        open.attempt = None;
+    }
+
     /// The attempt upstream ended, or began to answer.
     pub(super) fn attempted(&mut self, attempt: Attempt) {
         let open = self.get_mut();

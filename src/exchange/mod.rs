@@ -45,6 +45,7 @@ use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
 use crate::upstream::credential::Credential;
+use crate::upstream::sign;
 
 /// What the operator writes of how calls are handled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -164,6 +165,14 @@ pub struct Destination {
     pub prices: Source,
 }
 
+impl Destination {
+    /// What of a header that may hold a credential tells apart who may have the same answer, if it does.
+    fn identifying<'a>(&self, name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]> {
+        let is_replaced = self.credential.is_some() || self.upstream.signs();
+        if is_replaced { sign::lasting(name, value) } else { Some(value.as_bytes()) }
+    }
+}
+
 /// The names of the headers that say who asks.
 #[derive(Debug)]
 pub struct Who {
@@ -260,7 +269,8 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
 
-    let keep_up_to = if route.endpoint == Endpoint::Other { None } else { Some(rooms.settings.max_request_bytes) };
+    let needs_body = route.endpoint != Endpoint::Other || route.to.upstream.signs();
+    let keep_up_to = needs_body.then_some(rooms.settings.max_request_bytes);
     let Ok(mut body) = Kept::read(body, keep_up_to).await else {
         return reply::broken_request(&rooms, &route.to.provider, entry);
     };
@@ -366,7 +376,7 @@ fn key(route: &Route, head: &Parts, entry: &Entry, body: &Value<'_>, ignored: &[
     let mut credentials: Vec<(&[u8], &[u8])> = headers
         .iter()
         .filter(|(name, _)| may_be_credential(name))
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .filter_map(|(name, value)| Some((name.as_str().as_bytes(), route.to.identifying(name, value)?)))
         .chain(in_query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
         .collect();
     credentials.sort_unstable();

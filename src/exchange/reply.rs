@@ -18,6 +18,7 @@ use crate::provider::{Api, Ending, Problem, Provider, Said};
 use crate::record::Attempt;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
 use crate::upstream::Failure;
+use crate::upstream::sign::Unsigned;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -133,6 +134,7 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
             (StatusCode::BAD_GATEWAY, Attempt::Failed, Outcome::UpstreamError)
         }
         Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Attempt::Failed, Outcome::Cancelled),
+        Failure::Unsigned(why) => return unsigned(rooms, provider, why, entry),
     };
     entry.attempted(attempt);
     if !failure.reached_the_provider() {
@@ -144,6 +146,27 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
     let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
     let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message };
     in_words(rooms, &words, end, entry)
+}
+
+/// The provider was not asked: AWS would not have accepted what weir had to send.
+fn unsigned(rooms: &Rooms, provider: &Provider, why: &Unsigned, mut entry: Entry) -> Response<Body> {
+    let (status, outcome, error_type) = match why {
+        Unsigned::NotConfigured
+        | Unsigned::SignedPieces
+        | Unsigned::OtherRegion { .. }
+        | Unsigned::NoRegion
+        | Unsigned::Unfit(_) => {
+            let status = StatusCode::BAD_REQUEST;
+            (status, Outcome::ClientError, ErrorType::Status(status.as_u16()))
+        }
+        Unsigned::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Outcome::ClientError, ErrorType::BodyTooLarge),
+        // A status that SDKs try again at: credentials may be there a moment later.
+        Unsigned::NoIdentity(_) => (StatusCode::SERVICE_UNAVAILABLE, Outcome::InternalError, ErrorType::Other),
+    };
+    entry.unsent();
+    let message = format!("weir did not ask provider `{}`: {why}", provider.name);
+    let end = End { detail: Some(causes(why).into()), ..End::unread(outcome, Some(error_type)) };
+    in_words(rooms, &Words { api: provider.api, status, code: "unsigned_request", message: &message }, end, entry)
 }
 
 /// The request is for nobody weir knows.

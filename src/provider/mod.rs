@@ -48,6 +48,16 @@ pub struct Settings {
     pub api_key_file: Option<PathBuf>,
     /// An environment variable that holds the API key to put in, in place of the app's own.
     pub api_key_env: Option<String>,
+    /// Whether weir signs calls to AWS (Signature Version 4) with AWS credentials of its own, in place of the app's
+    /// signature, which is for weir's address and which AWS refuses. Whoever reaches weir's port then acts with
+    /// weir's AWS identity. Calls with a Bedrock API key pass through as they are.
+    pub aws_sign: Option<bool>,
+    /// The profile of AWS's configuration files whose credentials sign, with `aws_sign`. Without it: whatever AWS's
+    /// SDKs would find, from environment variables to the machine's role.
+    pub aws_profile: Option<String>,
+    /// The AWS region to sign for, with `aws_sign`, whatever apps ask for. Without it: the one the app signed for, else
+    /// the one in `base_url`.
+    pub aws_region: Option<String>,
     /// Whose prices apply: the id of a provider in the price table, or `free`. Without it, the provider is found by
     /// its name or its URL; `ollama` is free.
     pub prices: Option<String>,
@@ -189,6 +199,13 @@ pub enum CredentialSource {
     File(PathBuf),
     /// The value of this environment variable.
     Environment(String),
+    /// A signature for AWS, made by weir.
+    Aws {
+        /// The profile whose credentials sign; the usual chain's without one.
+        profile: Option<String>,
+        /// The region to sign for, whatever the app asks for.
+        region: Option<String>,
+    },
 }
 
 /// What is particular to one API: where its endpoints are, where credentials travel, how errors are worded. A table of
@@ -535,11 +552,15 @@ impl Ending {
 
 /// Every header in which an app may send the credential of an API. The APIs accept each other's habits, and so do their
 /// copies.
-static CREDENTIAL_HEADERS: [HeaderName; 4] = [
+static CREDENTIAL_HEADERS: [HeaderName; 7] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-goog-api-key"),
+    // What belongs to a signature for AWS.
+    HeaderName::from_static("x-amz-date"),
+    HeaderName::from_static("x-amz-security-token"),
+    HeaderName::from_static("x-amz-content-sha256"),
 ];
 
 /// Members by which a request names something that is kept elsewhere and may change under the same name.

@@ -15,7 +15,7 @@ use super::faults::{Oddity, Script};
 use super::memory::{Piece, Stay};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
 use super::openai;
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// Models on the list; others are answered for as well.
@@ -32,7 +32,7 @@ pub(super) fn refusal(problem: &Problem, request: &str) -> Value {
         Problem::Missing("anthropic-version") => "anthropic-version: header is required".to_owned(),
         Problem::Missing(field) => format!("{field}: Field required"),
         Problem::UnknownModel(model) => format!("model: {model}"),
-        Problem::BadScript(message) => message.clone(),
+        Problem::BadScript(message) | Problem::Forbidden { message, .. } => message.clone(),
         Problem::Wanted(status) => wanted(status.as_u16()).to_owned(),
     };
     let kind = kind(problem.status().as_u16());
@@ -131,7 +131,7 @@ pub(super) fn count_tokens(body: &Value, mind: &Mind) -> Result<Reply, Problem> 
     let Question { model, pieces, .. } = read(body, mind)?;
     let tokens: u64 = pieces.iter().map(|piece| piece.tokens).sum();
     let content = Content::whole(&json!({"input_tokens": tokens}));
-    Ok(Reply { model, seed: tokens, tokens: Tally::default(), content })
+    Ok(Reply { model, seed: tokens, tokens: Tally::default(), headers: Vec::new(), content })
 }
 
 fn most_tokens(body: &Value) -> Result<u64, Problem> {
@@ -221,7 +221,7 @@ fn reply(question: &Question, answer: &Answer, script: &Script) -> Reply {
         tokens: (!script.has(Oddity::NoUsage)).then_some(tokens),
     };
     let content = if question.stream { message.stream() } else { Content::whole(&message.whole()) };
-    Reply { model: question.model.clone(), seed: answer.seed, tokens, content }
+    Reply { model: question.model.clone(), seed: answer.seed, tokens, headers: Vec::new(), content }
 }
 
 fn stop_reason(choice: &Choice) -> &'static str {
@@ -337,7 +337,7 @@ impl Message<'_> {
         }
         push(Part::Frame, ended);
         push(Part::End, json!({"type": "message_stop"}));
-        Content::Stream { events, failure }
+        Content::Stream { events, failure, framing: Framing::ServerSentEvents }
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Api {
     OpenAi,
     /// The Anthropic API.
     Anthropic,
+    /// Amazon Bedrock's own API.
+    Bedrock,
 }
 
 /// Tokens, every kind in the same sense whatever the API.

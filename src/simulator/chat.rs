@@ -9,7 +9,7 @@ use super::bill::Tally;
 use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// `POST /v1/chat/completions`.
@@ -147,7 +147,7 @@ impl<'a> Envelope<'a> {
         let tokens = script.usage.map_or(answer.tokens, |usage| usage.instead_of(answer.tokens));
         let content =
             if self.question.stream { self.stream(answer, tokens, script) } else { self.whole(answer, tokens, script) };
-        Reply { model: self.question.model.clone(), seed: answer.seed, tokens, content }
+        Reply { model: self.question.model.clone(), seed: answer.seed, tokens, headers: Vec::new(), content }
     }
 
     fn whole(&self, answer: &Answer, tokens: Tally, script: &Script) -> Content {
@@ -191,7 +191,7 @@ impl<'a> Envelope<'a> {
             push(Part::Frame, Vec::new(), usage(tokens));
         }
         events.push(Event { part: Part::End, bytes: "data: [DONE]\n\n".into() });
-        Content::Stream { events, failure }
+        Content::Stream { events, failure, framing: Framing::ServerSentEvents }
     }
 
     /// The choices of the chunks that one choice is streamed in.

@@ -1,19 +1,23 @@
 //! Simulator: a provider that answers like the real ones, for the demo and for tests.
 //!
-//! Speaks the APIs of OpenAI and Anthropic well enough for their official SDKs, counts tokens with a real tokenizer,
-//! keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it ([`Script`]). Equal calls
-//! get equal bytes. It shares no code with the rooms that read these APIs, so that neither can hide a mistake of the
+//! Speaks the APIs of OpenAI, Anthropic and Amazon Bedrock well enough for their official SDKs, counts tokens with a
+//! real tokenizer, keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it
+//! ([`Script`]). Equal calls get equal bytes. It shares no code with the rooms that read these APIs, so that neither can hide a mistake of the
 //! other.
 //!
 //! Paths: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/responses/input_tokens`,
-//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`; and its own
-//! `/simulator/bill` and `/simulator/state`.
+//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`;
+//! `/model/{id}/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` and `count-tokens`, where
+//! signatures must be good ([`signature`]); and its own `/simulator/bill` and `/simulator/state`.
 
 mod anthropic;
+mod bedrock;
 pub mod bill;
 mod chat;
 pub mod dice;
+mod eventstream;
 pub mod faults;
+mod invoke;
 mod line;
 mod memory;
 mod mind;
@@ -24,19 +28,20 @@ mod reply;
 mod responses;
 mod route;
 mod schema;
+pub mod signature;
 mod text;
 mod tokens;
 
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::response::Builder;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -56,7 +61,8 @@ use mind::Mind;
 use pace::{Pace, Timing};
 use playback::{BrokenOff, Playback};
 use reply::{Content, Problem, Reply};
-use route::{Endpoint, Route};
+use route::{Endpoint, Operation, Route};
+use signature::Signed;
 
 /// The largest body of a request it takes: 32 MiB, as Anthropic does.
 const MOST_BYTES: usize = 32 << 20;
@@ -185,6 +191,7 @@ struct Asked {
     api: Api,
     endpoint: Result<Endpoint, Problem>,
     method: Method,
+    uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, Problem>,
     script: Result<Script, Problem>,
@@ -218,20 +225,24 @@ impl Simulator {
             fuse.light();
             return Err(BrokenOff);
         }
-        let (status, content, timing) = match outcome {
+        let (status, headers, content, timing) = match outcome {
             Ok(reply) => {
                 let mut timing = self.pace.timing(reply.seed, reply.tokens.output);
                 timing.first = script.latency.unwrap_or(timing.first);
                 if let Content::Whole(_) = reply.content {
                     rest(timing.whole(reply.tokens.output)).await;
                 }
-                (StatusCode::OK, reply.content, timing)
+                (StatusCode::OK, reply.headers, reply.content, timing)
             }
             Err(problem) => {
-                (problem.status(), Content::Whole(asked.api.refusal(&problem, call.number)), Timing::default())
+                let content = Content::Whole(asked.api.refusal(&problem, call.number));
+                (problem.status(), asked.api.refusal_headers(&problem), content, Timing::default())
             }
         };
         let mut response = asked.head(status, call.number, arrived).header(CONTENT_TYPE, content.kind());
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
         let whole = matches!(content, Content::Whole(_));
         let playback = Playback::reply(content, &script, timing, call);
         if whole {
@@ -267,7 +278,7 @@ impl Simulator {
             script.forget(Oddity::Gzip);
         }
         let Route { api, endpoint } = route::find(&head);
-        Ok(Asked { api, endpoint, method: head.method, headers: head.headers, body, script })
+        Ok(Asked { api, endpoint, method: head.method, uri: head.uri, headers: head.headers, body, script })
     }
 
     fn decide(&self, asked: &Asked, call: u64) -> Result<Reply, Problem> {
@@ -275,6 +286,10 @@ impl Simulator {
         asked.api.admit(&asked.headers)?;
         let script = asked.script.as_ref().map_err(Clone::clone)?;
         let body = asked.body.as_ref().map_err(Clone::clone)?;
+        if asked.api == Api::Bedrock {
+            let Asked { method, uri, headers, .. } = asked;
+            signature::admit(Signed { method, uri, headers, body }, SystemTime::now())?;
+        }
         if let Some(status) = script.status.or_else(|| self.mishaps.strike(call)) {
             return Err(Problem::Wanted(status));
         }
@@ -291,6 +306,17 @@ impl Simulator {
             Endpoint::Moderations => openai::moderations(&read()?, mind),
             Endpoint::Messages => anthropic::messages(&read()?, mind, script),
             Endpoint::CountTokens => anthropic::count_tokens(&read()?, mind),
+            Endpoint::Bedrock(operation, model) => {
+                let (body, streams) =
+                    (read()?, matches!(operation, Operation::ConverseStream | Operation::InvokeStream));
+                match operation {
+                    Operation::Converse | Operation::ConverseStream => {
+                        bedrock::converse(model, streams, &body, mind, script)
+                    }
+                    Operation::Invoke | Operation::InvokeStream => invoke::reply(model, streams, &body, mind, script),
+                    Operation::CountTokens => bedrock::count_tokens(model, &body, mind),
+                }
+            }
         }
     }
 
@@ -298,9 +324,11 @@ impl Simulator {
         let list = match api {
             Api::OpenAi => openai::models(model, &self.mind)?,
             Api::Anthropic => anthropic::models(model)?,
+            // Bedrock's list of models is another service's, which the simulator is not.
+            Api::Bedrock => return Err(Problem::UnknownModel(NONE.to_owned())),
         };
         let content = Content::whole(&list);
-        Ok(Reply { model: NONE.to_owned(), seed: 0, tokens: Tally::default(), content })
+        Ok(Reply { model: NONE.to_owned(), seed: 0, tokens: Tally::default(), headers: Vec::new(), content })
     }
 }
 
@@ -309,7 +337,14 @@ impl Asked {
         match outcome {
             _ if self.method != Method::POST => {}
             Ok(reply) => call.charge(self.api, &reply.model, Some(reply.tokens)),
-            Err(_) => call.charge(self.api, self.gist().model.as_deref().unwrap_or(NONE), None),
+            Err(_) => {
+                let gist = self.gist();
+                let model = match &self.endpoint {
+                    Ok(Endpoint::Bedrock(_, model)) => Some(model.as_str()),
+                    _ => gist.model.as_deref(),
+                };
+                call.charge(self.api, model.unwrap_or(NONE), None);
+            }
         }
     }
 

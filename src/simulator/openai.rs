@@ -33,6 +33,7 @@ pub(super) fn refusal(problem: &Problem) -> Value {
             None,
             Some("invalid_api_key"),
         ),
+        Problem::Forbidden { message, .. } => (message.clone(), "invalid_request_error", None, Some("forbidden")),
         Problem::UnknownPath { method, path } => {
             (format!("Invalid URL ({method} {path})"), "invalid_request_error", None, None)
         }
@@ -145,11 +146,11 @@ pub(super) fn embeddings(body: &Value, mind: &Mind, script: &Script) -> Result<R
     if !script.has(Oddity::NoUsage) {
         reply["usage"] = json!({"prompt_tokens": tokens.input, "total_tokens": tokens.input});
     }
-    Ok(Reply { model, seed: counted, tokens, content: Content::whole(&reply) })
+    Ok(Reply { model, seed: counted, tokens, headers: Vec::new(), content: Content::whole(&reply) })
 }
 
 /// A vector of length one: the sum of one direction for each word.
-fn embedding(text: &str, dimensions: u64) -> Vec<f32> {
+pub(super) fn embedding(text: &str, dimensions: u64) -> Vec<f32> {
     let mut vector: Vec<f32> = (0..dimensions).map(|_| 0.0).collect();
     let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
     // The empty word stands for itself, so that a text without words has a direction too.
@@ -209,7 +210,7 @@ pub(super) fn moderations(body: &Value, mind: &Mind) -> Result<Reply, Problem> {
     let results: Vec<_> = results.collect();
     let seed = mind.piece("moderation", input, None).digest;
     let reply = json!({"id": Dice::new(seed).id("modr-"), "model": model, "results": results});
-    Ok(Reply { model, seed, tokens: Tally::default(), content: Content::whole(&reply) })
+    Ok(Reply { model, seed, tokens: Tally::default(), headers: Vec::new(), content: Content::whole(&reply) })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep};
 use super::bill::Call;
 use super::faults::{Oddity, Place, Script};
 use super::pace::Timing;
-use super::reply::{Content, Event, Part};
+use super::reply::{Content, Event, Framing, Part};
 
 /// The simulator ends a connection early, as it was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -71,9 +71,10 @@ impl Playback {
         call.weighs(content.weight());
         let (mut steps, mut end) = match content {
             Content::Whole(bytes) => (vec![whole(bytes, script)], End::Complete),
-            Content::Stream { events, failure } => {
+            Content::Stream { mut events, failure, framing } => {
                 let end = if script.stream_error.is_some() { End::Failed } else { End::Complete };
-                (stream(events, failure, script, timing), end)
+                spoil(&mut events, failure, framing, script);
+                (stream(events, script, timing), end)
             }
         };
         if script.has(Oddity::Gzip) {
@@ -178,13 +179,14 @@ fn whole(bytes: Bytes, script: &Script) -> Step {
     Step { bytes, weight: 1, wait: Duration::ZERO }
 }
 
-fn stream(mut events: Vec<Event>, failure: fn(usize) -> Bytes, script: &Script, timing: Timing) -> Vec<Step> {
+/// Does to the events what the script wants done.
+fn spoil(events: &mut Vec<Event>, failure: fn(usize) -> Bytes, framing: Framing, script: &Script) {
     if script.has(Oddity::NoDone) {
         events.retain(|event| event.part != Part::End);
     }
     if script.has(Oddity::BadJson) {
         let middle = events.len() / 2;
-        events[middle].bytes = "data: {\"id\": \n\n".into();
+        events[middle].bytes = framing.bad_json();
     }
     if let Some(place) = script.stream_error {
         let before = match place {
@@ -194,6 +196,9 @@ fn stream(mut events: Vec<Event>, failure: fn(usize) -> Bytes, script: &Script, 
         events.truncate(before);
         events.push(Event { part: Part::Frame, bytes: failure(before) });
     }
+}
+
+fn stream(events: Vec<Event>, script: &Script, timing: Timing) -> Vec<Step> {
     let wait = |index: usize, event: &Event| match (index, script.chunk_delay) {
         (0, _) => timing.first,
         (_, Some(delay)) => delay,

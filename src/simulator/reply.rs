@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::bill::Tally;
+use super::eventstream;
 
 /// A success.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Reply {
     pub(super) seed: u64,
     /// What it costs.
     pub(super) tokens: Tally,
+    /// What its head says beside what every reply of the API does.
+    pub(super) headers: Vec<(&'static str, String)>,
     pub(super) content: Content,
 }
 
@@ -25,15 +28,23 @@ pub(super) struct Reply {
 pub(super) enum Content {
     /// One JSON document.
     Whole(Bytes),
-    /// Server-sent events.
+    /// Events, one by one.
     Stream {
         events: Vec<Event>,
         /// What the API sends if it fails after so many events, instead of those that are left.
         failure: fn(usize) -> Bytes,
+        framing: Framing,
     },
 }
 
-/// One server-sent event.
+/// How events are told apart in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    ServerSentEvents,
+    AwsEventStream,
+}
+
+/// One event of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) bytes: Bytes,
@@ -60,7 +71,18 @@ impl Content {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Whole(_) => "application/json",
-            Self::Stream { .. } => "text/event-stream; charset=utf-8",
+            Self::Stream { framing: Framing::ServerSentEvents, .. } => "text/event-stream; charset=utf-8",
+            Self::Stream { framing: Framing::AwsEventStream, .. } => "application/vnd.amazon.eventstream",
+        }
+    }
+}
+
+impl Framing {
+    /// An event whose data is not JSON.
+    pub(super) fn bad_json(self) -> Bytes {
+        match self {
+            Self::ServerSentEvents => "data: {\"id\": \n\n".into(),
+            Self::AwsEventStream => eventstream::broken_event(),
         }
     }
 }
@@ -83,6 +105,8 @@ impl Event {
 pub(super) enum Problem {
     /// No credential, or a blank one.
     NoCredential,
+    /// A credential that is not accepted, in the words of AWS: the kind of error, and what is wrong.
+    Forbidden { kind: &'static str, message: String },
     /// Nothing lives at this path.
     UnknownPath { method: String, path: String },
     /// Something lives there that cannot be called this way.
@@ -105,6 +129,7 @@ impl Problem {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoCredential => StatusCode::UNAUTHORIZED,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::UnknownPath { .. } | Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

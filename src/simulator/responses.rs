@@ -11,7 +11,7 @@ use super::chat::{choice, form, function, service_tier, thoughts};
 use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Mind, Question, ToolCall, gathered_text, model_of};
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// `POST /v1/responses`.
@@ -29,7 +29,7 @@ pub(super) fn reply(body: &Value, mind: &Mind, script: &Script) -> Result<Reply,
         usage: if script.has(Oddity::NoUsage) { Value::Null } else { usage(tokens) },
     };
     let content = if question.stream { response.stream() } else { Content::whole(&response.ended()) };
-    Ok(Reply { model: question.model.clone(), seed: answer.seed, tokens, content })
+    Ok(Reply { model: question.model.clone(), seed: answer.seed, tokens, headers: Vec::new(), content })
 }
 
 /// `POST /v1/responses/input_tokens`: free of charge.
@@ -37,7 +37,7 @@ pub(super) fn input_tokens(body: &Value, mind: &Mind) -> Result<Reply, Problem> 
     let Question { model, pieces, .. } = read(body, mind)?;
     let tokens: u64 = pieces.iter().map(|piece| piece.tokens).sum();
     let content = Content::whole(&json!({"object": "response.input_tokens", "input_tokens": tokens}));
-    Ok(Reply { model, seed: tokens, tokens: Tally::default(), content })
+    Ok(Reply { model, seed: tokens, tokens: Tally::default(), headers: Vec::new(), content })
 }
 
 fn read(body: &Value, mind: &Mind) -> Result<Question, Problem> {
@@ -243,7 +243,7 @@ impl Response<'_> {
         }
         let kind = if self.cut { "response.incomplete" } else { "response.completed" };
         events.push(Part::End, kind, json!({"response": self.ended()}));
-        Content::Stream { events: events.sent, failure }
+        Content::Stream { events: events.sent, failure, framing: Framing::ServerSentEvents }
     }
 }
 

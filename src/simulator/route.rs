@@ -1,14 +1,15 @@
-//! Route: which endpoint of which API a request is for, and what the two APIs want of every request.
+//! Route: which endpoint of which API a request is for, and what each API wants of every request.
 //!
 //! Knows paths and headers; not bodies.
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
 
 use super::bill::Api;
 use super::reply::Problem;
-use super::{anthropic, openai};
+use super::{anthropic, bedrock, openai};
 
 /// What can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +24,28 @@ pub(super) enum Endpoint {
     CountTokens,
     /// The list of models, or one of them.
     Models(Option<String>),
+    /// An operation of Bedrock's on this model.
+    Bedrock(Operation, String),
 }
+
+/// What Bedrock does with a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Converse,
+    ConverseStream,
+    Invoke,
+    InvokeStream,
+    CountTokens,
+}
+
+/// `/model/{id}/{operation}`.
+const OPERATIONS: &[(&str, Operation)] = &[
+    ("converse", Operation::Converse),
+    ("converse-stream", Operation::ConverseStream),
+    ("invoke", Operation::Invoke),
+    ("invoke-with-response-stream", Operation::InvokeStream),
+    ("count-tokens", Operation::CountTokens),
+];
 
 const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
     ("/v1/chat/completions", Api::OpenAi, Endpoint::Chat),
@@ -45,6 +67,9 @@ pub(super) struct Route {
 
 pub(super) fn find(head: &Parts) -> Route {
     let path = head.uri.path();
+    if let Some(rest) = path.strip_prefix("/model/") {
+        return Route { api: Api::Bedrock, endpoint: of_bedrock(&head.method, rest).ok_or_else(|| unknown(head)) };
+    }
     let known = ENDPOINTS.iter().find(|(known, ..)| *known == path);
     // Both vendors have models, and a path of neither is refused in the words of the one that seems meant.
     let api = match known {
@@ -64,9 +89,21 @@ pub(super) fn find(head: &Parts) -> Route {
         (Some(Endpoint::Models(_)), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
         (Some(endpoint), &Method::POST) => Ok(endpoint),
         (Some(_), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
-        (None, _) => Err(Problem::UnknownPath { method: method(), path: path() }),
+        (None, _) => Err(unknown(head)),
     };
     Route { api, endpoint }
+}
+
+fn unknown(head: &Parts) -> Problem {
+    Problem::UnknownPath { method: head.method.to_string(), path: head.uri.path().to_owned() }
+}
+
+/// The operation at `{id}/{operation}`. The id may be percent-encoded, as it has colons, and slashes in an ARN.
+fn of_bedrock(method: &Method, path: &str) -> Option<Endpoint> {
+    let (model, name) = path.rsplit_once('/').filter(|_| *method == Method::POST)?;
+    let (_, operation) = OPERATIONS.iter().find(|(known, _)| *known == name)?;
+    let model = percent_decode_str(model).decode_utf8().ok()?;
+    Some(Endpoint::Bedrock(*operation, model.into_owned()))
 }
 
 impl Api {
@@ -75,6 +112,7 @@ impl Api {
         let has_credential = match self {
             Self::OpenAi => openai::has_credential(headers),
             Self::Anthropic => anthropic::has_credential(headers),
+            Self::Bedrock => true, // judged with the body, which a signature covers
         };
         match self {
             _ if !has_credential => Err(Problem::NoCredential),
@@ -88,6 +126,7 @@ impl Api {
         let body = match self {
             Self::OpenAi => openai::refusal(problem),
             Self::Anthropic => anthropic::refusal(problem, &anthropic::request_id(request)),
+            Self::Bedrock => bedrock::refusal(problem).1,
         };
         body.to_string().into()
     }
@@ -98,6 +137,15 @@ impl Api {
         match self {
             Self::OpenAi => openai::headers(request, took_ms, left),
             Self::Anthropic => anthropic::headers(request, left),
+            Self::Bedrock => bedrock::headers(request),
+        }
+    }
+
+    /// What the head of a refusal says beside that.
+    pub(super) fn refusal_headers(self, problem: &Problem) -> Vec<(&'static str, String)> {
+        match self {
+            Self::OpenAi | Self::Anthropic => Vec::new(),
+            Self::Bedrock => vec![("x-amzn-errortype", bedrock::error_type(problem))],
         }
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Knows how to reach one provider and how that fails; not what is asked, nor what it costs.
 
+#[cfg_attr(not(feature = "aws"), path = "aws_absent.rs")]
+pub mod aws;
 mod connect;
 pub mod credential;
+pub mod sign;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -30,7 +33,9 @@ use tokio::time::timeout;
 
 use crate::record::outcome::ErrorType;
 use crate::units::Span;
+use crate::upstream::aws::Signer;
 use crate::upstream::connect::{ConnectError, Connector, cause_of};
+use crate::upstream::sign::Unsigned;
 
 /// What the operator writes of connections to providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,6 +111,9 @@ pub enum Failure {
     /// The app's own body broke off while it was being forwarded.
     #[error("the request's body broke off")]
     RequestBody(#[source] BoxError),
+    /// It should carry a signature for AWS, and cannot.
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
 }
 
 /// Any error, as a cause.
@@ -122,13 +130,14 @@ impl Failure {
             Self::ConnectTimeout | Self::FirstByteTimeout(_) => ErrorType::Timeout,
             Self::Reset(_) => ErrorType::ConnectionReset,
             Self::RequestBody(_) => ErrorType::Cancelled,
+            Self::Unsigned(_) => ErrorType::Other,
         }
     }
 
     /// Whether the provider may have seen the request, and so may bill it.
     #[must_use]
     pub const fn reached_the_provider(&self) -> bool {
-        !matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout)
+        !matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout | Self::Unsigned(_))
     }
 
     fn of(error: ClientError) -> Self {
@@ -214,6 +223,7 @@ pub struct Upstream {
     client: Client<Connector, RequestBody>,
     first_byte: Duration,
     proxy: Option<Arc<Matcher>>,
+    signer: Option<Signer>,
 }
 
 impl Upstream {
@@ -234,16 +244,30 @@ impl Upstream {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(20))
             .build(connector);
-        Self { client, first_byte: settings.first_byte_timeout.get(), proxy }
+        Self { client, first_byte: settings.first_byte_timeout.get(), proxy, signer: None }
+    }
+
+    /// The same way, on which `signer` signs what carries no API key.
+    #[must_use]
+    pub fn signed_by(self, signer: Option<Signer>) -> Self {
+        Self { signer, ..self }
+    }
+
+    /// Whether requests are signed on this way. Their bodies must then be there as a whole.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        self.signer.is_some()
     }
 
     /// Sends one request and waits for the head of its answer. Dropping the future, or the answer's body, ends the
     /// exchange upstream.
     ///
     /// # Errors
-    /// If the provider cannot be reached, breaks off, or does not begin to answer in time.
+    /// If the provider cannot be reached, breaks off, or does not begin to answer in time; or if the request should be
+    /// signed and cannot.
     pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
         request.headers_mut().remove(HOST);
+        sign::authorise(self.signer.as_ref(), &mut request).await?;
         if let Some(credential) = self.plain_proxy_credential(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credential);
         }
@@ -295,6 +319,11 @@ impl RequestBody {
     #[must_use]
     pub fn through(kept: Bytes, rest: Incoming, received: Arc<AtomicU64>) -> Self {
         Self { kept: Some(kept).filter(|kept| !kept.is_empty()), rest: Some(rest), received }
+    }
+
+    /// All of it, if it is all there.
+    fn as_whole(&self) -> Option<&[u8]> {
+        self.rest.is_none().then(|| self.kept.as_deref().unwrap_or_default())
     }
 }
 
