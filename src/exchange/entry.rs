@@ -289,9 +289,7 @@ impl Open {
         if self.is_free_of_charge(said) {
             return Answer { cost: Cost::Nothing, ..answer };
         }
-        if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) =
-            (answer.cost, facts.model.as_deref().or(self.call.model.as_deref()))
-        {
+        if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) = (answer.cost, first.or(next)) {
             self.rooms.prices.name_unknown(&to.prices, model);
         }
         answer
