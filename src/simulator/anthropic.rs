@@ -15,7 +15,7 @@ use super::faults::{Oddity, Script};
 use super::memory::{Piece, Stay};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
 use super::openai;
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// Models on the list; others are answered for as well.
@@ -337,7 +337,7 @@ impl Message<'_> {
         }
         push(Part::Frame, ended);
         push(Part::End, json!({"type": "message_stop"}));
-        Content::Stream { events, failure }
+        Content::Stream { events, failure, framing: Framing::ServerSentEvents }
     }
 }
 

@@ -28,6 +28,10 @@ pub enum Api {
     OpenAi,
     /// The Anthropic API.
     Anthropic,
+    /// The Cohere API.
+    Cohere,
+    /// Ollama's own API.
+    Ollama,
 }
 
 /// Tokens, every kind in the same sense whatever the API.

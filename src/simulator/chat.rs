@@ -9,7 +9,7 @@ use super::bill::Tally;
 use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// `POST /v1/chat/completions`.
@@ -191,7 +191,7 @@ impl<'a> Envelope<'a> {
             push(Part::Frame, Vec::new(), usage(tokens));
         }
         events.push(Event { part: Part::End, bytes: "data: [DONE]\n\n".into() });
-        Content::Stream { events, failure }
+        Content::Stream { events, failure, framing: Framing::ServerSentEvents }
     }
 
     /// The choices of the chunks that one choice is streamed in.

@@ -1,22 +1,25 @@
 //! Simulator: a provider that answers like the real ones, for the demo and for tests.
 //!
-//! Speaks the APIs of OpenAI and Anthropic well enough for their official SDKs, counts tokens with a real tokenizer,
-//! keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it ([`Script`]). Equal calls
+//! Speaks the APIs of OpenAI, Anthropic, Cohere and Ollama well enough for their official SDKs, counts tokens with a
+//! real tokenizer, keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it ([`Script`]). Equal calls
 //! get equal bytes. It shares no code with the rooms that read these APIs, so that neither can hide a mistake of the
 //! other.
 //!
 //! Paths: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/responses/input_tokens`,
-//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`; and its own
-//! `/simulator/bill` and `/simulator/state`.
+//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`, `/v2/chat`,
+//! `/v1/chat`, `/v2/embed`, `/v2/rerank`, `/api/chat`, `/api/generate`, `/api/embed`; and its own `/simulator/bill` and
+//! `/simulator/state`.
 
 mod anthropic;
 pub mod bill;
 mod chat;
+mod cohere;
 pub mod dice;
 pub mod faults;
 mod line;
 mod memory;
 mod mind;
+mod ollama;
 mod openai;
 pub mod pace;
 mod playback;
@@ -291,13 +294,20 @@ impl Simulator {
             Endpoint::Moderations => openai::moderations(&read()?, mind),
             Endpoint::Messages => anthropic::messages(&read()?, mind, script),
             Endpoint::CountTokens => anthropic::count_tokens(&read()?, mind),
+            Endpoint::CohereChat => cohere::chat(&read()?, mind, script),
+            Endpoint::CohereChatV1 => cohere::chat_v1(&read()?, mind, script),
+            Endpoint::CohereEmbed => cohere::embed(&read()?, mind, script),
+            Endpoint::CohereRerank => cohere::rerank(&read()?, mind, script),
+            Endpoint::OllamaChat => ollama::chat(&read()?, mind, script),
+            Endpoint::OllamaGenerate => ollama::generate(&read()?, mind, script),
+            Endpoint::OllamaEmbed => ollama::embed(&read()?, mind, script),
         }
     }
 
     fn models(&self, api: Api, model: Option<&str>) -> Result<Reply, Problem> {
         let list = match api {
-            Api::OpenAi => openai::models(model, &self.mind)?,
             Api::Anthropic => anthropic::models(model)?,
+            Api::OpenAi | Api::Cohere | Api::Ollama => openai::models(model, &self.mind)?,
         };
         let content = Content::whole(&list);
         Ok(Reply { model: NONE.to_owned(), seed: 0, tokens: Tally::default(), content })

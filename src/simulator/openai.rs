@@ -149,7 +149,7 @@ pub(super) fn embeddings(body: &Value, mind: &Mind, script: &Script) -> Result<R
 }
 
 /// A vector of length one: the sum of one direction for each word.
-fn embedding(text: &str, dimensions: u64) -> Vec<f32> {
+pub(super) fn embedding(text: &str, dimensions: u64) -> Vec<f32> {
     let mut vector: Vec<f32> = (0..dimensions).map(|_| 0.0).collect();
     let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
     // The empty word stands for itself, so that a text without words has a direction too.

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep};
 use super::bill::Call;
 use super::faults::{Oddity, Place, Script};
 use super::pace::Timing;
-use super::reply::{Content, Event, Part};
+use super::reply::{Content, Event, Framing, Part};
 
 /// The simulator ends a connection early, as it was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -71,9 +71,9 @@ impl Playback {
         call.weighs(content.weight());
         let (mut steps, mut end) = match content {
             Content::Whole(bytes) => (vec![whole(bytes, script)], End::Complete),
-            Content::Stream { events, failure } => {
+            Content::Stream { events, failure, framing } => {
                 let end = if script.stream_error.is_some() { End::Failed } else { End::Complete };
-                (stream(events, failure, script, timing), end)
+                (stream(spoilt(events, framing, script), failure, script, timing), end)
             }
         };
         if script.has(Oddity::Gzip) {
@@ -178,14 +178,19 @@ fn whole(bytes: Bytes, script: &Script) -> Step {
     Step { bytes, weight: 1, wait: Duration::ZERO }
 }
 
-fn stream(mut events: Vec<Event>, failure: fn(usize) -> Bytes, script: &Script, timing: Timing) -> Vec<Step> {
+/// The events, less their end and with one in the middle that is not JSON, if the script says so.
+fn spoilt(mut events: Vec<Event>, framing: Framing, script: &Script) -> Vec<Event> {
     if script.has(Oddity::NoDone) {
         events.retain(|event| event.part != Part::End);
     }
     if script.has(Oddity::BadJson) {
         let middle = events.len() / 2;
-        events[middle].bytes = "data: {\"id\": \n\n".into();
+        events[middle].bytes = framing.garbage().into();
     }
+    events
+}
+
+fn stream(mut events: Vec<Event>, failure: fn(usize) -> Bytes, script: &Script, timing: Timing) -> Vec<Step> {
     if let Some(place) = script.stream_error {
         let before = match place {
             Place::Chunks(count) => count.min(events.len()),

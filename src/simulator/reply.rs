@@ -25,15 +25,24 @@ pub(super) struct Reply {
 pub(super) enum Content {
     /// One JSON document.
     Whole(Bytes),
-    /// Server-sent events.
+    /// One piece after the other.
     Stream {
         events: Vec<Event>,
+        framing: Framing,
         /// What the API sends if it fails after so many events, instead of those that are left.
         failure: fn(usize) -> Bytes,
     },
 }
 
-/// One server-sent event.
+/// What the pieces of a stream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    ServerSentEvents,
+    /// One JSON document a line. Its media type: there are several.
+    Lines(&'static str),
+}
+
+/// One piece of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) bytes: Bytes,
@@ -60,7 +69,18 @@ impl Content {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Whole(_) => "application/json",
-            Self::Stream { .. } => "text/event-stream; charset=utf-8",
+            Self::Stream { framing: Framing::ServerSentEvents, .. } => "text/event-stream; charset=utf-8",
+            Self::Stream { framing: Framing::Lines(kind), .. } => kind,
+        }
+    }
+}
+
+impl Framing {
+    /// A piece that is not JSON.
+    pub(super) const fn garbage(self) -> &'static str {
+        match self {
+            Self::ServerSentEvents => "data: {\"id\": \n\n",
+            Self::Lines(_) => "{\"id\": \n",
         }
     }
 }
@@ -69,6 +89,11 @@ impl Event {
     /// An event without a name, as OpenAI's chat completions have.
     pub(super) fn plain(part: Part, data: &Value) -> Self {
         Self { part, bytes: format!("data: {data}\n\n").into() }
+    }
+
+    /// A document on a line of its own.
+    pub(super) fn line(part: Part, data: &Value) -> Self {
+        Self { part, bytes: format!("{data}\n").into() }
     }
 
     /// An event named after its `type`.

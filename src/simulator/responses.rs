@@ -11,7 +11,7 @@ use super::chat::{choice, form, function, service_tier, thoughts};
 use super::dice::Dice;
 use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Mind, Question, ToolCall, gathered_text, model_of};
-use super::reply::{Content, Event, Part, Problem, Reply};
+use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
 
 /// `POST /v1/responses`.
@@ -243,7 +243,7 @@ impl Response<'_> {
         }
         let kind = if self.cut { "response.incomplete" } else { "response.completed" };
         events.push(Part::End, kind, json!({"response": self.ended()}));
-        Content::Stream { events: events.sent, failure }
+        Content::Stream { events: events.sent, failure, framing: Framing::ServerSentEvents }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Route: which endpoint of which API a request is for, and what the two APIs want of every request.
+//! Route: which endpoint of which API a request is for, and what the APIs want of every request.
 //!
 //! Knows paths and headers; not bodies.
 
@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 
 use super::bill::Api;
 use super::reply::Problem;
-use super::{anthropic, openai};
+use super::{anthropic, cohere, ollama, openai};
 
 /// What can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,13 @@ pub(super) enum Endpoint {
     Moderations,
     Messages,
     CountTokens,
+    CohereChat,
+    CohereChatV1,
+    CohereEmbed,
+    CohereRerank,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaEmbed,
     /// The list of models, or one of them.
     Models(Option<String>),
 }
@@ -34,6 +41,13 @@ const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
     ("/v1/moderations", Api::OpenAi, Endpoint::Moderations),
     ("/v1/messages", Api::Anthropic, Endpoint::Messages),
     ("/v1/messages/count_tokens", Api::Anthropic, Endpoint::CountTokens),
+    ("/v2/chat", Api::Cohere, Endpoint::CohereChat),
+    ("/v1/chat", Api::Cohere, Endpoint::CohereChatV1),
+    ("/v2/embed", Api::Cohere, Endpoint::CohereEmbed),
+    ("/v2/rerank", Api::Cohere, Endpoint::CohereRerank),
+    ("/api/chat", Api::Ollama, Endpoint::OllamaChat),
+    ("/api/generate", Api::Ollama, Endpoint::OllamaGenerate),
+    ("/api/embed", Api::Ollama, Endpoint::OllamaEmbed),
 ];
 
 /// Who answers a request, and whether there is anything to answer it.
@@ -46,9 +60,11 @@ pub(super) struct Route {
 pub(super) fn find(head: &Parts) -> Route {
     let path = head.uri.path();
     let known = ENDPOINTS.iter().find(|(known, ..)| *known == path);
-    // Both vendors have models, and a path of neither is refused in the words of the one that seems meant.
+    // Several vendors have models, and a path of neither is refused in the words of the one that seems meant.
     let api = match known {
         Some((_, api, _)) => *api,
+        None if path.starts_with("/v2/") => Api::Cohere,
+        None if path.starts_with("/api/") => Api::Ollama,
         None if head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key") => {
             Api::Anthropic
         }
@@ -73,8 +89,9 @@ impl Api {
     /// What is wanted of every call, whatever it asks.
     pub(super) fn admit(self, headers: &HeaderMap) -> Result<(), Problem> {
         let has_credential = match self {
-            Self::OpenAi => openai::has_credential(headers),
+            Self::OpenAi | Self::Cohere => openai::has_credential(headers),
             Self::Anthropic => anthropic::has_credential(headers),
+            Self::Ollama => true,
         };
         match self {
             _ if !has_credential => Err(Problem::NoCredential),
@@ -88,6 +105,8 @@ impl Api {
         let body = match self {
             Self::OpenAi => openai::refusal(problem),
             Self::Anthropic => anthropic::refusal(problem, &anthropic::request_id(request)),
+            Self::Cohere => cohere::refusal(problem, &cohere::request_id(request)),
+            Self::Ollama => ollama::refusal(problem),
         };
         body.to_string().into()
     }
@@ -98,6 +117,8 @@ impl Api {
         match self {
             Self::OpenAi => openai::headers(request, took_ms, left),
             Self::Anthropic => anthropic::headers(request, left),
+            Self::Cohere => cohere::headers(request, left),
+            Self::Ollama => Vec::new(),
         }
     }
 }
@@ -118,6 +139,10 @@ mod tests {
             ("POST", "/v1/messages", "authorization", Api::Anthropic, Ok(Endpoint::Messages)),
             ("GET", "/v1/models", "authorization", Api::OpenAi, Ok(Endpoint::Models(None))),
             ("GET", "/v1/models/x", "x-api-key", Api::Anthropic, Ok(Endpoint::Models(Some("x".to_owned())))),
+            ("POST", "/v2/chat", "authorization", Api::Cohere, Ok(Endpoint::CohereChat)),
+            ("POST", "/v2/nothing", "authorization", Api::Cohere, unknown("/v2/nothing")),
+            ("POST", "/api/chat", "host", Api::Ollama, Ok(Endpoint::OllamaChat)),
+            ("POST", "/api/nothing", "host", Api::Ollama, unknown("/api/nothing")),
             ("POST", "/v1/nothing", "authorization", Api::OpenAi, unknown("/v1/nothing")),
             ("POST", "/v1/nothing", "anthropic-version", Api::Anthropic, unknown("/v1/nothing")),
             ("POST", "/v1/modelsx", "authorization", Api::OpenAi, unknown("/v1/modelsx")),
