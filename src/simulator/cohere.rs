@@ -19,6 +19,8 @@ use super::text::pieces;
 const TEMPLATE: u64 = 62;
 /// The most documents of one search unit, by Cohere's pricing page.
 const DOCUMENTS_PER_SEARCH: u64 = 100;
+/// What is planned before tools are called.
+const PLAN: &str = "I will use the tools for that.";
 /// What the first version calls its streams.
 const LINES: &str = "application/stream+json";
 
@@ -173,19 +175,14 @@ impl<'a> Said<'a> {
         }
     }
 
-    /// Sets `name` to what was used, with the numbers as floats, as the second version writes them in streams.
-    fn put_usage(&self, name: &str, to: &mut Value) {
+    /// Says in `to` what was used.
+    fn put_usage(&self, to: &mut Value) {
         let Some(tokens) = self.tokens else { return };
-        to[name] = json!({
+        to["usage"] = json!({
             "billed_units": {"input_tokens": tokens.input, "output_tokens": tokens.output},
             "tokens": {"input_tokens": tokens.input + TEMPLATE, "output_tokens": tokens.output},
             "cached_tokens": tokens.cached,
         });
-    }
-
-    /// What is planned before tools are called.
-    fn plan(&self) -> &'static str {
-        "I will use the tools for that."
     }
 
     fn calls(&self) -> Vec<Value> {
@@ -203,11 +200,11 @@ impl<'a> Said<'a> {
             let blocks = blocks.filter(|(_, text)| !text.is_empty());
             message["content"] = blocks.map(|(kind, text)| json!({"type": kind, kind: text})).collect();
         } else {
-            message["tool_plan"] = self.plan().into();
+            message["tool_plan"] = PLAN.into();
             message["tool_calls"] = self.calls().into();
         }
         let mut reply = json!({"id": self.id, "message": message, "finish_reason": self.finish_reason()});
-        self.put_usage("usage", &mut reply);
+        self.put_usage(&mut reply);
         reply
     }
 
@@ -225,7 +222,7 @@ impl<'a> Said<'a> {
             }
             push(Part::Frame, json!({"type": "content-end", "index": index}));
         }
-        for piece in pieces(self.plan()).filter(|_| !self.choice.calls.is_empty()) {
+        for piece in pieces(PLAN).filter(|_| !self.choice.calls.is_empty()) {
             push(Part::Token, json!({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": piece}}}));
         }
         for (index, mut call) in self.calls().into_iter().enumerate() {
@@ -239,7 +236,7 @@ impl<'a> Said<'a> {
             push(Part::Frame, json!({"type": "tool-call-end", "index": index}));
         }
         let mut ended = json!({"finish_reason": self.finish_reason()});
-        self.put_usage("usage", &mut ended);
+        self.put_usage(&mut ended);
         push(Part::Frame, json!({"type": "message-end", "delta": ended}));
         events.push(Event { part: Part::End, bytes: "data: [DONE]\n\n".into() });
         Content::Stream { events, failure, framing: Framing::ServerSentEvents }
@@ -248,7 +245,7 @@ impl<'a> Said<'a> {
     fn whole_v1(&self) -> Value {
         let calls: Vec<_> =
             self.choice.calls.iter().map(|it| json!({"name": it.name, "parameters": it.arguments})).collect();
-        let text = if calls.is_empty() { &self.choice.text } else { self.plan() };
+        let text = if calls.is_empty() { &self.choice.text } else { PLAN };
         let reason = if self.choice.cut { "MAX_TOKENS" } else { "COMPLETE" };
         let mut reply =
             json!({"response_id": self.id, "text": text, "generation_id": self.id, "finish_reason": reason});
@@ -314,7 +311,8 @@ pub(super) fn embed(body: &Value, mind: &Mind, script: &Script) -> Result<Reply,
     let dimensions = body["output_dimension"].as_u64().unwrap_or(1536).clamp(1, 1536);
     let said: Vec<_> = texts.iter().map(gathered_text).collect();
     let truth = Tally { input: said.iter().map(|text| mind.tokens.count(text)).sum(), ..Tally::default() };
-    let tokens = script.usage.map_or(truth, |usage| usage.instead_of(truth));
+    let told = script.usage.map_or(truth, |usage| usage.instead_of(truth));
+    let tokens = Tally { input: told.input, ..Tally::default() };
     let vectors: Vec<_> = said.iter().map(|text| embedding(text, dimensions)).collect();
     let mut reply = json!({
         "id": Dice::new(truth.input).id(""),

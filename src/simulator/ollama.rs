@@ -86,7 +86,8 @@ pub(super) fn embed(body: &Value, mind: &Mind, script: &Script) -> Result<Reply,
     let texts = input.as_array().map_or(std::slice::from_ref(input), Vec::as_slice);
     let said: Vec<_> = texts.iter().map(gathered_text).collect();
     let truth = Tally { input: said.iter().map(|text| mind.tokens.count(text)).sum(), ..Tally::default() };
-    let tokens = counted(script.usage.map_or(truth, |usage| usage.instead_of(truth)));
+    let told = script.usage.map_or(truth, |usage| usage.instead_of(truth));
+    let tokens = Tally { input: told.input, ..Tally::default() };
     let vectors: Vec<_> = said.iter().map(|text| embedding(text, DIMENSIONS)).collect();
     let mut reply =
         json!({"model": model, "embeddings": vectors, "total_duration": 14_143_917, "load_duration": 1_019_500});

@@ -40,8 +40,8 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .header("x-agent-id", ask.agent);
         let request = match ask.api {
+            Api::OpenAi => request.header(AUTHORIZATION, format!("Bearer {KEY}")),
             Api::Anthropic => request.header("x-api-key", KEY).header("anthropic-version", "2023-06-01"),
-            _ => request.header(AUTHORIZATION, format!("Bearer {KEY}")),
         };
         let request = match ask.script {
             Some(script) => request.header(faults::HEADER, script),

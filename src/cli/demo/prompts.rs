@@ -56,8 +56,8 @@ impl Prompts {
         let dice = &mut self.0;
         let habit = &HABITS[weighted(dice, HABITS.iter().map(|habit| habit.share))];
         let faults = match habit.api {
+            Api::OpenAi => OPENAI_FAULTS,
             Api::Anthropic => ANTHROPIC_FAULTS,
-            _ => OPENAI_FAULTS,
         };
         let prompt = habit.prompt(dice);
         let script = (dice.below(1000) < FAULTS_PER_MILLE).then(|| pick(dice, faults));
