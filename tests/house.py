@@ -23,6 +23,8 @@ default_provider: openai
 providers:
   openai: {{ base_url: "{simulator}" }}
   anthropic: {{ base_url: "{simulator}" }}
+  cohere: {{ base_url: "{simulator}" }}
+  ollama: {{ base_url: "{simulator}" }}
   local: {{ api: openai, base_url: "{simulator}", prices: free }}
   bedrock: {{ base_url: "{simulator}", aws_sign: true }}
   unsigned: {{ api: bedrock, base_url: "{simulator}" }}

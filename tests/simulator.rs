@@ -28,6 +28,9 @@ use weir::simulator::{Simulator, run};
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
+const COHERE_CHAT: &str = "/v2/chat";
+const COHERE_CHAT_V1: &str = "/v1/chat";
+const OLLAMA_CHAT: &str = "/api/chat";
 
 /// A simulator that is being served.
 struct Served {
@@ -141,6 +144,12 @@ impl Answer {
         data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
     }
 
+    /// The documents of a stream of lines.
+    fn lines(&self, kind: &str) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], kind);
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| json!(line))).collect()
+    }
+
     fn types(&self) -> Vec<String> {
         let mut types: Vec<_> =
             self.events().iter().map(|event| event["type"].as_str().unwrap_or("").to_owned()).collect();
@@ -169,6 +178,20 @@ fn message(stream: bool) -> Value {
         "messages": [{"role": "user", "content": "Hello, how are you?"}],
         "stream": stream,
     })
+}
+
+fn cohere(stream: bool) -> Value {
+    let messages = json!([{"role": "user", "content": "Hello, how are you?"}]);
+    json!({"model": "command-a-03-2025", "messages": messages, "stream": stream})
+}
+
+fn cohere_v1(stream: bool) -> Value {
+    json!({"model": "command-r-08-2024", "message": "Hello, how are you?", "stream": stream})
+}
+
+fn ollama(stream: bool) -> Value {
+    let messages = json!([{"role": "user", "content": "Hello, how are you?"}]);
+    json!({"model": "llama3.2", "messages": messages, "stream": stream})
 }
 
 fn weather_tool() -> Value {
@@ -213,6 +236,13 @@ async fn equal_calls_get_equal_bytes() {
         (RESPONSES, json!({"model": "gpt-5", "input": "Hello"})),
         (MESSAGES, message(true)),
         ("/v1/embeddings", json!({"model": "text-embedding-3-small", "input": "Hello"})),
+        (COHERE_CHAT, cohere(true)),
+        (COHERE_CHAT_V1, cohere_v1(true)),
+        ("/v2/embed", json!({"model": "embed-v4.0", "texts": ["Hello"]})),
+        ("/v2/rerank", json!({"model": "rerank-v3.5", "query": "Hello", "documents": ["a", "b"]})),
+        (OLLAMA_CHAT, ollama(true)),
+        ("/api/generate", json!({"model": "llama3.2", "prompt": "Hello"})),
+        ("/api/embed", json!({"model": "all-minilm", "input": "Hello"})),
     ] {
         let (first, second) = (served.post(path, &body, "").await, served.post(path, &body, "").await);
         assert_eq!(first.bytes(), second.bytes(), "{path}");
@@ -473,6 +503,129 @@ async fn a_script_that_cannot_be_followed_is_refused_with_the_known_words() {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         let message = answer.json()["error"]["message"].as_str().expect("text").to_owned();
         assert!(message.contains("explode") && message.contains("stream-error"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_cohere_chat_says_the_same_streamed_and_whole_and_is_charged_what_it_bills() {
+    let served = instant().await;
+    let whole = served.post(COHERE_CHAT, &cohere(false), "").await;
+    let events = served.post(COHERE_CHAT, &cohere(true), "").await.events();
+    let body = whole.json();
+    assert_eq!((&body["finish_reason"], whole.header("x-debug-trace-id").is_empty()), (&json!("COMPLETE"), false));
+    let pieces = events.iter().filter_map(|event| event["delta"]["message"]["content"]["text"].as_str());
+    assert_eq!(body["message"]["content"][0]["text"], pieces.collect::<String>());
+    let [.., end, done] = events.as_slice() else { panic!("too few events") };
+    assert_eq!((&end["type"], &end["delta"]["usage"], done), (&json!("message-end"), &body["usage"], &json!("[DONE]")));
+    let billed = |name: &str| body["usage"]["billed_units"][name].as_u64().expect("a count");
+    assert!(
+        body["usage"]["tokens"]["input_tokens"].as_u64() > Some(billed("input_tokens")),
+        "the template is not billed"
+    );
+    let charged = served.bill(Api::Cohere, "command-a-03-2025").await;
+    assert_eq!((charged.input, charged.output), (2 * billed("input_tokens"), 2 * billed("output_tokens")));
+}
+
+#[tokio::test]
+async fn the_first_version_of_cohere_streams_lines() {
+    let served = instant().await;
+    let whole = served.post(COHERE_CHAT_V1, &cohere_v1(false), "").await.json();
+    let lines = served.post(COHERE_CHAT_V1, &cohere_v1(true), "").await.lines("application/stream+json");
+    let pieces = lines.iter().filter(|line| line["event_type"] == "text-generation");
+    assert_eq!(whole["text"], pieces.filter_map(|line| line["text"].as_str()).collect::<String>());
+    let end = lines.last().expect("lines");
+    assert_eq!((&end["event_type"], &end["response"]), (&json!("stream-end"), &whole));
+    let billed = whole["meta"]["billed_units"]["output_tokens"].as_u64().expect("a count");
+    assert_eq!(served.bill(Api::Cohere, "command-r-08-2024").await.output, 2 * billed);
+}
+
+#[tokio::test]
+async fn ollama_streams_unless_told_not_to_and_is_charged_what_it_counts() {
+    let served = instant().await;
+    let whole = served.post(OLLAMA_CHAT, &ollama(false), "").await.json();
+    let unasked = json!({"model": "llama3.2", "messages": [{"role": "user", "content": "Hello, how are you?"}]});
+    let lines = served.post(OLLAMA_CHAT, &unasked, "").await.lines("application/x-ndjson");
+    let pieces = lines.iter().filter_map(|line| line["message"]["content"].as_str());
+    assert_eq!(whole["message"]["content"], pieces.collect::<String>());
+    let end = lines.last().expect("lines");
+    assert_eq!((&end["done"], &end["done_reason"]), (&json!(true), &json!("stop")));
+    for count in ["prompt_eval_count", "eval_count"] {
+        assert_eq!((end[count].is_u64(), &end[count]), (true, &whole[count]), "{count}");
+    }
+    let charged = served.bill(Api::Ollama, "llama3.2").await;
+    assert_eq!(Some(charged.output), whole["eval_count"].as_u64().map(|count| 2 * count));
+
+    let generated = served.post("/api/generate", &json!({"model": "m", "prompt": "Hello", "stream": false}), "").await;
+    assert!(generated.json()["response"].as_str().is_some_and(|text| !text.is_empty()));
+    let thought = served.post("/api/generate", &json!({"model": "m", "prompt": "Hello", "think": true}), "").await;
+    assert!(thought.lines("application/x-ndjson")[0]["thinking"].is_string());
+}
+
+#[tokio::test]
+async fn tools_are_called_in_every_native_format() {
+    let served = instant().await;
+    let asked = json!([{"role": "user", "content": "What is the weather in Ulm?"}]);
+    let tools = json!([{"type": "function", "function": weather_tool()}]);
+    for stream in [false, true] {
+        let body = json!({"model": "m", "messages": asked, "tools": tools, "stream": stream});
+        let cohere = served.post(COHERE_CHAT, &body, "").await.text();
+        assert!(cohere.contains("get_weather") && cohere.contains("TOOL_CALL"), "{cohere}");
+        let ollama = served.post(OLLAMA_CHAT, &body, "").await.text();
+        assert!(ollama.contains(r#""tool_calls""#) && ollama.contains(r#""arguments":{"city":"#), "{ollama}");
+        let tool = json!({"name": "get_weather", "parameter_definitions": {"city": {"type": "str", "required": true}}});
+        let body = json!({"model": "m", "message": "What is the weather in Ulm?", "tools": [tool], "stream": stream});
+        let first = served.post(COHERE_CHAT_V1, &body, "").await.text();
+        assert!(first.contains(r#""tool_calls":[{"name":"get_weather","parameters":{"city":"#), "{first}");
+    }
+}
+
+#[tokio::test]
+async fn documents_are_ranked_by_the_words_they_share_and_billed_by_searches() {
+    let served = instant().await;
+    let documents = json!(["bake bread with rye", "the capital of France is Paris"]);
+    let body =
+        json!({"model": "rerank-v3.5", "query": "what is the capital of France", "documents": documents, "top_n": 1});
+    let reply = served.post("/v2/rerank", &body, "").await.json();
+    assert_eq!((&reply["results"][0]["index"], reply["results"].as_array().map(Vec::len)), (&json!(1), Some(1)));
+    assert_eq!(reply["meta"]["billed_units"], json!({"search_units": 1}));
+    assert_eq!(served.bill(Api::Cohere, "rerank-v3.5").await, Tally::default());
+}
+
+#[tokio::test]
+async fn native_streams_break_in_the_ways_they_are_told_to() {
+    let served = instant().await;
+    for (path, body, end, failure) in [
+        (COHERE_CHAT, cohere(true), "[DONE]", r#""finish_reason":"ERROR""#),
+        (COHERE_CHAT_V1, cohere_v1(true), r#""finish_reason":"COMPLETE""#, r#""finish_reason":"ERROR""#),
+        (OLLAMA_CHAT, ollama(true), r#""done":true"#, r#"{"error":"#),
+    ] {
+        assert!(served.post(path, &body, "").await.text().contains(end), "{path}");
+        let unmarked = served.post(path, &body, "no-done").await;
+        assert!(unmarked.complete && !unmarked.text().contains(end), "{path}");
+        let failed = served.post(path, &body, "stream-error=after 3 chunks").await.text();
+        assert!(failed.contains(failure) && !failed.contains(end), "{path}: {failed}");
+        let garbled = served.post(path, &body, "bad-json").await.text();
+        assert_eq!(garbled.lines().filter(|line| line.ends_with(r#"{"id": "#)).count(), 1, "{path}");
+        let silent = served.post(path, &body, "no-usage").await.text();
+        assert!(!silent.contains("input_tokens") && !silent.contains("eval_count"), "{path}: {silent}");
+        assert!(!served.post(path, &body, "cut=after 3 chunks").await.complete, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_in_the_words_of_the_native_apis() {
+    let served = instant().await;
+    for (path, body, script, status, member) in [
+        (COHERE_CHAT, cohere(false), "status=429", 429, "message"),
+        (COHERE_CHAT, json!({"model": "m"}), "", 400, "message"),
+        ("/v2/nothing", json!({}), "", 404, "message"),
+        (OLLAMA_CHAT, ollama(false), "status=500", 500, "error"),
+        (OLLAMA_CHAT, json!({"model": "nope-1", "messages": []}), "", 404, "error"),
+        ("/api/nothing", json!({}), "", 404, "error"),
+    ] {
+        let answer = served.post(path, &body, script).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}");
+        assert!(answer.json()[member].is_string(), "{path}: {}", answer.text());
     }
 }
 

@@ -71,7 +71,7 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
 /// Whether a request asks for nothing but that the model be loaded, or put away.
 fn only_loads(endpoint: Endpoint, body: &Value<'_>) -> bool {
     match endpoint {
-        Endpoint::OllamaChat => body.get("messages").as_array().is_none_or(|messages| messages.is_empty()),
+        Endpoint::OllamaChat => body.get("messages").as_array().is_none_or(<[_]>::is_empty),
         Endpoint::OllamaGenerate => text(body.get("prompt")).is_none(),
         _ => false,
     }

@@ -60,7 +60,7 @@ enum Arrival {
 /// A whole reply, or an event of a stream: the last one has the whole text.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Generated<'a> {
+struct Piece<'a> {
     #[serde(borrow)]
     token: Object<Token<'a>>,
     #[serde(borrow)]
@@ -104,7 +104,7 @@ impl ReadReply for Reply {
             self.arrival = Arrival::Failed;
             return;
         }
-        let Ok(Object(Some(generated))) = serde_json::from_slice::<Object<Generated<'_>>>(body) else { return };
+        let Ok(Object(Some(generated))) = serde_json::from_slice::<Object<Piece<'_>>>(body) else { return };
         self.read(&generated);
         if let Some(text) = generated.generated_text.and_then(|text| serde_json::from_str::<Text<'_>>(text.get()).ok())
         {
@@ -116,7 +116,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(generated) = serde_json::from_slice::<Generated<'_>>(event.data) else { return EventKind::Other };
+        let Ok(generated) = serde_json::from_slice::<Piece<'_>>(event.data) else { return EventKind::Other };
         self.read(&generated);
         let Some(token) = generated.token.get().filter(|token| !token.special.0) else { return EventKind::Other };
         if token.text.push_to(&mut self.said.output) { EventKind::Content } else { EventKind::Other }
@@ -137,7 +137,7 @@ impl ReadReply for Reply {
 }
 
 impl Reply {
-    fn read(&mut self, generated: &Generated<'_>) {
+    fn read(&mut self, generated: &Piece<'_>) {
         if generated.error.0 {
             self.arrival = Arrival::Failed;
         } else if generated.generated_text.is_some() {

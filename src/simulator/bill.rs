@@ -30,6 +30,10 @@ pub enum Api {
     Anthropic,
     /// Amazon Bedrock's own API.
     Bedrock,
+    /// The Cohere API.
+    Cohere,
+    /// Ollama's own API.
+    Ollama,
 }
 
 /// Tokens, every kind in the same sense whatever the API.

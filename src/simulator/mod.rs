@@ -1,19 +1,21 @@
 //! Simulator: a provider that answers like the real ones, for the demo and for tests.
 //!
-//! Speaks the APIs of OpenAI, Anthropic and Amazon Bedrock well enough for their official SDKs, counts tokens with a
-//! real tokenizer, keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it
-//! ([`Script`]). Equal calls get equal bytes. It shares no code with the rooms that read these APIs, so that neither can hide a mistake of the
-//! other.
+//! Speaks the APIs of OpenAI, Anthropic, Amazon Bedrock, Cohere and Ollama well enough for their official SDKs, counts
+//! tokens with a real tokenizer, keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it
+//! ([`Script`]). Equal calls get equal bytes. It shares no code with the rooms that read these APIs, so that neither can
+//! hide a mistake of the other.
 //!
 //! Paths: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/responses/input_tokens`,
 //! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`;
 //! `/model/{id}/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` and `count-tokens`, where
-//! signatures must be good ([`signature`]); and its own `/simulator/bill` and `/simulator/state`.
+//! signatures must be good ([`signature`]); `/v2/chat`, `/v1/chat`, `/v2/embed`, `/v2/rerank`; `/api/chat`,
+//! `/api/generate`, `/api/embed`; and its own `/simulator/bill` and `/simulator/state`.
 
 mod anthropic;
 mod bedrock;
 pub mod bill;
 mod chat;
+mod cohere;
 pub mod dice;
 mod eventstream;
 pub mod faults;
@@ -21,6 +23,7 @@ mod invoke;
 mod line;
 mod memory;
 mod mind;
+mod ollama;
 mod openai;
 pub mod pace;
 mod playback;
@@ -317,15 +320,22 @@ impl Simulator {
                     Operation::CountTokens => bedrock::count_tokens(model, &body, mind),
                 }
             }
+            Endpoint::CohereChat => cohere::chat(&read()?, mind, script),
+            Endpoint::CohereChatV1 => cohere::chat_v1(&read()?, mind, script),
+            Endpoint::CohereEmbed => cohere::embed(&read()?, mind, script),
+            Endpoint::CohereRerank => cohere::rerank(&read()?, mind, script),
+            Endpoint::OllamaChat => ollama::chat(&read()?, mind, script),
+            Endpoint::OllamaGenerate => ollama::generate(&read()?, mind, script),
+            Endpoint::OllamaEmbed => ollama::embed(&read()?, mind, script),
         }
     }
 
     fn models(&self, api: Api, model: Option<&str>) -> Result<Reply, Problem> {
         let list = match api {
-            Api::OpenAi => openai::models(model, &self.mind)?,
             Api::Anthropic => anthropic::models(model)?,
             // Bedrock's list of models is another service's, which the simulator is not.
             Api::Bedrock => return Err(Problem::UnknownModel(NONE.to_owned())),
+            Api::OpenAi | Api::Cohere | Api::Ollama => openai::models(model, &self.mind)?,
         };
         let content = Content::whole(&list);
         Ok(Reply { model: NONE.to_owned(), seed: 0, tokens: Tally::default(), headers: Vec::new(), content })

@@ -28,7 +28,7 @@ pub(super) struct Reply {
 pub(super) enum Content {
     /// One JSON document.
     Whole(Bytes),
-    /// Events, one by one.
+    /// One piece after the other.
     Stream {
         events: Vec<Event>,
         /// What the API sends if it fails after so many events, instead of those that are left.
@@ -37,14 +37,16 @@ pub(super) enum Content {
     },
 }
 
-/// How events are told apart in a stream.
+/// How the pieces of a stream are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     ServerSentEvents,
     AwsEventStream,
+    /// One JSON document a line. Its media type: there are several.
+    Lines(&'static str),
 }
 
-/// One event of a stream.
+/// One piece of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Event {
     pub(super) bytes: Bytes,
@@ -73,15 +75,17 @@ impl Content {
             Self::Whole(_) => "application/json",
             Self::Stream { framing: Framing::ServerSentEvents, .. } => "text/event-stream; charset=utf-8",
             Self::Stream { framing: Framing::AwsEventStream, .. } => "application/vnd.amazon.eventstream",
+            Self::Stream { framing: Framing::Lines(kind), .. } => kind,
         }
     }
 }
 
 impl Framing {
-    /// An event whose data is not JSON.
+    /// A piece that is not JSON.
     pub(super) fn bad_json(self) -> Bytes {
         match self {
             Self::ServerSentEvents => "data: {\"id\": \n\n".into(),
+            Self::Lines(_) => "{\"id\": \n".into(),
             Self::AwsEventStream => eventstream::broken_event(),
         }
     }
@@ -91,6 +95,11 @@ impl Event {
     /// An event without a name, as OpenAI's chat completions have.
     pub(super) fn plain(part: Part, data: &Value) -> Self {
         Self { part, bytes: format!("data: {data}\n\n").into() }
+    }
+
+    /// A document on a line of its own.
+    pub(super) fn line(part: Part, data: &Value) -> Self {
+        Self { part, bytes: format!("{data}\n").into() }
     }
 
     /// An event named after its `type`.

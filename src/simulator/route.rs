@@ -1,4 +1,4 @@
-//! Route: which endpoint of which API a request is for, and what each API wants of every request.
+//! Route: which endpoint of which API a request is for, and what the APIs want of every request.
 //!
 //! Knows paths and headers; not bodies.
 
@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::bill::Api;
 use super::reply::Problem;
-use super::{anthropic, bedrock, openai};
+use super::{anthropic, bedrock, cohere, ollama, openai};
 
 /// What can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,13 @@ pub(super) enum Endpoint {
     Moderations,
     Messages,
     CountTokens,
+    CohereChat,
+    CohereChatV1,
+    CohereEmbed,
+    CohereRerank,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaEmbed,
     /// The list of models, or one of them.
     Models(Option<String>),
     /// An operation of Bedrock's on this model.
@@ -56,6 +63,13 @@ const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
     ("/v1/moderations", Api::OpenAi, Endpoint::Moderations),
     ("/v1/messages", Api::Anthropic, Endpoint::Messages),
     ("/v1/messages/count_tokens", Api::Anthropic, Endpoint::CountTokens),
+    ("/v2/chat", Api::Cohere, Endpoint::CohereChat),
+    ("/v1/chat", Api::Cohere, Endpoint::CohereChatV1),
+    ("/v2/embed", Api::Cohere, Endpoint::CohereEmbed),
+    ("/v2/rerank", Api::Cohere, Endpoint::CohereRerank),
+    ("/api/chat", Api::Ollama, Endpoint::OllamaChat),
+    ("/api/generate", Api::Ollama, Endpoint::OllamaGenerate),
+    ("/api/embed", Api::Ollama, Endpoint::OllamaEmbed),
 ];
 
 /// Who answers a request, and whether there is anything to answer it.
@@ -71,9 +85,11 @@ pub(super) fn find(head: &Parts) -> Route {
         return Route { api: Api::Bedrock, endpoint: of_bedrock(&head.method, rest).ok_or_else(|| unknown(head)) };
     }
     let known = ENDPOINTS.iter().find(|(known, ..)| *known == path);
-    // Both vendors have models, and a path of neither is refused in the words of the one that seems meant.
+    // Several vendors have models, and a path of neither is refused in the words of the one that seems meant.
     let api = match known {
         Some((_, api, _)) => *api,
+        None if path.starts_with("/v2/") => Api::Cohere,
+        None if path.starts_with("/api/") => Api::Ollama,
         None if head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key") => {
             Api::Anthropic
         }
@@ -110,9 +126,10 @@ impl Api {
     /// What is wanted of every call, whatever it asks.
     pub(super) fn admit(self, headers: &HeaderMap) -> Result<(), Problem> {
         let has_credential = match self {
-            Self::OpenAi => openai::has_credential(headers),
+            Self::OpenAi | Self::Cohere => openai::has_credential(headers),
             Self::Anthropic => anthropic::has_credential(headers),
             Self::Bedrock => true, // judged with the body, which a signature covers
+            Self::Ollama => true,
         };
         match self {
             _ if !has_credential => Err(Problem::NoCredential),
@@ -127,6 +144,8 @@ impl Api {
             Self::OpenAi => openai::refusal(problem),
             Self::Anthropic => anthropic::refusal(problem, &anthropic::request_id(request)),
             Self::Bedrock => bedrock::refusal(problem).1,
+            Self::Cohere => cohere::refusal(problem, &cohere::request_id(request)),
+            Self::Ollama => ollama::refusal(problem),
         };
         body.to_string().into()
     }
@@ -138,13 +157,15 @@ impl Api {
             Self::OpenAi => openai::headers(request, took_ms, left),
             Self::Anthropic => anthropic::headers(request, left),
             Self::Bedrock => bedrock::headers(request),
+            Self::Cohere => cohere::headers(request, left),
+            Self::Ollama => Vec::new(),
         }
     }
 
     /// What the head of a refusal says beside that.
     pub(super) fn refusal_headers(self, problem: &Problem) -> Vec<(&'static str, String)> {
         match self {
-            Self::OpenAi | Self::Anthropic => Vec::new(),
+            Self::OpenAi | Self::Anthropic | Self::Cohere | Self::Ollama => Vec::new(),
             Self::Bedrock => vec![("x-amzn-errortype", bedrock::error_type(problem))],
         }
     }
@@ -166,6 +187,10 @@ mod tests {
             ("POST", "/v1/messages", "authorization", Api::Anthropic, Ok(Endpoint::Messages)),
             ("GET", "/v1/models", "authorization", Api::OpenAi, Ok(Endpoint::Models(None))),
             ("GET", "/v1/models/x", "x-api-key", Api::Anthropic, Ok(Endpoint::Models(Some("x".to_owned())))),
+            ("POST", "/v2/chat", "authorization", Api::Cohere, Ok(Endpoint::CohereChat)),
+            ("POST", "/v2/nothing", "authorization", Api::Cohere, unknown("/v2/nothing")),
+            ("POST", "/api/chat", "host", Api::Ollama, Ok(Endpoint::OllamaChat)),
+            ("POST", "/api/nothing", "host", Api::Ollama, unknown("/api/nothing")),
             ("POST", "/v1/nothing", "authorization", Api::OpenAi, unknown("/v1/nothing")),
             ("POST", "/v1/nothing", "anthropic-version", Api::Anthropic, unknown("/v1/nothing")),
             ("POST", "/v1/modelsx", "authorization", Api::OpenAi, unknown("/v1/modelsx")),

@@ -2,6 +2,7 @@
 //! but for the usage chunk that weir asked for. Tokens in the metrics are the fixture's.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http::Method;
 use serde_json::Value;
@@ -15,51 +16,70 @@ use crate::support::weir::Weir;
 #[derive(Clone)]
 struct Fixture {
     name: String,
-    path: &'static str,
+    /// Where the app asks: the folder is the provider, the rest is in the request.
+    path: String,
     status: u16,
-    request: Vec<u8>,
+    request: Value,
+    /// Of the reply.
+    headers: Vec<(String, String)>,
     reply: Vec<u8>,
     is_stream: bool,
     golden: Value,
 }
 
+/// The folders of fixtures.
+const FOLDERS: [&str; 5] = ["anthropic", "cohere", "local", "ollama", "openai"];
+
 impl Fixture {
     fn read(request: &Path) -> Self {
         let name = request.file_name().unwrap().to_str().unwrap().trim_end_matches(".request.json").to_owned();
         let beside = |ending: &str| request.with_file_name(format!("{name}{ending}"));
-        let is_stream = beside(".sse").exists();
-        let reply = std::fs::read(beside(if is_stream { ".sse" } else { ".response.json" })).unwrap();
-        let golden = serde_json::from_slice(&std::fs::read(beside(".record.json")).unwrap()).unwrap();
+        let kinds = [
+            (".response.json", "application/json"),
+            (".sse", "text/event-stream"),
+            (".ndjson", "application/x-ndjson"),
+        ];
+        let (reply, content_type) = kinds.into_iter().find(|(ending, _)| beside(ending).exists()).unwrap();
+        let json = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
+        let asked = json(request);
+        let more = beside(".headers.json");
+        let more = if more.exists() { json(&more) } else { Value::Null };
+        let more = more.as_object().into_iter().flatten();
+        let mut headers: Vec<_> =
+            more.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect();
+        if !headers.iter().any(|(name, _)| name == "content-type") {
+            headers.push(("content-type".to_owned(), content_type.to_owned()));
+        }
         let provider = request.parent().unwrap().file_name().unwrap().to_str().unwrap();
-        let status = name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200);
         Self {
-            path: path(provider, &name),
+            path: format!("/{provider}{}", asked["path"].as_str().unwrap()),
+            status: name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200),
+            request: asked["body"].clone(),
+            headers,
+            reply: std::fs::read(beside(reply)).unwrap(),
+            is_stream: reply != ".response.json",
+            golden: json(&beside(".record.json")),
             name: format!("{provider}/{name}"),
-            status,
-            request: std::fs::read(request).unwrap(),
-            reply,
-            is_stream,
-            golden,
         }
     }
 
     fn all() -> Vec<Self> {
-        let mut requests: Vec<PathBuf> = ["openai", "anthropic"]
+        let mut requests: Vec<PathBuf> = FOLDERS
             .iter()
             .flat_map(|provider| std::fs::read_dir(fixtures().join(provider)).unwrap())
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.to_str().unwrap().ends_with(".request.json"))
             .collect();
         requests.sort();
-        assert!(requests.len() > 30, "the fixtures are there");
+        assert!(requests.len() > 150, "the fixtures are there");
         requests.iter().map(|request| Self::read(request)).collect()
     }
 
     /// What the app is to read: everything, but for a usage chunk it did not ask for.
     fn expected(&self) -> Vec<u8> {
-        let request: Value = serde_json::from_slice(&self.request).unwrap();
-        let counts = self.path.ends_with("/completions") && request["stream"] == true;
-        if !self.is_stream || !counts || request["stream_options"]["include_usage"] == true {
+        let asks = self.path.ends_with("/completions") && !self.path.starts_with("/cohere/");
+        let counts = asks && self.request["stream"] == true;
+        if !self.is_stream || !counts || self.request["stream_options"]["include_usage"] == true {
             return self.reply.clone();
         }
         let text = String::from_utf8(self.reply.clone()).unwrap();
@@ -67,15 +87,21 @@ impl Fixture {
         events.collect::<String>().into_bytes()
     }
 
+    /// How far one cut is from the next. A reply that weir changes is cut at every byte; one that only passes need not
+    /// be: that reading it does not depend on cuts is proved where it is read.
+    fn stride(&self) -> usize {
+        if self.golden["asked"]["usage"] == "missing" { 1 } else { 13 }
+    }
+
     /// The script that sends this reply in two pieces.
     fn cut_at(&self, at: usize) -> Script {
-        let content_type = if self.is_stream { "text/event-stream" } else { "application/json" };
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let (one, two) = self.reply.split_at(at);
-        let mut script = Script::chunked(&[("content-type", content_type)], &[one, two]);
-        if self.status != 200 {
-            script = Script::whole(self.status, &[("content-type", content_type)], &self.reply);
+        if self.status == 200 {
+            Script::chunked(&headers, &[one, two])
+        } else {
+            Script::whole(self.status, &headers, &self.reply)
         }
-        script
     }
 }
 
@@ -89,64 +115,78 @@ fn is_usage_chunk(event: &str) -> bool {
     })
 }
 
-fn path(provider: &str, name: &str) -> &'static str {
-    match (provider, name.split('_').next().unwrap()) {
-        ("anthropic", _) if name.starts_with("count_tokens") => "/anthropic/v1/messages/count_tokens",
-        ("anthropic", _) => "/anthropic/v1/messages",
-        (_, "responses") => "/openai/v1/responses",
-        (_, "completions") => "/openai/v1/completions",
-        (_, "embeddings") => "/openai/v1/embeddings",
-        (_, "moderations") => "/openai/v1/moderations",
-        _ => "/openai/v1/chat/completions",
+/// Every fixture's provider in one, and a weir before it.
+struct Stage {
+    fixtures: Vec<Fixture>,
+    weir: Weir,
+    _provider: Fake,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let fixtures = Fixture::all();
+        let scripts = fixtures.clone();
+        let provider = Fake::start(move |asked: &Received| {
+            let number = |name: &str| asked.header(name).unwrap().parse::<usize>().unwrap();
+            scripts[number("x-fixture")].cut_at(number("x-cut"))
+        })
+        .await;
+        let weir = Weir::before_with(&provider.url(), "telemetry: { log: { calls: none } }").await;
+        Self { fixtures, weir, _provider: provider }
     }
-}
 
-async fn ask(weir: &Weir, fixture: &Fixture, cut: usize) -> Answer {
-    let cut = cut.to_string();
-    let headers = [("content-type", "application/json"), ("cache-control", "no-store"), ("x-cut", cut.as_str())];
-    let answer = weir.client.open(Method::POST, &weir.url(fixture.path), &headers, &fixture.request).await;
-    collect(answer).await
-}
+    /// The reply of the fixture with this number, as the app gets it when the provider sends it in two pieces.
+    async fn ask(&self, number: usize, cut: usize) -> Answer {
+        let fixture = &self.fixtures[number];
+        let (number, cut) = (number.to_string(), cut.to_string());
+        let headers = [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+            ("x-fixture", number.as_str()),
+            ("x-cut", cut.as_str()),
+        ];
+        let (url, body) = (self.weir.url(&fixture.path), fixture.request.to_string());
+        collect(self.weir.client.open(Method::POST, &url, &headers, body.as_bytes()).await).await
+    }
 
-async fn provider_of(fixture: &Fixture) -> Fake {
-    let script = fixture.clone();
-    Fake::start(move |asked: &Received| script.cut_at(asked.header("x-cut").unwrap().parse().unwrap())).await
+    async fn passes_untouched(&self, number: usize) {
+        let fixture = &self.fixtures[number];
+        let expected = fixture.expected();
+        let cuts = if fixture.status == 200 { fixture.reply.len() } else { 0 };
+        for at in (0..=cuts).step_by(fixture.stride()) {
+            let answer = self.ask(number, at).await;
+            assert_eq!(answer.status.as_u16(), fixture.status, "{}", fixture.name);
+            assert!(answer.body == expected, "{} cut at {at}: {:?}", fixture.name, answer.body);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_reply_reaches_the_app_as_it_was_written_wherever_it_is_cut() {
-    let mut fixtures = tokio::task::JoinSet::new();
-    for fixture in Fixture::all() {
-        fixtures.spawn(passes_untouched(fixture));
+    let stage = Arc::new(Stage::set().await);
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..stage.fixtures.len() {
+        let stage = Arc::clone(&stage);
+        asking.spawn(async move { stage.passes_untouched(number).await });
     }
-    fixtures.join_all().await;
-}
-
-async fn passes_untouched(fixture: Fixture) {
-    let fake = provider_of(&fixture).await;
-    let weir = Weir::before_with(&fake.url(), "telemetry: { log: { calls: none } }").await;
-    let expected = fixture.expected();
-    let cuts = if fixture.status == 200 { fixture.reply.len() } else { 0 };
-    for at in 0..=cuts {
-        let answer = ask(&weir, &fixture, at).await;
-        assert_eq!(answer.status.as_u16(), fixture.status, "{}", fixture.name);
-        assert!(answer.body == expected, "{} cut at {at}: {:?}", fixture.name, answer.body);
-    }
-    weir.stop().await;
+    asking.join_all().await;
+    Arc::into_inner(stage).unwrap().weir.stop().await;
 }
 
 #[tokio::test]
 async fn tokens_in_the_metrics_are_the_fixtures() {
-    for fixture in Fixture::all() {
-        let fake = provider_of(&fixture).await;
-        let weir = Weir::before(&fake.url()).await;
-        ask(&weir, &fixture, 0).await;
-        weir.settled().await;
+    let stage = Stage::set().await;
+    let mut counted = 0.0;
+    for (number, fixture) in stage.fixtures.iter().enumerate() {
+        stage.ask(number, 0).await;
+        stage.weir.settled().await;
         let usage = &fixture.golden["said"]["usage"];
         let count = |counter: &str| usage[counter].as_f64().unwrap_or(0.0);
-        let billed = !fixture.path.ends_with("/count_tokens") && !fixture.path.ends_with("/moderations");
-        let total = if billed { count("input_tokens") + count("output_tokens") } else { 0.0 };
-        assert_eq!(weir.metric_sum("weir_tokens_total{").await, total, "{}", fixture.name);
-        weir.stop().await;
+        let free = ["/count_tokens", "/input_tokens", "/moderations", "/tokenize"];
+        if !free.iter().any(|end| fixture.path.ends_with(end)) {
+            counted += count("input_tokens") + count("output_tokens");
+        }
+        assert_eq!(stage.weir.metric_sum("weir_tokens_total{").await, counted, "{}", fixture.name);
     }
+    stage.weir.stop().await;
 }

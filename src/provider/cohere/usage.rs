@@ -18,11 +18,16 @@ pub(super) struct Reported {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Units {
-    input_tokens: Count,
-    text_tokens: Count,
-    image_tokens: Count,
-    output_tokens: Count,
-    search_units: Count,
+    #[serde(rename = "input_tokens")]
+    input: Count,
+    #[serde(rename = "text_tokens")]
+    text: Count,
+    #[serde(rename = "image_tokens")]
+    image: Count,
+    #[serde(rename = "output_tokens")]
+    output: Count,
+    #[serde(rename = "search_units")]
+    searches: Count,
     classifications: Count,
 }
 
@@ -33,25 +38,25 @@ impl Reported {
     /// what their prices are for.
     pub(super) fn usage(&self) -> Option<Usage> {
         let units = self.billed_units.get().or(self.tokens.get())?;
-        let (input, image) = (units.input_tokens(), units.image_tokens.0);
+        let (input, image) = (units.all_input(), units.image.0);
         // It counts the raw prompt, of which only a part is billed.
         let cached = self.cached_tokens.0.map(|cached| cached.min(input.unwrap_or(0)));
         let parts = [
             (Counter::CacheReadTokens, cached),
             (Counter::InputImageTokens, image),
-            (Counter::StorageSearches, units.search_units.0),
+            (Counter::StorageSearches, units.searches.0),
             (Counter::InputTextMessages, units.classifications.0),
         ];
-        let counts = [input, units.output_tokens.0, units.search_units.0, units.classifications.0];
+        let counts = [input, units.output.0, units.searches.0, units.classifications.0];
         let is_any = counts.iter().any(Option::is_some);
-        is_any.then(|| Usage::cache_inside(input, units.output_tokens.0, &parts))
+        is_any.then(|| Usage::cache_inside(input, units.output.0, &parts))
     }
 }
 
 impl Units {
     /// All tokens of the input. Those of pictures are counted beside those of texts.
-    fn input_tokens(&self) -> Option<u64> {
-        match (self.text_tokens.0.or(self.input_tokens.0), self.image_tokens.0) {
+    fn all_input(&self) -> Option<u64> {
+        match (self.text.0.or(self.input.0), self.image.0) {
             (Some(text), Some(image)) => Some(text.saturating_add(image)),
             (text, image) => text.or(image),
         }
@@ -61,14 +66,12 @@ impl Units {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Counter::{CacheReadTokens, InputImageTokens, InputTextMessages, InputTokens, OutputTokens, StorageSearches};
 
     #[test]
     fn what_is_billed_counts() {
         let count = |json: &str, counter: Counter| {
             serde_json::from_str::<Reported>(json).expect("lenient").usage().and_then(|usage| usage.get(counter))
-        };
-        use Counter::{
-            CacheReadTokens, InputImageTokens, InputTextMessages, InputTokens, OutputTokens, StorageSearches,
         };
         let raw = r#""tokens":{"input_tokens":69.0,"output_tokens":9.0}"#;
         for (rule, json, counter, expected) in [

@@ -114,12 +114,13 @@ impl Reply {
 
     /// Notes what was generated; whether anything was.
     fn read_text(&mut self, line: &Line<'_>) -> bool {
-        let mut texts = vec![&line.thinking, &line.response];
-        if let Some(message) = line.message.get() {
-            texts.extend([&message.thinking, &message.content]);
+        let none = Message::default();
+        let message = line.message.get().unwrap_or(&none);
+        let mut has_text = false;
+        for text in [&line.thinking, &line.response, &message.thinking, &message.content] {
+            has_text |= text.push_to(&mut self.said.output);
         }
-        let has_text = texts.into_iter().fold(false, |any, text| text.push_to(&mut self.said.output) || any);
-        let calls = line.message.get().map(|message| message.tool_calls.items()).unwrap_or_default();
+        let calls = message.tool_calls.items();
         for function in calls.iter().filter_map(|call| call.function.get()) {
             self.read_call(function);
         }

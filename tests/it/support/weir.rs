@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use weir::app::App;
 use weir::config::{Config, Sources};
 use weir::exchange::Rooms;
+use weir::provider::KNOWN;
 
 use super::client::{Answer, Client};
 
@@ -46,18 +47,17 @@ impl Weir {
         }
     }
 
-    /// Starts with `openai`, `anthropic` and `bedrock` at `url`.
+    /// Starts with every provider at `url`, and `local` beside them, which speaks OpenAI's API.
     pub(crate) async fn before(url: &str) -> Self {
         Self::before_with(url, "").await
     }
 
     /// The same, with more YAML.
     pub(crate) async fn before_with(url: &str, yaml: &str) -> Self {
-        Self::start(&format!(
-            "providers:\n  openai: {{ base_url: \"{url}\" }}\n  anthropic: {{ base_url: \"{url}\" }}\n  bedrock: {{ \
-             base_url: \"{url}\" }}\n{yaml}\n"
-        ))
-        .await
+        let known = KNOWN.iter().map(|known| format!("  {}: {{ base_url: \"{url}\" }}\n", known.name));
+        let known: String = known.collect();
+        let local = format!("  local: {{ api: openai, base_url: \"{url}\", prices: free }}\n");
+        Self::start(&format!("providers:\n{known}{local}{yaml}\n")).await
     }
 
     /// Posts JSON to a path of the app's side.
