@@ -4,8 +4,10 @@
 mod entry;
 mod filter;
 mod kept;
+mod relay;
 pub mod reply;
 mod route;
+mod session;
 mod tee;
 
 use std::borrow::Cow;
@@ -260,6 +262,9 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
 
+    if relay::is_asked(&head, &body) {
+        return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
+    }
     let keep_up_to = if route.endpoint == Endpoint::Other { None } else { Some(rooms.settings.max_request_bytes) };
     let Ok(mut body) = Kept::read(body, keep_up_to).await else {
         return reply::broken_request(&rooms, &route.to.provider, entry);

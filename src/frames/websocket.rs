@@ -57,7 +57,9 @@ struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Role {
     /// A part of the message; whether it is the last one.
-    Part { last: bool },
+    Part {
+        last: bool,
+    },
     Close,
     /// A ping or a pong.
     Passing,
@@ -163,12 +165,7 @@ impl Decoder {
     }
 
     /// Takes a frame's payload, or as much of it as there is, from the front of `rest`; what follows it.
-    fn read_payload<'a>(
-        &mut self,
-        mut frame: Frame,
-        rest: &'a [u8],
-        on_event: &mut impl FnMut(Event<'_>),
-    ) -> &'a [u8] {
+    fn read_payload<'a>(&mut self, mut frame: Frame, rest: &'a [u8], on_event: &mut impl FnMut(Event<'_>)) -> &'a [u8] {
         let taken = usize::try_from(frame.left).map_or(rest.len(), |left| left.min(rest.len()));
         let (piece, rest) = rest.split_at(taken);
         let offset = frame.length - frame.left;
@@ -256,11 +253,11 @@ mod tests {
         match payload.len() {
             short @ ..126 => bytes.push(masked | u8::try_from(short).expect("short")),
             length @ ..0x1_0000 => {
-                bytes.push(masked | 126);
+                bytes.push(masked | 0x7e);
                 bytes.extend(u16::try_from(length).expect("short").to_be_bytes());
             }
             length => {
-                bytes.push(masked | 127);
+                bytes.push(masked | 0x7f);
                 bytes.extend((length as u64).to_be_bytes());
             }
         }
@@ -303,7 +300,7 @@ mod tests {
                 [
                     frame(MORE | 1, None, b"a"),
                     frame(FIN | 9, None, b"ping"),
-                    frame(FIN | 10, None, b""),
+                    frame(FIN | 0xa, None, b""),
                     frame(FIN, None, b"b"),
                 ]
                 .concat(),
