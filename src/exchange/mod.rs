@@ -60,7 +60,8 @@ pub struct Settings {
     pub max_drains: usize,
     /// The largest request body read; a larger one streams straight through, counted and timed but not read.
     pub max_request_bytes: ByteSize,
-    /// The largest unstreamed reply, and the largest event of a streamed one, read for its usage.
+    /// The largest unstreamed reply, and the largest event of a streamed one or message of a WebSocket session, read
+    /// for its usage.
     pub max_reply_bytes: ByteSize,
     /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`.
     pub response_headers: bool,

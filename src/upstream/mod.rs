@@ -40,7 +40,7 @@ pub struct Settings {
     pub connect_timeout: Span,
     /// How long a provider may take to begin its answer. Long by default: a model may think for minutes.
     pub first_byte_timeout: Span,
-    /// How long a provider may fall silent in the middle of an answer.
+    /// How long a provider may fall silent in the middle of an answer, and both sides of a WebSocket session.
     pub idle_timeout: Span,
     /// How long an unused connection is kept for the next call.
     pub pool_idle_timeout: Span,
