@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,11 +81,10 @@ pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, 
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let served = serve(tcp, settings.clone(), Arc::clone(&rooms), stop.clone());
+        let served = serve((tcp, place), settings.clone(), Arc::clone(&rooms), stop.clone());
         let hard_stop = hard_stop.clone();
         connections.spawn(async move {
             hard_stop.run_until_cancelled(served).await;
-            drop(place);
         });
     }
     drop(listener);
@@ -104,12 +103,18 @@ pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, 
     }
 }
 
-/// Serves one connection until either side ends it, it stalls or idles, or `stop` asks it to end.
-async fn serve(tcp: TcpStream, settings: Settings, rooms: Arc<Rooms>, stop: CancellationToken) {
+/// Serves one connection until either side ends it, it stalls or idles, or `stop` asks it to end; or until it leaves
+/// HTTP behind, and belongs to a session.
+async fn serve(
+    (tcp, place): (TcpStream, OwnedSemaphorePermit),
+    settings: Settings,
+    rooms: Arc<Rooms>,
+    stop: CancellationToken,
+) {
     // Streams are many small writes, and each matters to the first token's latency.
     let _ = tcp.set_nodelay(true);
     let pulse = Arc::new(Pulse::new());
-    let io = TokioIo::new(Watched { tcp, pulse: Arc::clone(&pulse) });
+    let io = TokioIo::new(Watched { tcp, pulse: Arc::clone(&pulse), _place: place });
     let beats = Arc::clone(&pulse);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = beats.request_begins(request.version());
@@ -119,7 +124,7 @@ async fn serve(tcp: TcpStream, settings: Settings, rooms: Arc<Rooms>, stop: Canc
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(None);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(60));
-    let mut connection = pin!(server.serve_connection(io, service));
+    let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
     let mut check_at = Instant::now() + settings.header_timeout.get();
     let mut ending = false;
     loop {
@@ -256,10 +261,11 @@ impl<B: Body + Unpin> Body for Guarded<B> {
     }
 }
 
-/// A connection whose reads keep the pulse.
+/// A connection whose reads keep the pulse. It has its place for as long as it is there, whatever is spoken on it.
 struct Watched {
     tcp: TcpStream,
     pulse: Arc<Pulse>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl AsyncRead for Watched {

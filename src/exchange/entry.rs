@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::exchange::{Destination, Rooms};
@@ -44,6 +45,8 @@ struct Open {
 /// When what happened, as far as it has.
 #[derive(Default)]
 struct Marks {
+    /// `None` where there was no head of a request: within a session.
+    head_read: Option<Instant>,
     body_wait: Duration,
     sent: Option<Instant>,
     answered: Option<Instant>,
@@ -73,6 +76,7 @@ impl Entry {
     pub(super) fn open(rooms: &Arc<Rooms>, to: Option<&Arc<Destination>>, kind: Kind, caller: Caller) -> Self {
         let provider = to.map_or_else(|| Arc::from(NO_PROVIDER), |to| Arc::clone(&to.provider.label));
         rooms.sinks.opened(&provider);
+        let arrived = Instant::now();
         let call = Call { provider, operation: kind.operation, model: None, delivery: Delivery::Whole, caller };
         Self(Some(Box::new(Open {
             rooms: Arc::clone(rooms),
@@ -81,9 +85,9 @@ impl Entry {
             call,
             may_be_billed: kind.may_be_billed,
             counted: None,
-            arrived: Instant::now(),
+            arrived,
             arrived_at: SystemTime::now(),
-            marks: Marks::default(),
+            marks: Marks { head_read: Some(arrived), ..Marks::default() },
             cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Unread), lookup: None, store: None },
             attempt: None,
             unreached: false,
@@ -92,6 +96,30 @@ impl Entry {
             kept_in: 0,
             bytes_out: 0,
         })))
+    }
+
+    /// Opens the entry of a response within a session: no request of its own, no body, and nothing weir did about it.
+    pub(super) fn in_session(
+        rooms: &Arc<Rooms>,
+        to: &Arc<Destination>,
+        operation: Operation,
+        model: Option<Box<str>>,
+        caller: Caller,
+    ) -> Self {
+        let mut entry = Self::open(rooms, Some(to), Kind { operation, may_be_billed: false }, caller);
+        entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
+        let open = entry.get_mut();
+        open.call.model = model;
+        open.call.delivery = Delivery::Stream;
+        open.marks.head_read = None;
+        entry
+    }
+
+    /// What an HTTP reply would have said of a response within a session.
+    pub(super) fn answered_in_session(&mut self, status: StatusCode) {
+        let open = self.get_mut();
+        open.status = Some(status.as_u16());
+        open.attempt = Some(Attempt::Answered(status.as_u16()));
     }
 
     /// The exchange's id.
@@ -313,7 +341,7 @@ impl Open {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
         Timing {
             total: now.saturating_duration_since(self.arrived),
-            overhead_request: between(Some(self.arrived), marks.sent).map(|all| all.saturating_sub(marks.body_wait)),
+            overhead_request: between(marks.head_read, marks.sent).map(|all| all.saturating_sub(marks.body_wait)),
             overhead_response: marks.sent.and(between(marks.answered, marks.handed)),
             upstream: between(marks.sent, marks.upstream_done.or(marks.answered).or(Some(now))),
             first_token: between(marks.sent, marks.first_token),

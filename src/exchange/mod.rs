@@ -4,8 +4,10 @@
 mod entry;
 mod filter;
 mod kept;
+mod relay;
 pub mod reply;
 mod route;
+mod session;
 mod tee;
 
 use std::borrow::Cow;
@@ -59,7 +61,8 @@ pub struct Settings {
     pub max_drains: usize,
     /// The largest request body read; a larger one streams straight through, counted and timed but not read.
     pub max_request_bytes: ByteSize,
-    /// The largest unstreamed reply, and the largest event of a streamed one, read for its usage.
+    /// The largest unstreamed reply, and the largest event of a streamed one or message of a WebSocket session, read
+    /// for its usage.
     pub max_reply_bytes: ByteSize,
     /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`.
     pub response_headers: bool,
@@ -269,6 +272,9 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
 
+    if relay::is_asked(&head, &body) {
+        return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
+    }
     let needs_body = route.endpoint != Endpoint::Other || route.to.upstream.signs();
     let keep_up_to = needs_body.then_some(rooms.settings.max_request_bytes);
     let Ok(mut body) = Kept::read(body, keep_up_to).await else {

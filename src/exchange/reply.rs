@@ -33,6 +33,8 @@ enum Kind {
     Whole { body: Option<Bytes>, entry: Entry, end: Option<Box<End>> },
     /// What the provider sends, as it comes.
     Tee(Box<Tee>),
+    /// Nothing: another protocol takes over.
+    Nothing,
 }
 
 impl Body {
@@ -61,6 +63,7 @@ impl http_body::Body for Body {
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
             Kind::Tee(tee) => Pin::new(tee.as_mut()).poll_frame(cx),
+            Kind::Nothing => Poll::Ready(None),
         }
     }
 
@@ -68,6 +71,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Whole { body, .. } => body.is_none(),
             Kind::Tee(tee) => tee.is_end_stream(),
+            Kind::Nothing => true,
         }
     }
 
@@ -75,6 +79,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Whole { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             Kind::Tee(tee) => tee.size_hint(),
+            Kind::Nothing => SizeHint::with_exact(0),
         }
     }
 }
@@ -95,6 +100,7 @@ impl std::fmt::Debug for Kind {
         f.write_str(match self {
             Self::Whole { .. } => "Whole",
             Self::Tee(_) => "Tee",
+            Self::Nothing => "Nothing",
         })
     }
 }
@@ -122,6 +128,14 @@ pub(super) fn forwarded(
     announce(rooms, &mut headers, &entry, None);
     entry.handed(status.as_u16());
     response(status, headers, Body::tee(tee(entry)))
+}
+
+/// The provider agrees to another protocol; its head, less what belongs to its own connection.
+pub(super) fn switched(rooms: &Rooms, mut headers: HeaderMap, entry: &mut Entry) -> Response<Body> {
+    let status = StatusCode::SWITCHING_PROTOCOLS;
+    announce(rooms, &mut headers, entry, None);
+    entry.handed(status.as_u16());
+    response(status, headers, Body(Kind::Nothing))
 }
 
 /// The provider could not be asked, or did not answer.

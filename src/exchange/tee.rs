@@ -350,7 +350,7 @@ fn cancelled(said: Said) -> End {
 }
 
 /// What a reply that came to its end amounts to.
-fn end_of(status: StatusCode, said: Said) -> End {
+pub(super) fn end_of(status: StatusCode, said: Said) -> End {
     let code = status.as_u16();
     let (outcome, error_type) = match (code, said.ending) {
         (500.., _) => (Outcome::UpstreamError, Some(ErrorType::Status(code))),

@@ -9,6 +9,7 @@ mod cuts;
 pub mod eventstream;
 pub mod lines;
 pub mod sse;
+pub mod websocket;
 
 use std::ops::Range;
 

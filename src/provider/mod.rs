@@ -14,6 +14,7 @@ pub mod ollama;
 pub mod openai;
 pub mod output;
 pub mod reader;
+pub mod session;
 mod tgi;
 pub mod vertex;
 

@@ -5,8 +5,10 @@
 
 mod chat;
 mod plain;
+pub(super) mod realtime;
 mod request;
 mod responses;
+pub(super) mod turns;
 mod usage;
 
 use http::Method;

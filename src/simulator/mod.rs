@@ -6,7 +6,8 @@
 //! hide a mistake of the other.
 //!
 //! Paths: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/responses/input_tokens`,
-//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`;
+//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`, `/v1/realtime` (by
+//! WebSocket);
 //! `/model/{id}/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` and `count-tokens`, where
 //! signatures must be good ([`signature`]); `/v2/chat`, `/v1/chat`, `/v2/embed`, `/v2/rerank`; `/api/chat`,
 //! `/api/generate`, `/api/embed`; and its own `/simulator/bill` and `/simulator/state`.
@@ -27,11 +28,13 @@ mod ollama;
 mod openai;
 pub mod pace;
 mod playback;
+mod realtime;
 mod reply;
 mod responses;
 mod route;
 mod schema;
 pub mod signature;
+mod socket;
 mod text;
 mod tokens;
 
@@ -66,6 +69,7 @@ use playback::{BrokenOff, Playback};
 use reply::{Content, Problem, Reply};
 use route::{Endpoint, Operation, Route};
 use signature::Signed;
+use socket::Waiting;
 
 /// The largest body of a request it takes: 32 MiB, as Anthropic does.
 const MOST_BYTES: usize = 32 << 20;
@@ -173,10 +177,12 @@ async fn serve(stream: TcpStream, simulator: Simulator, closing: CancellationTok
     let _ = stream.set_nodelay(true);
     let line = Line::new(stream);
     let fuse = line.fuse();
-    let service = service_fn(move |request| simulator.clone().answer(request, fuse.clone()));
+    let (waiting, host) = (Waiting::default(), simulator.clone());
+    let waits = waiting.clone();
+    let service = service_fn(move |request| host.clone().answer(request, fuse.clone(), waits.clone()));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(line), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(line), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
@@ -186,6 +192,9 @@ async fn serve(stream: TcpStream, simulator: Simulator, closing: CancellationTok
     };
     if let Err(error) = ended {
         tracing::debug!(error, "simulator lost a connection");
+    }
+    if let Some(agreed) = waiting.take() {
+        simulator.talk(agreed).await;
     }
 }
 
@@ -210,9 +219,18 @@ struct Gist {
 
 impl Simulator {
     /// Answers one request. Dropped before it is done, the call counts as hung up.
-    async fn answer(self, request: Request<Incoming>, fuse: Fuse) -> Result<Response<Playback>, BrokenOff> {
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+        fuse: Fuse,
+        waiting: Waiting,
+    ) -> Result<Response<Playback>, BrokenOff> {
         let arrived = Instant::now();
+        let connection = hyper::upgrade::on(&mut request);
         let (head, body) = request.into_parts();
+        if socket::is_asked(&head) {
+            return self.agree(&head, connection, &waiting, &fuse);
+        }
         if let Some(page) = self.own_page(&head) {
             return Ok(page);
         }

@@ -409,6 +409,7 @@ const fn code(attempt: Attempt) -> &'static str {
 
 const fn status_code(status: u16) -> &'static str {
     match status {
+        101 => "101",
         200 => "200",
         204 => "204",
         304 => "304",

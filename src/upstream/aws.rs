@@ -260,7 +260,7 @@ impl Http {
     fn new(settings: &Settings, trust: &Trust) -> Self {
         let client = |proxy| {
             let deadline = settings.connect_timeout.get();
-            let connector = Connector::new(Arc::clone(&trust.0), proxy, deadline, Box::new(|_| ()));
+            let connector = Connector::new(Arc::clone(&trust.0), proxy, deadline, Arc::new(|_| ()));
             Client::builder(TokioExecutor::new()).build(connector)
         };
         let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));

@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower_service::Service;
 
-use crate::upstream::{BoxError, OnConnected};
+use crate::upstream::{BoxError, OnNewConnection};
 
 /// Why no connection was made. The variant is the fact; the source says more.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ struct Shared {
     tls: TlsConnector,
     proxy: Option<Arc<Matcher>>,
     deadline: Duration,
-    on_connected: OnConnected,
+    on_connected: Arc<OnNewConnection>,
 }
 
 impl Connector {
@@ -62,7 +62,7 @@ impl Connector {
         tls: Arc<rustls::ClientConfig>,
         proxy: Option<Arc<Matcher>>,
         deadline: Duration,
-        on_connected: OnConnected,
+        on_connected: Arc<OnNewConnection>,
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
         tcp.enforce_http(false);

@@ -45,7 +45,7 @@ pub struct Settings {
     pub connect_timeout: Span,
     /// How long a provider may take to begin its answer. Long by default: a model may think for minutes.
     pub first_byte_timeout: Span,
-    /// How long a provider may fall silent in the middle of an answer.
+    /// How long a provider may fall silent in the middle of an answer, and both sides of a WebSocket session.
     pub idle_timeout: Span,
     /// How long an unused connection is kept for the next call.
     pub pool_idle_timeout: Span,
@@ -212,7 +212,9 @@ fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BoxE
 }
 
 /// Told of each new connection, and how long it took to make.
-pub type OnConnected = Box<dyn Fn(Duration) + Send + Sync>;
+pub type OnConnected = Box<OnNewConnection>;
+
+type OnNewConnection = dyn Fn(Duration) + Send + Sync;
 
 /// Bytes of unread replies that one HTTP/2 connection may hold, in all its streams.
 const HTTP2_CONNECTION_WINDOW: u32 = 32 << 20;
@@ -221,6 +223,8 @@ const HTTP2_CONNECTION_WINDOW: u32 = 32 << 20;
 #[derive(Debug)]
 pub struct Upstream {
     client: Client<Connector, RequestBody>,
+    /// For requests to switch protocols: always HTTP/1.1, each on a connection of its own.
+    switching: Client<Connector, RequestBody>,
     first_byte: Duration,
     proxy: Option<Arc<Matcher>>,
     signer: Option<Signer>,
@@ -232,7 +236,12 @@ impl Upstream {
     pub fn new(settings: &Settings, trust: &Trust, on_connected: OnConnected) -> Self {
         let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));
         let connect_timeout = settings.connect_timeout.get();
-        let connector = Connector::new(Arc::clone(&trust.0), proxy.clone(), connect_timeout, on_connected);
+        let on_connected: Arc<OnNewConnection> = on_connected.into();
+        let connector = |tls| Connector::new(tls, proxy.clone(), connect_timeout, Arc::clone(&on_connected));
+        let mut http1 = ClientConfig::clone(&trust.0);
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let switching =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector(Arc::new(http1)));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -243,8 +252,8 @@ impl Upstream {
             // A silent HTTP/2 connection would take every later call with it.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(20))
-            .build(connector);
-        Self { client, first_byte: settings.first_byte_timeout.get(), proxy, signer: None }
+            .build(connector(Arc::clone(&trust.0)));
+        Self { client, switching, first_byte: settings.first_byte_timeout.get(), proxy, signer: None }
     }
 
     /// The same way, on which `signer` signs what carries no API key.
@@ -265,14 +274,32 @@ impl Upstream {
     /// # Errors
     /// If the provider cannot be reached, breaks off, or does not begin to answer in time; or if the request should be
     /// signed and cannot.
-    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        self.ask(&self.client, request).await
+    }
+
+    /// Sends a request to switch protocols, over HTTP/1.1 and on a connection of its own, and waits for the head of its
+    /// answer. If that is 101, the connection is had from it by [`hyper::upgrade::on`]. Dropping the future ends the
+    /// exchange upstream.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub async fn switch(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
+        self.ask(&self.switching, request).await
+    }
+
+    async fn ask(
+        &self,
+        client: &Client<Connector, RequestBody>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Failure> {
         request.headers_mut().remove(HOST);
         sign::authorise(self.signer.as_ref(), &mut request).await?;
         if let Some(credential) = self.plain_proxy_credential(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credential);
         }
         let progress = Arc::clone(&request.body().received);
-        let mut answer = pin!(self.client.request(request));
+        let mut answer = pin!(client.request(request));
         let mut received = 0;
         loop {
             if let Ok(answer) = timeout(self.first_byte, answer.as_mut()).await {

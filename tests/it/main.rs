@@ -11,6 +11,7 @@ mod hostile;
 mod pricing;
 mod proxying;
 mod reaching;
+mod realtime;
 mod shutdown;
 mod streaming;
 mod support;

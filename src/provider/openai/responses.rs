@@ -95,11 +95,17 @@ struct Part<'a> {
     kind: Text<'a>,
 }
 
+/// An event of a stream, or of a session.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct StreamEvent<'a> {
+pub(super) struct StreamEvent<'a> {
     #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
+    pub(super) kind: Text<'a>,
+    /// In a session: the lane it belongs to.
+    #[serde(borrow)]
+    pub(super) stream_id: Text<'a>,
+    /// In a session, of an error: what HTTP would have answered.
+    pub(super) status: Count,
     #[serde(borrow)]
     response: Object<Response<'a>>,
     #[serde(borrow)]
@@ -121,8 +127,33 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
-        let kind = read.kind.get().unwrap_or(event.name);
+        let Ok(read) = serde_json::from_slice(event.data) else { return EventKind::Other };
+        self.take(&read, event.name)
+    }
+
+    fn finish(mut self: Box<Self>) -> Said {
+        let beside = [
+            (Counter::WebSearches, self.web_searches.or(self.items.web_searches)),
+            (Counter::StorageSearches, self.items.file_searches),
+        ];
+        if self.ending == Ending::Complete && self.items.refused {
+            self.ending = Ending::Declined;
+        }
+        self.facts.tools = self.items.tools;
+        Said { facts: self.facts, usage: self.tally.usage(&beside), ending: self.ending, ..Said::default() }
+    }
+}
+
+/// `response.output_text.delta`, `response.reasoning_summary_text.delta`, `response.function_call_arguments.delta` …
+pub(super) fn is_content(kind: &str) -> bool {
+    let last = kind.strip_prefix("response.").and_then(|rest| rest.rsplit('.').next());
+    matches!(last, Some("delta" | "partial_image"))
+}
+
+impl Reply {
+    /// Takes in an event of a stream, which calls it `name` if it does not name itself.
+    pub(super) fn take(&mut self, read: &StreamEvent<'_>, name: &str) -> EventKind {
+        let kind = read.kind.get().unwrap_or(name);
         if let Some(response) = read.response.get() {
             self.read(response);
             match kind {
@@ -149,26 +180,6 @@ impl ReadReply for Reply {
         }
     }
 
-    fn finish(mut self: Box<Self>) -> Said {
-        let beside = [
-            (Counter::WebSearches, self.web_searches.or(self.items.web_searches)),
-            (Counter::StorageSearches, self.items.file_searches),
-        ];
-        if self.ending == Ending::Complete && self.items.refused {
-            self.ending = Ending::Declined;
-        }
-        self.facts.tools = self.items.tools;
-        Said { facts: self.facts, usage: self.tally.usage(&beside), ending: self.ending, ..Said::default() }
-    }
-}
-
-/// `response.output_text.delta`, `response.reasoning_summary_text.delta`, `response.function_call_arguments.delta` …
-fn is_content(kind: &str) -> bool {
-    let last = kind.strip_prefix("response.").and_then(|rest| rest.rsplit('.').next());
-    matches!(last, Some("delta" | "partial_image"))
-}
-
-impl Reply {
     fn read(&mut self, response: &Response<'_>) {
         response.id.keep_first(&mut self.facts.id);
         response.model.keep_first(&mut self.facts.model);

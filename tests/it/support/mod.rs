@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fake;
+pub(crate) mod socket;
 pub(crate) mod tls;
 pub(crate) mod weir;
 

@@ -19,18 +19,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// A provider at `https://localhost:<port>` that always says the same.
-pub(crate) struct TlsProvider {
-    pub(crate) address: SocketAddr,
+/// A certificate for `localhost` that nobody else knows.
+pub(crate) struct Identity {
+    pub(crate) acceptor: TlsAcceptor,
     pub(crate) authority: PathBuf,
-    versions: Arc<Mutex<Vec<Version>>>,
-    server: JoinHandle<()>,
-    _dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
-impl TlsProvider {
-    /// Answers every request with `body`; offers these protocols.
-    pub(crate) async fn start(protocols: &[&[u8]], body: &'static [u8]) -> Self {
+impl Identity {
+    /// Offers these protocols.
+    pub(crate) fn new(protocols: &[&[u8]]) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let authority = dir.path().join("ca.pem");
@@ -44,8 +42,23 @@ impl TlsProvider {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority, dir }
+    }
+}
 
+/// A provider at `https://localhost:<port>` that always says the same.
+pub(crate) struct TlsProvider {
+    pub(crate) address: SocketAddr,
+    pub(crate) authority: PathBuf,
+    versions: Arc<Mutex<Vec<Version>>>,
+    server: JoinHandle<()>,
+    _dir: TempDir,
+}
+
+impl TlsProvider {
+    /// Answers every request with `body`; offers these protocols.
+    pub(crate) async fn start(protocols: &[&[u8]], body: &'static [u8]) -> Self {
+        let Identity { acceptor, authority, dir } = Identity::new(protocols);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let versions = Arc::<Mutex<Vec<Version>>>::default();
