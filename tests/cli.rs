@@ -83,8 +83,10 @@ fn check_says_what_the_configuration_means_and_no_secret() {
          provider   anthropic  https://api.anthropic.com, the app's own key\n\
          provider   bedrock    https://bedrock-runtime.us-east-1.amazonaws.com, the app's own key\n\
          provider   cohere     https://api.cohere.com, the app's own key\n\
+         provider   gemini     https://generativelanguage.googleapis.com, the app's own key\n\
          provider   ollama     http://127.0.0.1:11434, the app's own key\n\
          provider   openai     https://api.openai.com, key from variable OPENAI_API_KEY, also for bare /v1 paths\n\
+         provider   vertex     https://aiplatform.googleapis.com, the app's own key\n\
          cache      all: ttl 5m, at most 10000 entries and 64MiB\n"
     );
 }
