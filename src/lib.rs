@@ -21,5 +21,6 @@ pub mod secret;
 pub mod semconv;
 pub mod simulator;
 pub mod sinks;
+pub mod tokens;
 pub mod units;
 pub mod upstream;

@@ -1,4 +1,4 @@
-//! Tokens: how many tokens a text has, by OpenAI's own `o200k_base` vocabulary.
+//! Tokens: how many tokens a text has, by OpenAI's own `o200k_base` vocabulary, whatever the model.
 //!
 //! For Anthropic's models this is an approximation: their tokenizer is not public. Remembers what it has counted,
 //! because counting is by far the slowest thing the simulator does. Knows nothing of requests.
@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use tiktoken_rs::o200k_base_singleton;
 
 use super::text::digest;
+use crate::tokens::Vocabulary;
 
 /// Counts tokens, and remembers the counts of recent texts. A clone shares the memory.
 #[derive(Clone, Debug)]
@@ -27,24 +27,13 @@ impl Tokens {
             return 0;
         }
         let key = (digest(text.as_bytes()), text.len());
-        self.counts.get_with(key, || o200k_base_singleton().count_ordinary(text) as u64)
+        self.counts.get_with(key, || Vocabulary::O200k.count(text))
     }
 
     /// The first `most` tokens of a text that has more of them.
     pub(super) fn beginning(&self, text: &str, most: u64) -> Arc<str> {
         let key = (digest(text.as_bytes()), text.len(), most);
-        self.beginnings.get_with(key, || {
-            let tokenizer = o200k_base_singleton();
-            let mut tokens = tokenizer.encode_ordinary(text);
-            tokens.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-            loop {
-                // A token may end in the middle of a character; the text then ends one token earlier.
-                match tokenizer.decode(&tokens) {
-                    Ok(text) => return text.into(),
-                    Err(_) => tokens.pop(),
-                };
-            }
-        })
+        self.beginnings.get_with(key, || Vocabulary::O200k.beginning(text, most).into())
     }
 }
 
