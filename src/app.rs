@@ -22,6 +22,7 @@ use crate::admin::{self, Admin};
 use crate::cache::Cache;
 use crate::cache::memory;
 use crate::config::Config;
+use crate::exchange::estimate::Estimator;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
@@ -31,6 +32,7 @@ use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::CacheSize;
 use crate::sinks::series;
+use crate::tokens;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{Trust, Upstream};
@@ -106,6 +108,7 @@ impl Built {
             cache: cache(&config.cache, &metrics),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
+            estimator: Estimator::new(&config.calls),
             tasks: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
         });
@@ -164,6 +167,7 @@ impl App {
         let metrics = Arc::clone(&self.metrics);
         let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
         watchers.spawn(Arc::clone(&self.rooms.prices).watch(told));
+        watchers.spawn(tokens::let_unused_go());
         for signer in self.signers {
             watchers.spawn(signer.keep());
         }

@@ -72,7 +72,7 @@ pub mod label {
     pub const CACHE: &str = "cache";
     /// How one attempt ended: an HTTP status, `error` or `timeout`.
     pub const CODE: &str = "code";
-    /// `in` from the app, `out` to it.
+    /// Of bytes: `in` from the app, `out` to it. Of a difference: `over` or `under`.
     pub const DIRECTION: &str = "direction";
     /// `error.type`; absent on success.
     pub const ERROR_TYPE: &str = "error_type";
@@ -86,6 +86,8 @@ pub mod label {
     pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai_response_model";
     /// `gen_ai.token.type`.
     pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai_token_type";
+    /// What a quota counts.
+    pub const KIND: &str = "kind";
     /// The name of a capped label.
     pub const LABEL: &str = "label";
     /// The price table's id of a model, else the name asked for; capped.
@@ -96,6 +98,8 @@ pub mod label {
     pub const OUTCOME: &str = "outcome";
     /// The way in or the way back.
     pub const PHASE: &str = "phase";
+    /// Where a cost comes from.
+    pub const PROVENANCE: &str = "provenance";
     /// `gen_ai.provider.name`, or the configured name where the conventions define none.
     pub const PROVIDER: &str = "provider";
     /// Why.
@@ -158,6 +162,18 @@ pub mod attribute {
     pub const WEIR_REQUEST_ID: &str = "weir.request_id";
     /// The run of an agent loop.
     pub const WEIR_RUN: &str = "weir.run";
+    /// Where the cost comes from.
+    pub const WEIR_COST_PROVENANCE: &str = "weir.cost.provenance";
+    /// What the price table says, where the provider stated the cost.
+    pub const WEIR_COST_LIST_USD: &str = "weir.cost.list_usd";
+    /// Whether any count of the usage is an estimate.
+    pub const WEIR_USAGE_ESTIMATED: &str = "weir.usage.estimated";
+    /// The provider's id of the request.
+    pub const WEIR_UPSTREAM_REQUEST_ID: &str = "weir.upstream.request_id";
+    /// Seconds the provider says it worked on the call.
+    pub const WEIR_UPSTREAM_PROCESSING: &str = "weir.upstream.processing_s";
+    /// Seconds the provider asks to wait.
+    pub const WEIR_UPSTREAM_RETRY_AFTER: &str = "weir.upstream.retry_after_s";
     /// Seconds from the request going upstream to the first token.
     pub const WEIR_TIME_TO_FIRST_TOKEN: &str = "weir.time_to_first_token_s";
     /// Seconds from the request going upstream to the last byte of the answer.
@@ -278,7 +294,7 @@ metrics! {
 
     TOKENS = Counter "weir_tokens_total", "tokens", [PROVIDER, MODEL, TOKEN_TYPE],
         "Tokens billed by providers",
-        "when a call ends, from the usage its provider reported; also of replies that broke off after reporting it";
+        "when a call ends, from the usage its provider reported, or by estimate where it did not";
     TOKENS_SAVED = Counter "weir_tokens_saved_total", "tokens", [PROVIDER, MODEL, SOURCE],
         "Tokens not bought because of reuse", "when a call answered from the cache ends";
     COST = Counter "weir_cost_usd_total", "US dollars", [PROVIDER, MODEL, TOKEN_TYPE],
@@ -292,6 +308,18 @@ metrics! {
         "when a call ends that its provider answered and bills by usage, but that has no price";
     UNPRICED_LAST_SEEN = Gauge "weir_unpriced_last_seen_timestamp_seconds", "unix seconds", [PROVIDER, MODEL, REASON],
         "Unix time of the last unpriced call", "when an unpriced call ends; absent before the first";
+    USAGE_ESTIMATED = Counter "weir_usage_estimated_total", "calls", [PROVIDER],
+        "Calls whose usage was estimated because the provider gave none", "when such a call ends";
+    BILLABLE_REQUESTS = Counter "weir_billable_requests_total", "calls", [PROVIDER, PROVENANCE],
+        "Billable upstream calls by where their cost comes from", "when a call ends that its provider may bill";
+    COST_BY_PROVENANCE = Counter "weir_cost_by_provenance_usd_total", "US dollars", [PROVIDER, PROVENANCE],
+        "Cost of upstream calls in US dollars by where it comes from", "when a priced call ends";
+    COST_CAPTURE_RATIO = Gauge "weir_cost_capture_ratio", "1", [PROVIDER],
+        "Share of billable calls whose cost is exact, reported by the provider or priced from reported usage",
+        "at the scrape, since the start; absent before the first billable call";
+    COST_DRIFT = Counter "weir_cost_drift_usd_total", "US dollars", [PROVIDER, DIRECTION],
+        "Difference between what providers say they charge and what the price table says in US dollars",
+        "when a call ends whose provider stated its cost and reported its usage; `over`: it charges more than the table";
     PRICE_TABLE_TIMESTAMP = Gauge "weir_price_table_timestamp_seconds", "unix seconds", [],
         "Unix time the price table was published", "at start";
     PRICE_TABLE_INFO = Info "weir_price_table_info", "1", [VERSION, SOURCE],
@@ -316,6 +344,12 @@ metrics! {
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";
     UPSTREAM_CONNECT_DURATION = Histogram "weir_upstream_connect_duration_seconds", "seconds", [PROVIDER],
         "DNS, TCP and TLS time of new connections", "name resolution begun → connection usable", CONNECT_BUCKETS;
+
+    UPSTREAM_RATELIMIT_LIMIT = Gauge "weir_upstream_ratelimit_limit", "calls or tokens", [PROVIDER, KIND],
+        "Quota from rate-limit headers", "at the scrape, from the latest reply; absent before the first that says it";
+    UPSTREAM_RATELIMIT_REMAINING = Gauge "weir_upstream_ratelimit_remaining", "calls or tokens", [PROVIDER, KIND],
+        "Rest of the quota from rate-limit headers",
+        "at the scrape, from the latest reply; set to the limit when the announced reset time has passed";
 
     AGENT_REQUESTS = Counter "weir_agent_requests_total", "calls", [AGENT],
         "Calls by agent", "when a call ends";

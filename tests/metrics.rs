@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use weir::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use weir::record::head::{HeadFacts, Quota};
 use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use weir::record::provenance::Provenance;
 use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 use weir::semconv::{Kind, METRICS};
@@ -45,7 +47,10 @@ fn answered() -> Record {
         },
         reply: ReplyFacts { model: Some("gpt-5-2026-08-07".into()), ..ReplyFacts::default() },
         usage: Some(Usage::cache_inside(Some(100), Some(21), &parts)),
+        head: HeadFacts::default(),
         cost: Cost::Known(charge),
+        provenance: Some(Provenance::Priced),
+        list_cost: None,
         priced_model: Some("gpt-5".into()),
         cache: CacheFacts {
             status: CacheStatus::Miss,
@@ -86,6 +91,7 @@ fn refused(status: u16, outcome: Outcome) -> Record {
         attempt: Some(Attempt::Answered(status)),
         usage: None,
         cost: Cost::Nothing,
+        provenance: None,
         reply: ReplyFacts::default(),
         timing: Timing { first_token: None, ..answered().timing },
         ..answered()
@@ -99,6 +105,7 @@ fn unlisted(model: &str, attempt: Attempt) -> Record {
     record.reply.model = None;
     record.priced_model = None;
     record.cost = Cost::Unpriced(Unpriced::UnknownModel);
+    record.provenance = Some(Provenance::Unpriced);
     record.attempt = Some(attempt);
     record
 }
@@ -116,6 +123,7 @@ fn passed_through() -> Record {
     record.reply = ReplyFacts::default();
     record.usage = None;
     record.cost = Cost::Nothing;
+    record.provenance = None;
     record.priced_model = None;
     record.cache = CacheFacts { status: CacheStatus::Bypass(BypassReason::Uncacheable), lookup: None, store: None };
     record
@@ -132,8 +140,10 @@ fn filled() -> Metrics {
     metrics.watch_cache(Arc::new(|| CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 }));
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);
+    let quotas = [Quota { limit: Some(100), remaining: Some(99), resets_in: None }; 2];
+    let head = HeadFacts { came_at: Some(tokio::time::Instant::now()), quotas, ..HeadFacts::default() };
     for record in [
-        answered(),
+        Record { head, ..answered() },
         answered_from_cache(),
         refused(429, Outcome::ClientError),
         unlisted("home-made", Attempt::Answered(200)),
@@ -185,7 +195,18 @@ fn counters_of_closed_sets_start_at_zero() {
             let series = format!(r#"weir_unpriced_requests_total{{provider="{provider}",reason="{reason}"}}"#);
             samples.expect(&[(&series, 0.0)]);
         }
-        samples.expect(&[(&format!(r#"weir_requests_in_flight{{provider="{provider}"}}"#), 0.0)]);
+        for provenance in ["reported", "priced", "estimated", "unpriced"] {
+            let series = format!(r#"weir_billable_requests_total{{provider="{provider}",provenance="{provenance}"}}"#);
+            samples.expect(&[(&series, 0.0)]);
+        }
+        for direction in ["over", "under"] {
+            let series = format!(r#"weir_cost_drift_usd_total{{provider="{provider}",direction="{direction}"}}"#);
+            samples.expect(&[(&series, 0.0)]);
+        }
+        samples.expect(&[
+            (&format!(r#"weir_requests_in_flight{{provider="{provider}"}}"#), 0.0),
+            (&format!(r#"weir_usage_estimated_total{{provider="{provider}"}}"#), 0.0),
+        ]);
     }
     samples.expect(&[
         (r#"weir_http_bytes_total{direction="in"}"#, 0.0),
@@ -366,6 +387,150 @@ fn an_unknown_cost_is_counted_where_money_was_spent() {
             ]);
         }
     }
+}
+
+/// The same call as `answered`, of which the provider says itself that it charges `usd`.
+fn stated(usd: u128) -> Record {
+    let Cost::Known(list) = answered().cost else { unreachable!("it is priced") };
+    let mut charge = Charge::default();
+    charge.add(TokenClass::Fee, PicoUsd::new(usd * PicoUsd::PER_USD));
+    Record { cost: Cost::Known(charge), provenance: Some(Provenance::Reported), list_cost: Some(list), ..answered() }
+}
+
+/// The same call, broken off: its tokens are an estimate.
+fn estimated() -> Record {
+    Record {
+        usage: Some(Usage::default().with_estimates(Some(100), Some(21))),
+        provenance: Some(Provenance::Estimated),
+        ..answered()
+    }
+}
+
+#[test]
+fn costs_are_told_apart_by_where_they_come_from() {
+    let metrics = metrics(&Settings::default());
+    let before = Samples::of(&metrics);
+    assert!(!before.0.contains_key(r#"weir_cost_capture_ratio{provider="openai"}"#), "nothing was billable yet");
+    let unpriced = unlisted("home-made", Attempt::Answered(200));
+    for record in [answered(), answered(), stated(5), estimated(), unpriced, refused(429, Outcome::ClientError)] {
+        metrics.closed(&record);
+    }
+    metrics.closed(&Record { provenance: Some(Provenance::Reported), ..answered_from_cache() });
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_billable_requests_total{provider="openai",provenance="priced"}"#, 2.0),
+        (r#"weir_billable_requests_total{provider="openai",provenance="reported"}"#, 1.0),
+        (r#"weir_billable_requests_total{provider="openai",provenance="estimated"}"#, 1.0),
+        (r#"weir_billable_requests_total{provider="openai",provenance="unpriced"}"#, 1.0),
+        (r#"weir_cost_by_provenance_usd_total{provider="openai",provenance="priced"}"#, 6.0),
+        (r#"weir_cost_by_provenance_usd_total{provider="openai",provenance="reported"}"#, 5.0),
+        (r#"weir_cost_by_provenance_usd_total{provider="openai",provenance="estimated"}"#, 3.0),
+        (r#"weir_cost_capture_ratio{provider="openai"}"#, 0.6),
+        (r#"weir_usage_estimated_total{provider="openai"}"#, 1.0),
+    ]);
+    let unknown = r#"weir_cost_by_provenance_usd_total{provider="openai",provenance="unpriced"}"#;
+    assert!(!samples.0.contains_key(unknown), "unknown money is no number");
+    assert!(!samples.0.contains_key(r#"weir_cost_capture_ratio{provider="local"}"#));
+}
+
+#[test]
+fn drift_is_measured_where_the_provider_states_money_and_usage() {
+    let listed_at = |mut record: Record, list: u128| {
+        let mut charge = Charge::default();
+        charge.add(TokenClass::Input, PicoUsd::new(list * PicoUsd::PER_USD));
+        record.list_cost = Some(charge);
+        record
+    };
+    let without_list = Record { list_cost: None, ..stated(7) };
+    let by_estimate = Record { usage: estimated().usage, ..stated(9) };
+    for (rule, records, over, under) in [
+        ("as the table says", vec![stated(3)], 0.0, 0.0),
+        ("more than the table says", vec![stated(5)], 2.0, 0.0),
+        ("less than the table says", vec![stated(1)], 0.0, 2.0),
+        ("one does not make up for the other", vec![listed_at(stated(10), 4), listed_at(stated(2), 5)], 6.0, 3.0),
+        ("the table does not know the model", vec![without_list], 0.0, 0.0),
+        ("an estimate is no measure of the table", vec![by_estimate], 0.0, 0.0),
+        ("the provider states nothing", vec![answered()], 0.0, 0.0),
+    ] {
+        let metrics = metrics(&Settings::default());
+        for record in &records {
+            metrics.closed(record);
+        }
+        let samples = Samples::of(&metrics);
+        for (direction, expected) in [("over", over), ("under", under)] {
+            let series = format!(r#"weir_cost_drift_usd_total{{provider="openai",direction="{direction}"}}"#);
+            assert_eq!(samples.0[&series].to_string(), f64::to_string(&expected), "{rule}: {direction}");
+        }
+    }
+}
+
+#[test]
+fn an_estimate_is_billed_but_is_no_measure_of_the_provider() {
+    let metrics = metrics(&Settings::default());
+    metrics.closed(&estimated());
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="input"}"#, 100.0),
+        (r#"weir_tokens_total{provider="openai",model="gpt-5",token_type="output"}"#, 21.0),
+        (r#"weir_cost_usd_total{provider="openai",model="gpt-5",token_type="input"}"#, 1.0),
+        (r#"weir_agent_tokens_total{agent="planner"}"#, 121.0),
+    ]);
+    assert_eq!(samples.counted("gen_ai_client_token_usage_count"), NOTHING);
+    assert_eq!(samples.counted("gen_ai_server_time_per_output_token_seconds_count"), NOTHING);
+    assert_eq!(samples.counted("gen_ai_server_time_to_first_token_seconds_count").len(), 1, "that is measured");
+}
+
+#[test]
+fn token_latencies_are_of_streams_that_ended_well() {
+    let whole = |mut record: Record| {
+        record.call.delivery = Delivery::Whole;
+        record
+    };
+    let tokens = |output| Record { usage: Some(Usage::cache_inside(Some(9), output, &[])), ..answered() };
+    let silent = Record { timing: Timing { first_token: None, ..answered().timing }, ..answered() };
+    for (rule, record, first, per_token) in [
+        ("a stream that ended well", answered(), true, Some(0.1)),
+        ("a whole reply has no first token", whole(answered()), false, None),
+        ("a failed stream", Record { outcome: Outcome::UpstreamError, ..answered() }, false, None),
+        ("a stream given up", Record { outcome: Outcome::Cancelled, ..answered() }, false, None),
+        ("a stream without content", silent, false, None),
+        ("one token has no time between tokens", tokens(Some(1)), true, None),
+        ("two tokens have one", tokens(Some(2)), true, Some(2.0)),
+        ("tokens that were not counted", tokens(None), true, None),
+        ("from the cache", answered_from_cache(), false, None),
+    ] {
+        let metrics = metrics(&Settings::default());
+        metrics.closed(&record);
+        let samples = Samples::of(&metrics);
+        let firsts = samples.counted("gen_ai_server_time_to_first_token_seconds_count");
+        assert_eq!(!firsts.is_empty(), first, "{rule}");
+        let sum = samples.counted("gen_ai_server_time_per_output_token_seconds_sum");
+        assert_eq!(
+            sum.first().map(|series| samples.0[*series].to_string()),
+            per_token.map(|it: f64| it.to_string()),
+            "{rule}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_full_again_when_its_reset_time_has_passed() {
+    let metrics = metrics(&Settings::default());
+    let requests = Quota { limit: Some(100), remaining: Some(7), resets_in: Some(Duration::from_secs(60)) };
+    let tokens = Quota { remaining: Some(5_000), ..Quota::default() };
+    let head =
+        HeadFacts { came_at: Some(tokio::time::Instant::now()), quotas: [requests, tokens], ..HeadFacts::default() };
+    metrics.closed(&Record { head, ..answered() });
+    let remaining = r#"weir_upstream_ratelimit_remaining{provider="openai",kind="requests"}"#;
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_upstream_ratelimit_limit{provider="openai",kind="requests"}"#, 100.0),
+        (remaining, 7.0),
+        (r#"weir_upstream_ratelimit_remaining{provider="openai",kind="tokens"}"#, 5_000.0),
+    ]);
+    assert!(!samples.0.contains_key(r#"weir_upstream_ratelimit_limit{provider="openai",kind="tokens"}"#));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    Samples::of(&metrics).expect(&[(remaining, 100.0)]);
 }
 
 #[test]

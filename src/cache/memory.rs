@@ -108,7 +108,8 @@ mod tests {
                 headers: http::HeaderMap::new(),
                 body: Bytes::from(vec![0; bytes]),
                 facts: crate::record::ReplyFacts::default(),
-                usage: None,
+                usage: Arc::default(),
+                provider_cost: None,
             },
         )
     }

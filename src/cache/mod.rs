@@ -4,7 +4,7 @@ pub mod freshness;
 pub mod key;
 pub mod memory;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted};
 use crate::record::ReplyFacts;
 use crate::record::usage::Usage;
-use crate::units::{ByteSize, Span};
+use crate::units::{ByteSize, PicoUsd, Span};
 
 /// What the operator writes of the cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -138,8 +138,10 @@ pub struct Reply {
     pub body: Bytes,
     /// What it said about itself.
     pub facts: ReplyFacts,
-    /// What it used: saved each time it answers again.
-    pub usage: Option<Usage>,
+    /// What it used: saved each time it answers again. Empty where that is not known, or is still being estimated.
+    pub usage: Arc<OnceLock<Usage>>,
+    /// What the provider said it charges.
+    pub provider_cost: Option<PicoUsd>,
 }
 
 /// Header fields that hold for a stored response: they describe the body. All others belong to the exchange that
@@ -216,7 +218,8 @@ mod tests {
             headers,
             body: Bytes::from_static(b"{}"),
             facts: ReplyFacts::default(),
-            usage: None,
+            usage: Arc::default(),
+            provider_cost: None,
         }
     }
 

@@ -17,8 +17,12 @@ use crate::config::yaml;
 use crate::units::Span;
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
-const MAY_BE_ZERO: &[&str] =
-    &["upstream.pool_max_idle", "telemetry.metrics.max_models", "telemetry.metrics.max_agents"];
+const MAY_BE_ZERO: &[&str] = &[
+    "calls.max_estimate_bytes",
+    "upstream.pool_max_idle",
+    "telemetry.metrics.max_models",
+    "telemetry.metrics.max_agents",
+];
 
 /// The longest span that makes sense. Far longer ones could not be added to the time of day.
 const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 3600);

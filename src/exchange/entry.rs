@@ -2,20 +2,24 @@
 //! body, on an error, or when the app hangs up and everything is dropped.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::{Destination, Rooms};
 use crate::price::{Answer, Question};
-use crate::provider::{Ending, NamesModel, Said};
+use crate::provider::{Ending, NamesModel, PricedAs, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::provenance::{Settled, settle};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
+use crate::tokens::Vocabulary;
 
 /// The label of requests that are for no provider weir knows.
 const NO_PROVIDER: &str = "none";
@@ -30,6 +34,9 @@ struct Open {
     call: Call,
     may_be_billed: bool,
     counted: Option<(Counter, u64)>,
+    prompt: Option<Prompt>,
+    head: HeadFacts,
+    stored_usage: Option<Arc<OnceLock<Usage>>>,
     arrived: Instant,
     arrived_at: SystemTime,
     marks: Marks,
@@ -85,6 +92,9 @@ impl Entry {
             call,
             may_be_billed: kind.may_be_billed,
             counted: None,
+            prompt: None,
+            head: HeadFacts::default(),
+            stored_usage: None,
             arrived,
             arrived_at: SystemTime::now(),
             marks: Marks { head_read: Some(arrived), ..Marks::default() },
@@ -142,6 +152,16 @@ impl Entry {
         self.get_mut().counted = count;
     }
 
+    /// What the model is to read, in case its tokens have to be estimated.
+    pub(super) fn keep_prompt(&mut self, prompt: Prompt) {
+        self.get_mut().prompt = Some(prompt);
+    }
+
+    /// What the head of the provider's reply says.
+    pub(super) fn head(&mut self, head: HeadFacts) {
+        self.get_mut().head = head;
+    }
+
     /// The app's body has been read, as far as it is kept.
     pub(super) fn body_kept(&mut self, bytes: u64) {
         let open = self.get_mut();
@@ -164,9 +184,11 @@ impl Entry {
         self.get().cache.status
     }
 
-    /// A reply was offered to the cache.
-    pub(super) fn offered(&mut self, result: StoreResult) {
-        self.get_mut().cache.store = Some(result);
+    /// A reply was offered to the cache; where it is stored, `usage` is told what it used once that is known.
+    pub(super) fn offered(&mut self, result: StoreResult, usage: Option<Arc<OnceLock<Usage>>>) {
+        let open = self.get_mut();
+        open.cache.store = Some(result);
+        open.stored_usage = usage;
     }
 
     /// The request is about to go upstream.
@@ -265,21 +287,62 @@ pub(super) struct Kind {
     pub(super) may_be_billed: bool,
 }
 
+/// What can be estimated of an operation's usage: only what is text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Estimable {
+    /// What goes in and what comes out.
+    Both,
+    /// What goes in; nothing comes out that is billed.
+    Input,
+}
+
+impl Estimable {
+    /// `None` where neither is text, or nothing is billed.
+    pub(super) const fn of(operation: Operation) -> Option<Self> {
+        match operation {
+            Operation::Chat | Operation::TextCompletion | Operation::GenerateContent => Some(Self::Both),
+            Operation::Embeddings => Some(Self::Input),
+            _ => None,
+        }
+    }
+}
+
 impl Open {
-    fn close(self: Box<Self>, mut end: End) {
-        let now = Instant::now();
+    fn close(mut self: Box<Self>, mut end: End) {
+        let ended = Instant::now();
         if end.said.ending.is_success() && end.said.usage.is_none() {
             end.said.usage =
                 self.counted.map(|(counter, count)| Usage::cache_inside(None, None, &[(counter, Some(count))]));
         }
+        let Some(job) = self.take_job(&mut end) else { return self.write(end, ended) };
+        let rooms = Arc::clone(&self.rooms);
+        estimate::hand_over(&rooms, job, move |Estimate { input, output }| {
+            end.said.usage = Some(end.said.usage.unwrap_or_default().with_estimates(input, output));
+            self.write(end, ended);
+        });
+    }
+
+    fn write(self: Box<Self>, end: End, ended: Instant) {
         let Answer { cost, model } = self.price(&end.said);
-        let timing = self.timing(now);
+        let usage = end.said.usage;
+        if let (Some(stored), Some(usage)) = (&self.stored_usage, usage) {
+            // The only one who tells it.
+            let _ = stored.set(usage);
+        }
+        // Where the operator says that nothing is charged, nobody else's word counts, and nothing is uncertain.
+        let is_free = self.to.as_ref().is_some_and(|to| to.provider.prices == PricedAs::Free);
+        let Settled { cost, provenance, list_cost } =
+            if is_free { settle(cost, None, None) } else { settle(cost, end.said.provider_cost, usage.as_ref()) };
         let record = Record {
             id: self.id,
+            timing: self.timing(ended),
             call: self.call,
             reply: end.said.facts,
-            usage: end.said.usage,
+            head: self.head,
+            usage,
             cost,
+            provenance,
+            list_cost,
             priced_model: model,
             cache: self.cache,
             outcome: end.outcome,
@@ -288,18 +351,57 @@ impl Open {
             status: self.status,
             attempt: self.attempt,
             arrived_at: self.arrived_at,
-            timing,
             bytes_in: self.kept_in + self.streamed_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out,
         };
         self.rooms.sinks.closed(&record);
     }
 
+    /// What has to be estimated, and from what; `None` if nothing has, or if nothing can be.
+    ///
+    /// A provider that never began to answer may have been at work or not: there is nothing to go by, and such a call
+    /// stays unpriced. One that refused it bills nothing.
+    fn take_job(&mut self, end: &mut End) -> Option<Job> {
+        let estimable = Estimable::of(self.call.operation).filter(|_| self.rooms.settings.estimate_usage)?;
+        let said = &mut end.said;
+        if !matches!(self.attempt, Some(Attempt::Answered(200..=299))) || !self.tells_what_came(end.outcome, said) {
+            return None;
+        }
+        let reported = |counter| said.usage.as_ref().and_then(|usage| usage.get(counter));
+        let wants_input = reported(Counter::InputTokens).is_none();
+        let reports_all_there_is = said.usage.is_some() && said.output.bytes() == 0 && said.ending.is_success();
+        let wants_output = estimable == Estimable::Both
+            && (broke_off(said) || (reported(Counter::OutputTokens).is_none() && !reports_all_there_is));
+        if (wants_input && self.prompt.is_none()) || !(wants_input || wants_output) {
+            return None;
+        }
+        let has_output = said.output.bytes() > 0 || said.ending.is_success();
+        let model = said.facts.model.as_deref().or(self.call.model.as_deref());
+        Some(Job {
+            vocabulary: Vocabulary::of_model(model.unwrap_or_default()),
+            prompt: self.prompt.take().filter(|_| wants_input),
+            output: (wants_output && has_output).then(|| std::mem::take(&mut said.output)),
+        })
+    }
+
+    /// Whether it is known what was generated as far as it came: all of it, a part, or that nothing came at all. What
+    /// came but was not read, or goes on elsewhere, cannot be estimated.
+    fn tells_what_came(&self, outcome: Outcome, said: &Said) -> bool {
+        let nothing_came = match self.call.delivery {
+            Delivery::Stream => self.marks.first_token.is_none(),
+            Delivery::Whole => self.bytes_out == 0,
+        };
+        match said.ending {
+            Ending::Complete | Ending::Declined => true,
+            Ending::Unfinished | Ending::Failed => nothing_came || said.output.bytes() > 0,
+            Ending::Unknown => outcome != Outcome::Success && self.bytes_out == 0,
+        }
+    }
+
     /// Prices what was used, on a miss and on a hit alike. A reply that broke off reported only a part of its usage:
-    /// its cost is unknown, not what that part would cost.
+    /// unless the rest is estimated, its cost is unknown, not what that part would cost.
     fn price(&self, said: &Said) -> Answer {
         let Some(to) = &self.to else { return Answer { cost: Cost::Nothing, model: None } };
-        let broke_off = said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty();
         let facts = &said.facts;
         let models = [facts.model.as_deref(), self.call.model.as_deref()];
         let [first, next] = match to.provider.api.dialect().names_model {
@@ -310,7 +412,7 @@ impl Open {
             source: &to.prices,
             response_model: first,
             request_model: next,
-            usage: said.usage.as_ref().filter(|_| !broke_off),
+            usage: said.usage.as_ref().filter(|usage| usage.is_estimated() || !is_half_a_bill(said, usage)),
             context: &context(facts),
             at: self.arrived_at,
         });
@@ -330,7 +432,7 @@ impl Open {
             _ if self.cache.status == CacheStatus::Hit => false,
             None => true,
             // "Failed calls (4xx) carry no usage and cost nothing", but what is reported all the same is billed.
-            Some(Attempt::Answered(status)) => status >= 400 && said.usage.is_none(),
+            Some(Attempt::Answered(status)) => status >= 400 && said.usage.is_none() && said.provider_cost.is_none(),
             // Nothing came back. If the provider was at work on it, it may bill it, and nobody can tell how much.
             Some(Attempt::TimedOut | Attempt::Failed) => self.unreached,
         }
@@ -362,4 +464,14 @@ fn context(facts: &ReplyFacts) -> Vec<(&str, &str)> {
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
     .collect()
+}
+
+/// Whether a reply ended before the model had said why it stopped: its counts, if any, are those of a moment on the way.
+fn broke_off(said: &Said) -> bool {
+    said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty()
+}
+
+/// Whether a usage lacks what came after it, or all that was generated.
+fn is_half_a_bill(said: &Said, usage: &Usage) -> bool {
+    broke_off(said) || (said.ending == Ending::Failed && usage.get(Counter::OutputTokens).is_none())
 }

@@ -1,6 +1,5 @@
 //! Kept: a bounded copy of a request's body. What is too large, or nothing weir reads, streams straight through.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -73,12 +72,12 @@ impl Kept {
 }
 
 /// `body` without its content coding, for reading; `None` if it cannot be undone within `limit` bytes.
-pub(super) fn decoded<'a>(body: &'a Bytes, headers: &HeaderMap, limit: usize) -> Option<Cow<'a, [u8]>> {
-    let Some(coding) = headers.get(CONTENT_ENCODING) else { return Some(Cow::Borrowed(body)) };
+pub(super) fn decoded(body: &Bytes, headers: &HeaderMap, limit: usize) -> Option<Bytes> {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return Some(body.clone()) };
     let mut decoder = coding::Decoder::for_content_encoding(Some(coding.to_str().ok()?), limit)?;
     let mut plain = Vec::new();
     decoder.push(body, &mut |piece: &[u8]| plain.extend_from_slice(piece)).ok()?;
-    Some(Cow::Owned(plain))
+    Some(plain.into())
 }
 
 /// Replaces the body's length where the head announces one.

@@ -2,6 +2,7 @@
 //! record.
 
 mod entry;
+pub mod estimate;
 mod filter;
 mod kept;
 mod relay;
@@ -13,7 +14,7 @@ mod tee;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
@@ -33,11 +34,13 @@ use crate::cache::freshness::Directives;
 use crate::cache::key::{Key, Question};
 use crate::cache::{self, Cache, Lookup};
 use crate::exchange::entry::{Entry, Kind};
+use crate::exchange::estimate::Estimator;
 use crate::exchange::kept::Kept;
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::tee::{Keep, Plan, Tee};
 use crate::price::{Prices, Source};
+use crate::provider::headers;
 use crate::provider::reader::Reader;
 use crate::provider::{self, Endpoint, Provider, Reuse, UsageRequest};
 use crate::record::Attempt;
@@ -64,6 +67,12 @@ pub struct Settings {
     /// The largest unstreamed reply, and the largest event of a streamed one or message of a WebSocket session, read
     /// for its usage.
     pub max_reply_bytes: ByteSize,
+    /// Whether the tokens of calls whose provider does not say (streams that break off, servers that report no usage)
+    /// are estimated. Without it, such calls are unpriced.
+    pub estimate_usage: bool,
+    /// Most bytes of request bodies kept, of all calls in progress together, in case an estimate is needed; beyond it,
+    /// estimates go by length.
+    pub max_estimate_bytes: ByteSize,
     /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`.
     pub response_headers: bool,
     /// Which request headers say who asks.
@@ -108,6 +117,8 @@ impl Default for Settings {
             max_drains: 64,
             max_request_bytes: ByteSize::mib(8),
             max_reply_bytes: ByteSize::mib(8),
+            estimate_usage: true,
+            max_estimate_bytes: ByteSize::mib(64),
             response_headers: true,
             identity: Identity::default(),
         }
@@ -147,7 +158,9 @@ pub struct Rooms {
     pub prices: Arc<Prices>,
     /// Where records go.
     pub sinks: Sinks,
-    /// Calls that go on although their app is gone.
+    /// What calls used whose provider does not say.
+    pub estimator: Estimator,
+    /// Calls that go on although their app is gone, and estimates.
     pub tasks: TaskTracker,
     /// Places for them: `settings.max_drains`.
     pub drains: Arc<Semaphore>,
@@ -349,8 +362,9 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
-    if !is_read {
-        return Understood::default();
+    let Some(plain) = plain.as_ref().filter(|_| is_read) else { return Understood::default() };
+    if rooms.settings.estimate_usage && entry::Estimable::of(asked.operation).is_some() {
+        entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
     let directives = Directives::of(headers);
     let bypass = match asked.reuse {
@@ -459,10 +473,11 @@ fn forward(
     route: &Route,
     answer: Response<Incoming>,
     wishes: Wishes,
-    entry: Entry,
+    mut entry: Entry,
 ) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     route::remove_hop_by_hop(&mut head.headers);
+    entry.head(headers::read(&head.headers, SystemTime::now()));
     let reader = (route.endpoint != Endpoint::Other).then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();
         Reader::open(route.endpoint, head.status, &head.headers, limit)

@@ -108,7 +108,13 @@ impl std::fmt::Debug for Kind {
 /// A stored response answers.
 pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut entry: Entry) -> Response<Body> {
     let reply = stored.reply();
-    let said = Said { facts: reply.facts.clone(), usage: reply.usage, ending: Ending::Complete, ..Said::default() };
+    let said = Said {
+        facts: reply.facts.clone(),
+        usage: reply.usage.get().copied(),
+        provider_cost: reply.provider_cost,
+        ending: Ending::Complete,
+        ..Said::default()
+    };
     let mut headers = reply.headers.clone();
     headers.insert(AGE, age.as_secs().into());
     announce(rooms, &mut headers, &entry, Some(stored.lifetime().saturating_sub(age)));

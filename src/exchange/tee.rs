@@ -161,8 +161,7 @@ impl Tee {
         self.upstream = None;
         self.entry.upstream_done();
         let said = self.said();
-        self.offer_to_cache(&said);
-        self.entry.close(end_of(self.status, said));
+        self.close_at_end(said);
     }
 
     /// Passes on what is still held, and keeps the error for the next time.
@@ -207,8 +206,18 @@ impl Tee {
         }
     }
 
-    fn offer_to_cache(&mut self, said: &Said) {
-        let Some(keep) = self.keep.take() else { return };
+    /// Closes the entry of a reply that came to its end, which is stored where it may be. First the one, then the other:
+    /// whoever finds the reply finds what it used as well.
+    fn close_at_end(&mut self, said: Said) {
+        let stored = self.offer_to_cache(&said);
+        self.entry.close(end_of(self.status, said));
+        if let Some((key, reply)) = stored {
+            self.rooms.cache.store(key, reply, Instant::now());
+        }
+    }
+
+    fn offer_to_cache(&mut self, said: &Said) -> Option<(Key, cache::Reply)> {
+        let keep = self.keep.take()?;
         let result = if self.status != StatusCode::OK || said.ending != Ending::Complete {
             StoreResult::NotCacheable
         } else if keep.body.len() > keep.limit {
@@ -216,18 +225,22 @@ impl Tee {
         } else {
             StoreResult::Stored
         };
-        self.entry.offered(result);
-        if result == StoreResult::Stored {
-            let reply = cache::Reply {
-                status: self.status,
-                headers: keep.headers,
-                // A copy of the exact size: the buffer has grown in steps.
-                body: Bytes::copy_from_slice(&keep.body),
-                facts: said.facts.clone(),
-                usage: said.usage,
-            };
-            self.rooms.cache.store(keep.key, reply, Instant::now());
+        if result != StoreResult::Stored {
+            self.entry.offered(result, None);
+            return None;
         }
+        let usage = Arc::default();
+        self.entry.offered(result, Some(Arc::clone(&usage)));
+        let reply = cache::Reply {
+            status: self.status,
+            headers: keep.headers,
+            // A copy of the exact size: the buffer has grown in steps.
+            body: Bytes::copy_from_slice(&keep.body),
+            facts: said.facts.clone(),
+            usage,
+            provider_cost: said.provider_cost,
+        };
+        Some((keep.key, reply))
     }
 }
 
@@ -314,8 +327,7 @@ impl Tee {
         let holds = self.filter.as_ref().is_some_and(|filter| !filter.is_empty());
         let said = self.said();
         if is_stream && !holds && matches!(said.ending, Ending::Complete | Ending::Declined) {
-            self.offer_to_cache(&said);
-            return self.entry.close(end_of(self.status, said));
+            return self.close_at_end(said);
         }
         self.entry.close(cancelled(said));
     }

@@ -8,6 +8,7 @@ pub mod anthropic;
 pub mod bedrock;
 pub mod cohere;
 pub mod gemini;
+pub mod headers;
 mod lenient;
 mod llamacpp;
 pub mod ollama;

@@ -112,6 +112,11 @@ impl Reader {
     /// [`Ending::Failed`] if its status is no success; so has one without a body.
     #[must_use]
     pub fn finish(self) -> Said {
+        let said = self.read_to_its_end();
+        Said { facts: said.facts.bounded(), ..said }
+    }
+
+    fn read_to_its_end(self) -> Said {
         let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
         match self.body {
             Body::Events(mut events, mut reply) => {

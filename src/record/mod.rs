@@ -4,15 +4,19 @@
 //! sink.
 
 pub mod call;
+pub mod head;
 pub mod outcome;
+pub mod provenance;
 pub mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::record::call::{Call, RequestId};
+use crate::record::head::HeadFacts;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome, StoreResult};
-use crate::record::usage::{Cost, Usage};
+use crate::record::provenance::Provenance;
+use crate::record::usage::{Charge, Cost, Usage};
 
 /// All that is known of one exchange once it is over. One per request of the app, whatever happened.
 #[derive(Debug)]
@@ -23,10 +27,17 @@ pub struct Record {
     pub call: Call,
     /// What the provider's reply said about itself; empty when it was not read.
     pub reply: ReplyFacts,
-    /// The tokens: bought from the provider on a miss, saved on a hit. `None` when nothing was reported.
+    /// What the head of the provider's reply said; empty when there was none.
+    pub head: HeadFacts,
+    /// The tokens: bought from the provider on a miss, saved on a hit; it says itself if it was estimated. `None` when
+    /// nothing was reported and nothing could be estimated.
     pub usage: Option<Usage>,
-    /// The price of `usage`: spent on a miss, saved on a hit.
+    /// What the provider charges, or the price of `usage`: spent on a miss, saved on a hit.
     pub cost: Cost,
+    /// Where `cost` comes from; `None` where there was nothing to bill.
+    pub provenance: Option<Provenance>,
+    /// What the price table says, where the provider stated the cost itself and the table knows the model.
+    pub list_cost: Option<Charge>,
     /// The price table's id of the model, if it knows it.
     pub priced_model: Option<Arc<str>>,
     /// What the cache said and did.
@@ -70,6 +81,24 @@ pub struct ReplyFacts {
     pub tools: Vec<Box<str>>,
 }
 
+/// The longest word of a provider's that is kept, in bytes: ids, names of models and tools, reasons.
+const MAX_WORD_BYTES: usize = 128;
+
+impl ReplyFacts {
+    /// The same with every word cut to a length that suits a record. How many there are is bounded where they are read.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let single = [&mut self.model, &mut self.id, &mut self.service_tier, &mut self.speed].into_iter().flatten();
+        for word in single.chain(&mut self.finish_reasons).chain(&mut self.tools) {
+            if word.len() > MAX_WORD_BYTES {
+                let end = (0..=MAX_WORD_BYTES).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);
+                *word = word[..end].into();
+            }
+        }
+        self
+    }
+}
+
 /// One attempt to get an answer from the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -105,4 +134,26 @@ pub struct Timing {
     pub upstream: Option<Duration>,
     /// Request handed to the upstream → first content, reasoning or tool delta of a streamed reply.
     pub first_token: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_word_of_a_provider_s_is_kept_longer_than_suits_a_record() {
+        let (long, wide) = ("x".repeat(1 << 20), "ü".repeat(100));
+        let facts = ReplyFacts {
+            id: Some(long.as_str().into()),
+            model: Some("gpt-5".into()),
+            tools: vec!["look".into(), wide.as_str().into()],
+            finish_reasons: vec![format!("a{wide}").into()],
+            ..ReplyFacts::default()
+        };
+        let bounded = facts.bounded();
+        assert_eq!(bounded.id.as_deref(), Some(&long[..128]));
+        assert_eq!(bounded.model.as_deref(), Some("gpt-5"));
+        assert_eq!(bounded.tools, ["look".into(), Box::from(&wide[..128])]);
+        assert_eq!(bounded.finish_reasons[0].len(), 127, "not in the middle of a character");
+    }
 }

@@ -139,10 +139,18 @@ impl TokenClass {
     }
 }
 
-/// What one call used, as its provider reported it.
+/// What one call used, as its provider reported it, or by estimate where it did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     counts: [Option<u64>; Counter::ALL.len()],
+    estimated: bool,
+}
+
+/// Nothing reported.
+impl Default for Usage {
+    fn default() -> Self {
+        Self { counts: [None; Counter::ALL.len()], estimated: false }
+    }
 }
 
 impl Usage {
@@ -150,7 +158,7 @@ impl Usage {
     /// inside `input` or `output`, or fees beside them.
     #[must_use]
     pub fn cache_inside(input: Option<u64>, output: Option<u64>, parts: &[(Counter, Option<u64>)]) -> Self {
-        let mut usage = Self { counts: [None; Counter::ALL.len()] };
+        let mut usage = Self::default();
         for &(counter, count) in parts {
             usage.counts[counter as usize] = count;
         }
@@ -169,6 +177,24 @@ impl Usage {
                 Some(input.iter().flatten().fold(0, |sum: u64, count| sum.saturating_add(*count)));
         }
         usage
+    }
+
+    /// The same with estimates of what was not reported, marked as estimated. A count that was reported stays, but for
+    /// one that a stream broke off on: tokens only grow, so the larger one is nearer.
+    #[must_use]
+    pub fn with_estimates(mut self, input: Option<u64>, output: Option<u64>) -> Self {
+        for (counter, estimate) in [(Counter::InputTokens, input), (Counter::OutputTokens, output)] {
+            let count = &mut self.counts[counter as usize];
+            *count = (*count).max(estimate);
+        }
+        self.estimated = true;
+        self
+    }
+
+    /// Whether any of its counts is an estimate.
+    #[must_use]
+    pub const fn is_estimated(&self) -> bool {
+        self.estimated
     }
 
     /// The count of `counter`, `None` if it was not reported.
@@ -213,7 +239,7 @@ impl Usage {
 /// What a call cost, or why that is not known. Unknown is never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
-    /// Priced from the table.
+    /// Stated by the provider, or priced from the table.
     Known(Charge),
     /// Not priced, and why.
     Unpriced(Unpriced),
@@ -263,7 +289,7 @@ impl Charge {
 pub enum Unpriced {
     /// The price table does not know the model.
     UnknownModel,
-    /// The provider reported no usage, or the reply broke off before it did.
+    /// The provider reported no usage, and it could not be estimated.
     NoUsage,
     /// There are no prices for this provider.
     NoTable,

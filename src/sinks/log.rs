@@ -17,7 +17,8 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::labels::tidy;
 use crate::record::Record;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
-use crate::record::usage::{Cost, Counter, Unpriced};
+use crate::record::provenance::Provenance;
+use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::semconv::attribute;
 
 /// What the operator writes of log lines.
@@ -117,8 +118,8 @@ pub struct CallLog {
 /// One line, at a level that is known where it is written, as `tracing` needs it.
 macro_rules! line {
     ($level:expr, $line:expr, $record:expr) => {{
-        let Line { message, cost, saved, unpriced } = $line;
-        let Record { call, reply, usage, cache, outcome, error_type, error_detail, status, timing, .. } = $record;
+        let Line { message, cost, saved, list, unpriced } = $line;
+        let Record { call, reply, head, usage, provenance, cache, outcome, error_type, error_detail, status, timing, .. } = $record;
         let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
         tracing::event!(
             target: "weir::calls",
@@ -131,7 +132,10 @@ macro_rules! line {
             { attribute::GEN_AI_RESPONSE_ID } = shown(reply.id.as_deref()).as_deref(),
             { attribute::GEN_AI_USAGE_INPUT_TOKENS } = tokens(Counter::InputTokens),
             { attribute::GEN_AI_USAGE_OUTPUT_TOKENS } = tokens(Counter::OutputTokens),
+            { attribute::WEIR_USAGE_ESTIMATED } = usage.as_ref().and_then(estimated),
             { attribute::WEIR_COST_USD } = cost,
+            { attribute::WEIR_COST_LIST_USD } = list,
+            { attribute::WEIR_COST_PROVENANCE } = provenance.map(Provenance::as_str),
             { attribute::WEIR_COST_SAVED_USD } = saved,
             { attribute::WEIR_COST_UNPRICED } = unpriced.map(Unpriced::as_str),
             { attribute::WEIR_CACHE } = cache.status.as_str(),
@@ -142,6 +146,9 @@ macro_rules! line {
             { attribute::HTTP_RESPONSE_STATUS_CODE } = *status,
             { attribute::WEIR_DURATION } = timing.total.as_secs_f64(),
             { attribute::WEIR_UPSTREAM_DURATION } = timing.upstream.map(|took| took.as_secs_f64()),
+            { attribute::WEIR_UPSTREAM_REQUEST_ID } = head.request_id.as_deref(),
+            { attribute::WEIR_UPSTREAM_PROCESSING } = head.processing.map(|took| took.as_secs_f64()),
+            { attribute::WEIR_UPSTREAM_RETRY_AFTER } = head.retry_after.map(|wait| wait.as_secs_f64()),
             { attribute::WEIR_TIME_TO_FIRST_TOKEN } = timing.first_token.map(|took| took.as_secs_f64()),
             { attribute::WEIR_AGENT } = shown(call.caller.agent.as_deref()).as_deref(),
             { attribute::WEIR_LOOP_TYPE } = shown(call.caller.loop_type.as_deref()).as_deref(),
@@ -180,6 +187,7 @@ struct Line {
     message: &'static str,
     cost: Option<String>,
     saved: Option<String>,
+    list: Option<String>,
     unpriced: Option<Unpriced>,
 }
 
@@ -192,7 +200,8 @@ impl Line {
             Cost::Nothing => (None, None),
         };
         let (cost, saved) = if hit { (None, amount) } else { (amount, None) };
-        Self { message: message(record), cost, saved, unpriced: unpriced.filter(|_| !hit) }
+        let list = record.list_cost.map(|charge| charge.total().to_string());
+        Self { message: message(record), cost, saved, list, unpriced: unpriced.filter(|_| !hit) }
     }
 }
 
@@ -230,6 +239,11 @@ fn shown(name: Option<&str>) -> Option<Cow<'_, str>> {
     name.map(tidy)
 }
 
+/// Said only where it is so.
+fn estimated(usage: &Usage) -> Option<bool> {
+    usage.is_estimated().then_some(true)
+}
+
 fn bypass(status: CacheStatus) -> Option<&'static str> {
     match status {
         CacheStatus::Bypass(reason) => Some(reason.as_str()),
@@ -247,8 +261,9 @@ mod tests {
 
     use super::*;
     use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+    use crate::record::head::HeadFacts;
     use crate::record::outcome::BypassReason;
-    use crate::record::usage::{Charge, TokenClass, Usage};
+    use crate::record::usage::{Charge, TokenClass};
     use crate::record::{Attempt, CacheFacts, ReplyFacts, Timing};
     use crate::units::PicoUsd;
 
@@ -303,7 +318,14 @@ mod tests {
             },
             reply: ReplyFacts::default(),
             usage: Some(Usage::cache_inside(Some(100), Some(20), &[])),
+            head: HeadFacts {
+                request_id: Some("req_1".into()),
+                processing: Some(Duration::from_millis(412)),
+                ..HeadFacts::default()
+            },
             cost: Cost::Known(charge),
+            provenance: Some(Provenance::Priced),
+            list_cost: None,
             priced_model: None,
             cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Off), lookup: None, store: None },
             outcome,
@@ -336,6 +358,9 @@ mod tests {
             "gen_ai.usage.input_tokens": 100,
             "gen_ai.usage.output_tokens": 20,
             "weir.cost.usd": "0.02504",
+            "weir.cost.provenance": "priced",
+            "weir.upstream.request_id": "req_1",
+            "weir.upstream.processing_s": 0.412,
             "weir.cache": "bypass",
             "weir.cache.bypass": "off",
             "weir.outcome": "success",
@@ -357,6 +382,30 @@ mod tests {
         assert_eq!((&lines[0]["weir.cost.saved_usd"], &lines[0]["weir.cost.usd"]), (&json!("0.02504"), &Value::Null));
         assert_eq!(lines[0]["message"], "call answered from the cache");
         assert_eq!((&lines[1]["weir.cost.unpriced"], &lines[1]["weir.cost.usd"]), (&json!("no_usage"), &Value::Null));
+    }
+
+    #[test]
+    fn what_is_estimated_or_stated_by_the_provider_says_so() {
+        let estimated = Record {
+            usage: Some(Usage::default().with_estimates(Some(100), None)),
+            provenance: Some(Provenance::Estimated),
+            ..record(Outcome::Cancelled)
+        };
+        let mut list = Charge::default();
+        list.add(TokenClass::Input, PicoUsd::new(24_000_000_000));
+        let stated = Record {
+            provenance: Some(Provenance::Reported),
+            list_cost: Some(list),
+            head: HeadFacts { retry_after: Some(Duration::from_secs(20)), ..HeadFacts::default() },
+            ..record(Outcome::Success)
+        };
+        let lines = lines(Calls::All, &[estimated, stated]);
+        assert_eq!(lines[0]["weir.usage.estimated"], true);
+        assert_eq!(lines[0]["weir.cost.provenance"], "estimated");
+        assert_eq!(lines[1]["weir.usage.estimated"], Value::Null);
+        assert_eq!(lines[1]["weir.cost.provenance"], "reported");
+        assert_eq!((&lines[1]["weir.cost.usd"], &lines[1]["weir.cost.list_usd"]), (&json!("0.02504"), &json!("0.024")));
+        assert_eq!(lines[1]["weir.upstream.retry_after_s"], 20.0);
     }
 
     #[test]

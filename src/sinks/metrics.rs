@@ -22,8 +22,9 @@ use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
 use crate::sinks::families::Families;
-use crate::sinks::now::{Now, WatchCache};
+use crate::sinks::now::{Now, WatchCache, Watched};
 use crate::sinks::series::{AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, Shelf, Side};
+use crate::units::PicoUsd;
 
 /// What the operator writes of metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -125,19 +126,19 @@ impl Metrics {
             semconv::BUILD_INFO.help,
             Info::new(vec![(label::VERSION, about.version), (label::REVISION, about.revision)]),
         );
+        let providers: HashMap<_, _> =
+            providers.iter().map(|name| (Arc::clone(name), ProviderSeries::new(&families, Arc::clone(name)))).collect();
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
             prices: RwLock::new(about.prices.clone()),
             limiters: limiters.named(),
+            providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
         let metrics = Self {
             process: ProcessSeries::new(&families),
-            providers: providers
-                .iter()
-                .map(|name| (Arc::clone(name), ProviderSeries::new(&families, Arc::clone(name))))
-                .collect(),
+            providers,
             about,
             registry,
             families,
@@ -202,8 +203,10 @@ impl Metrics {
             count_saved(record, &call);
         } else if let Some(attempt) = record.attempt {
             provider.count_attempt(&self.families, code(attempt));
+            provider.quotas.note(&record.head);
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);
+            count_provenance(record, provider);
             if let Some(reason) = unpriced(record) {
                 let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
                 provider.unpriced(reason).inc();
@@ -263,7 +266,8 @@ impl Metrics {
     /// the rest only where there is usage or a stream that was read.
     fn count_operation(&self, record: &Record, call: &CallSeries) {
         let families = &self.families;
-        let usage = billed(record);
+        // The conventions: no counts of one's own in place of the provider's, unless somebody asks for them.
+        let usage = billed(record).filter(|usage| !usage.is_estimated());
         for (side, counter) in [(Side::Input, Counter::InputTokens), (Side::Output, Counter::OutputTokens)] {
             if let Some(count) = usage.and_then(|usage| usage.get(counter)) {
                 call.usage(families, side).observe(as_f64(count));
@@ -365,6 +369,24 @@ fn count_bought(record: &Record, call: &CallSeries, agent: &AgentSeries) {
     if let Cost::Known(charge) = &record.cost {
         count_charge(charge, call);
         agent.cost.inc_by(charge.total().to_usd_f64());
+    }
+}
+
+/// How far what a call cost can be trusted, and how far the price table is from what the provider says.
+fn count_provenance(record: &Record, provider: &ProviderSeries) {
+    if billed(record).is_some_and(Usage::is_estimated) {
+        provider.estimated.inc();
+    }
+    let Some(provenance) = record.provenance else { return };
+    provider.billable(provenance).inc();
+    let (Some(amount), Some(cost)) = (record.cost.amount(), provider.cost(provenance)) else { return };
+    cost.inc_by(amount.to_usd_f64());
+    // An estimate differs from the bill by itself; that says nothing of the table.
+    let is_comparable = record.usage.is_some_and(|usage| !usage.is_estimated());
+    if let Some(list) = record.list_cost.filter(|_| is_comparable) {
+        let (charged, listed) = (amount.pico(), list.total().pico());
+        provider.charged_over.inc_by(PicoUsd::new(charged.saturating_sub(listed)).to_usd_f64());
+        provider.charged_under.inc_by(PicoUsd::new(listed.saturating_sub(charged)).to_usd_f64());
     }
 }
 

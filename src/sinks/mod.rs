@@ -5,6 +5,7 @@ mod families;
 pub mod log;
 pub mod metrics;
 pub mod now;
+mod quotas;
 pub mod series;
 
 use std::sync::Arc;

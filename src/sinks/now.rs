@@ -6,15 +6,19 @@ use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
+use tokio::time::Instant;
 
 use crate::labels::Limiter;
+use crate::record::head::QuotaKind;
+use crate::record::provenance::Provenance;
 use crate::semconv::{self, Metric, label};
 use crate::sinks::families::Room;
 use crate::sinks::metrics::PriceTable;
-use crate::sinks::series::MEMORY;
+use crate::sinks::quotas::Quotas;
+use crate::sinks::series::{MEMORY, ProviderSeries};
 
 /// How full the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +41,37 @@ pub(super) struct Now {
     pub(super) prices: RwLock<PriceTable>,
     /// Every capped label and who caps it.
     pub(super) limiters: Vec<(&'static str, Arc<Limiter>)>,
+    /// Every configured provider.
+    pub(super) providers: Vec<Watched>,
     /// Set once the cache is there.
     pub(super) cache: OnceLock<WatchCache>,
+}
+
+/// What is asked of one provider.
+#[derive(Debug)]
+pub(super) struct Watched {
+    name: Arc<str>,
+    billable: [Counter; Provenance::ALL.len()],
+    quotas: Arc<Quotas>,
+}
+
+impl Watched {
+    /// What is counted for this provider, to be asked later.
+    pub(super) fn new(series: &ProviderSeries) -> Self {
+        Self { name: Arc::clone(&series.name), billable: series.billable.clone(), quotas: Arc::clone(&series.quotas) }
+    }
+
+    /// The share of billable calls whose cost is exact; `None` if there were none.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio is a float; counts stay far below 2⁵³")]
+    fn capture_ratio(&self) -> Option<f64> {
+        let (mut exact, mut all) = (0, 0);
+        for (provenance, counter) in Provenance::ALL.iter().zip(&self.billable) {
+            let count = counter.get();
+            all += count;
+            exact += if provenance.is_exact() { count } else { 0 };
+        }
+        (all > 0).then(|| exact as f64 / all as f64)
+    }
 }
 
 impl fmt::Debug for Now {
@@ -53,43 +86,60 @@ impl Collector for Now {
         let prices = self.prices.read().unwrap_or_else(PoisonError::into_inner).clone();
         write_price_table(encoder, &prices)?;
         let published = prices.published_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        write(encoder, &semconv::PRICE_TABLE_TIMESTAMP, [("", ConstGauge::new(published.as_secs()))])?;
-        write(encoder, &semconv::SERIES_LIMIT, [("", ConstGauge::new(whole(self.room.limit())))])?;
+        write(encoder, &semconv::PRICE_TABLE_TIMESTAMP, [([], ConstGauge::new(published.as_secs()))])?;
+        write(encoder, &semconv::SERIES_LIMIT, [([], ConstGauge::new(whole(self.room.limit())))])?;
         write(encoder, &semconv::LABEL_VALUES, self.labels(|limiter| ConstGauge::new(whole(limiter.admitted()))))?;
         write(encoder, &semconv::LABEL_VALUES_LIMIT, self.labels(|limiter| ConstGauge::new(whole(limiter.cap()))))?;
         write(encoder, &semconv::LABEL_OVERFLOW, self.labels(|limiter| ConstCounter::new(limiter.refused())))?;
+        let captured = self.providers.iter().filter_map(|it| Some(([&*it.name], ConstGauge::new(it.capture_ratio()?))));
+        write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
+        write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
+        write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
         if let Some(watch) = self.cache.get() {
             let size = watch();
-            write(encoder, &semconv::CACHE_ENTRIES, [(MEMORY, ConstGauge::new(size.entries))])?;
-            write(encoder, &semconv::CACHE_SIZE, [(MEMORY, ConstGauge::new(size.bytes))])?;
-            write(encoder, &semconv::CACHE_CAPACITY, [(MEMORY, ConstGauge::new(size.capacity_bytes))])?;
+            write(encoder, &semconv::CACHE_ENTRIES, [([MEMORY], ConstGauge::new(size.entries))])?;
+            write(encoder, &semconv::CACHE_SIZE, [([MEMORY], ConstGauge::new(size.bytes))])?;
+            write(encoder, &semconv::CACHE_CAPACITY, [([MEMORY], ConstGauge::new(size.capacity_bytes))])?;
         }
         Ok(())
     }
 }
 
 impl Now {
-    fn labels<M>(&self, sample: impl Fn(&Limiter) -> M) -> impl Iterator<Item = (&'static str, M)> {
-        self.limiters.iter().map(move |(name, limiter)| (*name, sample(limiter)))
+    fn labels<M>(&self, sample: impl Fn(&Limiter) -> M) -> impl Iterator<Item = ([&str; 1], M)> {
+        self.limiters.iter().map(move |(name, limiter)| ([*name], sample(limiter)))
+    }
+
+    /// One part of every quota that any provider told of.
+    fn quotas(
+        &self,
+        part: impl Fn((Option<u64>, Option<u64>)) -> Option<u64>,
+    ) -> impl Iterator<Item = ([&str; 2], ConstGauge<u64>)> {
+        let now = Instant::now();
+        let each = self.providers.iter().flat_map(|it| QuotaKind::ALL.map(|kind| (it, kind)));
+        each.filter_map(move |(it, kind)| {
+            Some(([&*it.name, kind.as_str()], ConstGauge::new(part(it.quotas.now(kind, now))?)))
+        })
     }
 }
 
-/// Writes one family, each sample under its value of the family's only label, if it has one.
-fn write<M: EncodeMetric>(
+/// Writes one family, each sample under its values of the family's labels.
+fn write<'a, M: EncodeMetric, const LABELS: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     metric: &Metric,
-    samples: impl IntoIterator<Item = (&'static str, M)>,
+    samples: impl IntoIterator<Item = ([&'a str; LABELS], M)>,
 ) -> fmt::Result {
     let mut samples = samples.into_iter().peekable();
     let Some((_, first)) = samples.peek() else { return Ok(()) };
     // The registry ends the help of what it owns with a full stop; so do we.
     let help = format!("{}.", metric.help);
     let mut family = encoder.encode_descriptor(metric.stem(), &help, None, first.metric_type())?;
-    for (value, sample) in samples {
-        match metric.labels.first() {
-            Some(name) => sample.encode(family.encode_family(&[(*name, value)])?)?,
-            None => return sample.encode(family),
+    for (values, sample) in samples {
+        if LABELS == 0 {
+            return sample.encode(family);
         }
+        let labels: Vec<_> = metric.labels.iter().copied().zip(values).collect();
+        sample.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -15,9 +15,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::labels::other;
 use crate::record::call::Operation;
 use crate::record::outcome::{CacheStatus, Outcome, StoreResult};
+use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced};
 use crate::semconv::label;
 use crate::sinks::families::{Amount, Families, Labels, Level, Series, beside, text};
+use crate::sinks::quotas::Quotas;
 
 /// Where the cache keeps its entries: the label `backend`.
 pub(super) const MEMORY: &str = "memory";
@@ -107,13 +109,30 @@ pub(super) struct ProviderSeries {
     pub(super) connect: Histogram,
     attempts: [Counter; FIRST_CODES.len()],
     unpriced: [Counter; Unpriced::ALL.len()],
+    pub(super) estimated: Counter,
+    /// Indexed as [`Provenance::ALL`].
+    pub(super) billable: [Counter; Provenance::ALL.len()],
+    /// The same, but for the last: what is unpriced costs nobody knows what.
+    cost: [Amount; Provenance::ALL.len() - 1],
+    pub(super) charged_over: Amount,
+    pub(super) charged_under: Amount,
+    pub(super) quotas: Arc<Quotas>,
 }
 
 impl ProviderSeries {
     pub(super) fn new(families: &Families, name: Arc<str>) -> Self {
         let labels = vec![(label::PROVIDER, Arc::clone(&name))];
+        let provenances = Provenance::ALL.map(Provenance::as_str);
+        let [reported, priced, estimated, _unpriced] = provenances;
+        let [charged_over, charged_under] = families.cost_drift.each(&labels, label::DIRECTION, ["over", "under"]);
         Self {
             name,
+            estimated: families.usage_estimated.with(&labels),
+            billable: families.billable.each(&labels, label::PROVENANCE, provenances),
+            cost: families.cost_by_provenance.each(&labels, label::PROVENANCE, [reported, priced, estimated]),
+            charged_over,
+            charged_under,
+            quotas: Arc::default(),
             in_flight: families.in_flight.with(&labels),
             connect: families.upstream_connect.with(&labels),
             attempts: families.upstream_requests.each(&labels, label::CODE, FIRST_CODES),
@@ -130,6 +149,15 @@ impl ProviderSeries {
                 .with(&vec![(label::PROVIDER, Arc::clone(&self.name)), (label::CODE, text(code))])
                 .inc(),
         };
+    }
+
+    pub(super) const fn billable(&self, provenance: Provenance) -> &Counter {
+        &self.billable[provenance as usize]
+    }
+
+    /// `None` for what is unpriced.
+    pub(super) fn cost(&self, provenance: Provenance) -> Option<&Amount> {
+        self.cost.get(provenance as usize)
     }
 
     pub(super) const fn unpriced(&self, reason: Unpriced) -> &Counter {

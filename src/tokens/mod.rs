@@ -20,6 +20,9 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// backtrack, at the price of a token for each cut.
 const PIECE: usize = 16 << 10;
 
+/// How much of one prompt or one output is counted. What follows is taken to be like what was counted.
+const MOST_COUNTED: usize = 1 << 20;
+
 /// How often it is looked whether a vocabulary is still needed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -120,6 +123,46 @@ impl Vocabulary {
     }
 }
 
+/// Counts a text that comes in pieces: the first MiB exactly, the rest in proportion.
+#[derive(Debug)]
+pub struct Count {
+    vocabulary: Vocabulary,
+    counted_bytes: usize,
+    counted: u64,
+    unseen_bytes: u64,
+}
+
+impl Count {
+    /// Nothing counted yet.
+    #[must_use]
+    pub const fn new(vocabulary: Vocabulary) -> Self {
+        Self { vocabulary, counted_bytes: 0, counted: 0, unseen_bytes: 0 }
+    }
+
+    /// Counts `text`, as far as there is time for it.
+    pub fn add(&mut self, text: &str) {
+        let end = boundary_before(text, MOST_COUNTED - self.counted_bytes);
+        self.counted += self.vocabulary.count(&text[..end]);
+        self.counted_bytes += end;
+        self.add_unseen((text.len() - end) as u64);
+    }
+
+    /// Adds a text of which only the length is known.
+    pub const fn add_unseen(&mut self, bytes: u64) {
+        self.unseen_bytes = self.unseen_bytes.saturating_add(bytes);
+    }
+
+    /// The tokens of all that was added.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        if self.counted_bytes == 0 {
+            return by_length(self.unseen_bytes);
+        }
+        let unseen = u128::from(self.unseen_bytes) * u128::from(self.counted) / self.counted_bytes as u128;
+        self.counted.saturating_add(u64::try_from(unseen).unwrap_or(u64::MAX))
+    }
+}
+
 /// Lets vocabularies go that are no longer used, for as long as the future is polled.
 pub async fn let_unused_go() {
     loop {
@@ -143,8 +186,13 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
 
 /// Where to cut a text that is too long: before the last space of its first piece, else between two characters.
 fn cut(text: &str) -> usize {
-    let longest = (0..=PIECE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    let longest = boundary_before(text, PIECE);
     text[..longest].rfind(' ').filter(|at| *at > 0).unwrap_or(longest)
+}
+
+/// The last place at or before `at` that lies between two characters.
+fn boundary_before(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -198,6 +246,22 @@ mod tests {
             assert!(pieces(&hostile).all(|piece| piece.len() <= PIECE));
             assert!(Vocabulary::O200k.count(&hostile) > 0);
         }
+    }
+
+    #[test]
+    fn beyond_a_mebibyte_a_text_is_taken_to_go_on_as_it_was() {
+        let piece = "the same words, again and again ".repeat(MOST_COUNTED / 64);
+        let mut count = Count::new(Vocabulary::O200k);
+        count.add(&piece);
+        let half = count.tokens();
+        for _ in 0..3 {
+            count.add(&piece);
+        }
+        assert_eq!(count.counted_bytes, MOST_COUNTED);
+        assert!(count.tokens().abs_diff(4 * half) <= half / 100, "{} is not four times {half}", count.tokens());
+        let mut unseen = Count::new(Vocabulary::O200k);
+        unseen.add_unseen(9);
+        assert_eq!(unseen.tokens(), 3);
     }
 
     #[test]

@@ -34,6 +34,9 @@ const READ: [&str; 24] = [
     "requests",
 ];
 
+/// Those that become a message of their own.
+const MESSAGES: [&str; 5] = ["instructions", "preamble", "system", "systemInstruction", "system_instruction"];
+
 /// Members of these whose value is a word of the format, a reference, or no text.
 const FORMAT_VALUES: [&str; 24] = [
     "cache_control",
@@ -98,7 +101,10 @@ pub struct Measure {
 pub fn read<'a>(request: &'a Value<'a>, on_text: &mut dyn FnMut(&'a str)) -> Measure {
     let mut walk = Walk { measure: Measure::default(), on_text };
     if let Value::Object(members) = request {
-        for (_, value) in members.iter().filter(|(name, _)| READ.contains(name)) {
+        for (name, value) in members.iter().filter(|(name, _)| READ.contains(name)) {
+            if MESSAGES.contains(&name) {
+                walk.measure.tokens_beside += AROUND_A_MESSAGE;
+            }
             walk.add(value, Place::Format);
         }
     }
@@ -188,7 +194,7 @@ mod tests {
                 "be brief|hello",
                 8,
             ),
-            ("responses", r#"{"model":"gpt-5","instructions":"be brief","input":"hello"}"#, "be brief|hello", 0),
+            ("responses", r#"{"model":"gpt-5","instructions":"be brief","input":"hello"}"#, "be brief|hello", 4),
             (
                 "responses, items",
                 r#"{"input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"hello"}]},
@@ -202,14 +208,14 @@ mod tests {
                     "messages":[{"role":"assistant","content":[{"type":"tool_use","id":"toolu_1","name":"look",
                     "input":{"city":"Rome"}}]}]}"#,
                 "be brief|look|input|city|Rome",
-                8,
+                12,
             ),
             (
                 "Gemini",
                 r#"{"systemInstruction":{"parts":[{"text":"be brief"}]},"contents":[{"role":"user",
                     "parts":[{"text":"hello"}]}],"generationConfig":{"temperature":1}}"#,
                 "be brief|hello",
-                4,
+                8,
             ),
             ("Converse", r#"{"messages":[{"role":"user","content":[{"text":"hello"}]}]}"#, "hello", 4),
             ("embeddings", r#"{"model":"m","input":["one","two"]}"#, "one|two", 0),

@@ -186,8 +186,9 @@ impl ReadReply for Reply {
             _ => Ending::Complete,
         };
         self.facts.finish_reasons = self.stop_reason.into_iter().collect();
-        // A stream that broke off has said what went in, but not what came out: half a bill is none.
-        let usage = self.tally.output.is_some().then(|| self.tally.plus(self.aside).usage());
+        // A stream that broke off has said what went in, but not what came out.
+        let is_reported = self.tally.output.is_some() || (!ending.is_success() && self.tally.uncached_input.is_some());
+        let usage = is_reported.then(|| self.tally.plus(self.aside).usage());
         Said { facts: self.facts, usage, ending, ..Said::default() }
     }
 }
