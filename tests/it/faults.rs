@@ -108,8 +108,8 @@ async fn a_stream_that_breaks_off_breaks_off_for_the_app_too() {
         let counted = |line: &&str| line.starts_with("weir_requests_total") && line.ends_with(" 1");
         let line = metrics.lines().find(counted).unwrap();
         assert!(line.contains(outcome), "{line}");
-        let unpriced = r#"weir_unpriced_requests_total{provider="openai",reason="no_usage"}"#;
-        assert_eq!(weir.metric(unpriced).await, 1.0, "its cost is unknown, not zero");
+        let estimated = r#"weir_billable_requests_total{provider="openai",provenance="estimated"}"#;
+        assert_eq!(weir.metric(estimated).await, 1.0, "its cost is estimated, not zero");
         weir.stop().await;
     }
 }

@@ -6,6 +6,8 @@
 
 mod bedrock;
 mod caching;
+mod costs;
+mod estimates;
 mod faults;
 mod hostile;
 mod pricing;

@@ -131,7 +131,9 @@ impl Stage {
             scripts[number("x-fixture")].cut_at(number("x-cut"))
         })
         .await;
-        let weir = Weir::before_with(&provider.url(), "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }").await;
+        let weir =
+            Weir::before_with(&provider.url(), "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }")
+                .await;
         Self { fixtures, weir, _provider: provider }
     }
 

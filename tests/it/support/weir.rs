@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use weir::app::App;
 use weir::config::{Config, Sources};
 use weir::exchange::Rooms;
+use weir::exchange::estimate::Estimator;
 use weir::provider::KNOWN;
 
 use super::client::{Answer, Client};
@@ -88,6 +89,16 @@ impl Weir {
         let text = self.metrics().await;
         let lines = text.lines().filter(|line| line.starts_with(prefix));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// What estimates usage, for tests that hold it up.
+    pub(crate) fn estimator(&self) -> &Estimator {
+        &self.rooms.estimator
+    }
+
+    /// Exchanges that have no record yet.
+    pub(crate) fn open_exchanges(&self) -> u64 {
+        self.rooms.sinks.exchanges_opened() - self.rooms.sinks.records_closed()
     }
 
     /// Waits until every exchange opened so far has its record.
