@@ -7,6 +7,7 @@
 mod bedrock;
 mod caching;
 mod faults;
+mod google;
 mod hostile;
 mod pricing;
 mod proxying;
