@@ -25,6 +25,8 @@ providers:
   anthropic: {{ base_url: "{simulator}" }}
   cohere: {{ base_url: "{simulator}" }}
   ollama: {{ base_url: "{simulator}" }}
+  gemini: {{ base_url: "{simulator}" }}
+  vertex: {{ base_url: "{simulator}" }}
   local: {{ api: openai, base_url: "{simulator}", prices: free }}
   bedrock: {{ base_url: "{simulator}", aws_sign: true }}
   unsigned: {{ api: bedrock, base_url: "{simulator}" }}

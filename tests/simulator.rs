@@ -31,6 +31,8 @@ const MESSAGES: &str = "/v1/messages";
 const COHERE_CHAT: &str = "/v2/chat";
 const COHERE_CHAT_V1: &str = "/v1/chat";
 const OLLAMA_CHAT: &str = "/api/chat";
+const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
 
 /// A simulator that is being served.
 struct Served {
@@ -225,6 +227,68 @@ async fn a_chat_says_the_same_streamed_and_whole_and_is_charged_what_it_reports(
 
     let charged = served.bill(Api::OpenAi, "gpt-5").await;
     assert_eq!((charged.input, charged.output), (2 * count("prompt_tokens"), 2 * count("completion_tokens")));
+}
+
+fn generate() -> Value {
+    json!({
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "contents": [{"role": "user", "parts": [{"text": "Hello"}]}],
+        "generationConfig": {"thinkingConfig": {"thinkingBudget": 1024, "includeThoughts": true}},
+        "cachedContent": "cachedContents/test",
+    })
+}
+
+fn spoken(chunks: &[Value]) -> String {
+    let parts = chunks.iter().filter_map(|chunk| chunk["candidates"][0]["content"]["parts"].as_array()).flatten();
+    parts.filter_map(|part| part["text"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn generated_content_says_and_charges_the_same_in_all_three_forms() {
+    let served = instant().await;
+    let whole = served.post(GENERATE, &generate(), "").await.json();
+    let events = served.post(&format!("{STREAM}?alt=sse"), &generate(), "").await;
+    assert!(events.text().ends_with("}\r\n\r\n"));
+    let events: Vec<Value> = events
+        .text()
+        .split("\r\n\r\n")
+        .filter_map(|event| serde_json::from_str(event.strip_prefix("data: ")?).ok())
+        .collect();
+    let array = served.post(STREAM, &generate(), "").await;
+    assert_eq!(array.headers["content-type"], "application/json; charset=UTF-8");
+    let array: Vec<Value> = serde_json::from_slice(&array.bytes()).expect("an array");
+    assert_eq!(events, array);
+    assert_eq!(spoken(&events), spoken(std::slice::from_ref(&whole)));
+
+    let usage = &whole["usageMetadata"];
+    assert_eq!(&events.last().expect("chunks")["usageMetadata"], usage);
+    assert_eq!(events[0]["usageMetadata"]["promptTokenCount"], usage["promptTokenCount"]);
+    assert!(events[0]["usageMetadata"].get("candidatesTokenCount").is_none(), "on the way only the prompt is counted");
+    let count = |name: &str| usage[name].as_u64().expect("a count");
+    let charged = served.bill(Api::Gemini, "gemini-2.5-flash").await;
+    let expected = Tally {
+        input: 3 * count("promptTokenCount"),
+        cached: 3 * count("cachedContentTokenCount"),
+        output: 3 * (count("candidatesTokenCount") + count("thoughtsTokenCount")),
+        reasoning: 3 * count("thoughtsTokenCount"),
+        ..Tally::default()
+    };
+    assert_eq!(charged, expected);
+}
+
+#[tokio::test]
+async fn a_stream_of_generated_content_fails_in_its_own_framing() {
+    let served = instant().await;
+    let unclosed = served.post(STREAM, &generate(), "no-done").await.bytes();
+    assert!(serde_json::from_slice::<Value>(&unclosed).is_err(), "without its bracket");
+    for script in ["stream-error=after 0 chunks", "stream-error=after 2 chunks"] {
+        let failed: Vec<Value> =
+            serde_json::from_slice(&served.post(STREAM, &generate(), script).await.bytes()).expect("an array");
+        assert_eq!(failed.last().expect("an element")["error"]["status"], "UNAVAILABLE", "{script}");
+    }
+    let refused = served.post(STREAM, &generate(), "status=429").await;
+    assert_eq!(refused.json()["error"]["status"], "RESOURCE_EXHAUSTED");
+    assert_eq!(served.simulator.bill().line(Api::Gemini, "gemini-2.5-flash").map(|line| line.failures), Some(1));
 }
 
 #[tokio::test]

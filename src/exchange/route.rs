@@ -31,7 +31,7 @@ impl Route {
         let first = path.strip_prefix('/')?.split('/').next()?;
         let (to, rest) = match rooms.destinations.get(first) {
             Some(named) => (named, &path[1 + first.len()..]),
-            None if first == "v1" || version_of(&rooms.default_destination) == first => {
+            None if first == "v1" || (is_version(first) && first == version_of(&rooms.default_destination)) => {
                 (&rooms.default_destination, path)
             }
             None => return None,

@@ -218,6 +218,14 @@ pub(super) fn lower_case(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// What Google's APIs put before the names of models, and of its own models where they stand beside others'.
+const DECORATIONS: [&str; 3] = ["models/", "publishers/google/models/", "google/"];
+
+/// `name` without what Google's APIs put before it. `None` if there is nothing of the kind.
+pub(super) fn undecorated(name: &str) -> Option<&str> {
+    DECORATIONS.iter().find_map(|decoration| name.strip_prefix(decoration))
+}
+
 /// `name` with its compact dates (`-20250807`, at the end or before `-` or `:`) spelt `-2025-08-07`, as some gateways
 /// write the one where the table has the other. `None` if it has no such date.
 pub(super) fn with_dashed_dates(name: &str) -> Option<String> {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::price::cost::{self, PerCounter, Rate};
 use crate::price::file::Day;
-use crate::price::matching::{LONGEST_NAME, Test, Word, Words, lower_case, regex, with_dashed_dates};
+use crate::price::matching::{LONGEST_NAME, Test, Word, Words, lower_case, regex, undecorated, with_dashed_dates};
 use crate::record::usage::{Counter, TokenClass};
 
 /// The table.
@@ -174,13 +174,17 @@ impl Table {
     }
 
     /// The model that `provider` calls `name`: one of its own, else of those it falls back to; as spelt, else with its
-    /// compact dates spelt out.
+    /// compact dates spelt out; then the same without what Google's APIs put before it.
     pub(super) fn find(&self, provider: usize, name: &str) -> Option<Found<'_>> {
         if name.len() > LONGEST_NAME {
             return None;
         }
         let name = lower_case(name);
-        self.find_spelt(provider, &name).or_else(|| self.find_spelt(provider, &with_dashed_dates(&name)?))
+        self.find_dated(provider, &name).or_else(|| self.find_dated(provider, undecorated(&name)?))
+    }
+
+    fn find_dated(&self, provider: usize, name: &str) -> Option<Found<'_>> {
+        self.find_spelt(provider, name).or_else(|| self.find_spelt(provider, &with_dashed_dates(name)?))
     }
 
     fn find_spelt(&self, asked: usize, name: &str) -> Option<Found<'_>> {

@@ -309,6 +309,23 @@ fn what_is_unknown_is_unpriced_and_not_free() {
 }
 
 #[test]
+fn what_google_puts_before_a_name_is_not_part_of_it() {
+    let prices = built_in();
+    for (name, expected) in [
+        ("gemini-2.5-pro", Some("gemini-2.5-pro")),
+        ("models/gemini-2.5-pro", Some("gemini-2.5-pro")),
+        ("google/gemini-2.5-pro", Some("gemini-2.5-pro")),
+        ("publishers/google/models/gemini-2.5-pro", Some("gemini-2.5-pro")),
+        ("tunedModels/gemini-2.5-pro-of-ours", None),
+        ("endpoints/42", None),
+        ("other/gemini-2.5-pro", None),
+    ] {
+        let answer = case("google", name).answer(&prices, Some(&tokens(10, 10)));
+        assert_eq!(answer.model.as_deref(), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_listed_model_without_rates_is_known_to_be_free() {
     let free = case("openrouter", "meta-llama/llama-3.3-70b-instruct:free");
     assert_eq!(free.usd(&built_in(), &tokens(1_000_000, 1_000_000)), "0");

@@ -126,6 +126,12 @@ pub(super) fn messages(body: &Value, mind: &Mind, script: &Script) -> Result<Rep
     Ok(reply(&question, &answer, script))
 }
 
+/// Messages at a publisher, who has the model in the path.
+pub(super) fn published(model: &str, mut body: Value, mind: &Mind, script: &Script) -> Result<Reply, Problem> {
+    body["model"] = model.into();
+    messages(&body, mind, script)
+}
+
 /// `POST /v1/messages/count_tokens`: free of charge.
 pub(super) fn count_tokens(body: &Value, mind: &Mind) -> Result<Reply, Problem> {
     let Question { model, pieces, .. } = read(body, mind)?;

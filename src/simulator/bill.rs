@@ -34,6 +34,8 @@ pub enum Api {
     Cohere,
     /// Ollama's own API.
     Ollama,
+    /// The Gemini API, of Google AI Studio and of Vertex AI.
+    Gemini,
 }
 
 /// Tokens, every kind in the same sense whatever the API.

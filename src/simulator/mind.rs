@@ -321,7 +321,11 @@ pub(super) fn gathered_text(value: &Value) -> String {
 
 /// The model a body asks for. Names that begin with `nope-` do not exist, so that this case can be tried.
 pub(super) fn model_of(body: &Value) -> Result<String, Problem> {
-    let model = body["model"].as_str().filter(|model| !model.is_empty()).ok_or(Problem::Missing("model"))?;
+    named_model(body["model"].as_str().filter(|model| !model.is_empty()).ok_or(Problem::Missing("model"))?)
+}
+
+/// The model of this name.
+pub(super) fn named_model(model: &str) -> Result<String, Problem> {
     if model.starts_with("nope-") { Err(Problem::UnknownModel(model.to_owned())) } else { Ok(model.to_owned()) }
 }
 

@@ -1,6 +1,6 @@
 //! Simulator: a provider that answers like the real ones, for the demo and for tests.
 //!
-//! Speaks the APIs of OpenAI, Anthropic, Amazon Bedrock, Cohere and Ollama well enough for their official SDKs, counts
+//! Speaks the APIs of OpenAI, Anthropic, Amazon Bedrock, Cohere, Ollama and Gemini well enough for their official SDKs, counts
 //! tokens with a real tokenizer, keeps exact books of what it charges ([`Bill`]), and misbehaves when a call asks for it
 //! ([`Script`]). Equal calls get equal bytes. It shares no code with the rooms that read these APIs, so that neither can
 //! hide a mistake of the other.
@@ -10,7 +10,9 @@
 //! WebSocket);
 //! `/model/{id}/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` and `count-tokens`, where
 //! signatures must be good ([`signature`]); `/v2/chat`, `/v1/chat`, `/v2/embed`, `/v2/rerank`; `/api/chat`,
-//! `/api/generate`, `/api/embed`; and its own `/simulator/bill` and `/simulator/state`.
+//! `/api/generate`, `/api/embed`; `…/models/{model}:` with `generateContent`, `streamGenerateContent`, `countTokens`,
+//! `embedContent` and `batchEmbedContents`, and `…/publishers/anthropic/models/{model}:` with `rawPredict` and
+//! `streamRawPredict`; and its own `/simulator/bill` and `/simulator/state`.
 
 mod anthropic;
 mod bedrock;
@@ -20,6 +22,7 @@ mod cohere;
 pub mod dice;
 mod eventstream;
 pub mod faults;
+mod gemini;
 mod invoke;
 mod line;
 mod memory;
@@ -202,6 +205,7 @@ async fn serve(stream: TcpStream, simulator: Simulator, closing: CancellationTok
 struct Asked {
     api: Api,
     endpoint: Result<Endpoint, Problem>,
+    admitted: Result<(), Problem>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -299,12 +303,14 @@ impl Simulator {
             script.forget(Oddity::Gzip);
         }
         let Route { api, endpoint } = route::find(&head);
-        Ok(Asked { api, endpoint, method: head.method, uri: head.uri, headers: head.headers, body, script })
+        let admitted = api.admit(&head);
+        let Parts { method, uri, headers, .. } = head;
+        Ok(Asked { api, endpoint, admitted, method, uri, headers, body, script })
     }
 
     fn decide(&self, asked: &Asked, call: u64) -> Result<Reply, Problem> {
         let endpoint = asked.endpoint.as_ref().map_err(Clone::clone)?;
-        asked.api.admit(&asked.headers)?;
+        asked.admitted.clone()?;
         let script = asked.script.as_ref().map_err(Clone::clone)?;
         let body = asked.body.as_ref().map_err(Clone::clone)?;
         if asked.api == Api::Bedrock {
@@ -345,6 +351,8 @@ impl Simulator {
             Endpoint::OllamaChat => ollama::chat(&read()?, mind, script),
             Endpoint::OllamaGenerate => ollama::generate(&read()?, mind, script),
             Endpoint::OllamaEmbed => ollama::embed(&read()?, mind, script),
+            Endpoint::PublishedMessages(model) => anthropic::published(model, read()?, mind, script),
+            Endpoint::Gemini(target) => gemini::reply(target, &read()?, mind, script),
         }
     }
 
@@ -354,6 +362,7 @@ impl Simulator {
             // Bedrock's list of models is another service's, which the simulator is not.
             Api::Bedrock => return Err(Problem::UnknownModel(NONE.to_owned())),
             Api::OpenAi | Api::Cohere | Api::Ollama => openai::models(model, &self.mind)?,
+            Api::Gemini => gemini::models(model)?,
         };
         let content = Content::whole(&list);
         Ok(Reply { model: NONE.to_owned(), seed: 0, tokens: Tally::default(), headers: Vec::new(), content })
@@ -368,7 +377,8 @@ impl Asked {
             Err(_) => {
                 let gist = self.gist();
                 let model = match &self.endpoint {
-                    Ok(Endpoint::Bedrock(_, model)) => Some(model.as_str()),
+                    Ok(Endpoint::Bedrock(_, model) | Endpoint::PublishedMessages(model)) => Some(model.as_str()),
+                    Ok(Endpoint::Gemini(target)) => Some(target.model.as_str()),
                     _ => gist.model.as_deref(),
                 };
                 call.charge(self.api, model.unwrap_or(NONE), None);

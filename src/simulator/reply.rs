@@ -44,6 +44,8 @@ pub(super) enum Framing {
     AwsEventStream,
     /// One JSON document a line. Its media type: there are several.
     Lines(&'static str),
+    /// Elements of one array, with what stands between them.
+    JsonArray,
 }
 
 /// One piece of a stream.
@@ -76,6 +78,7 @@ impl Content {
             Self::Stream { framing: Framing::ServerSentEvents, .. } => "text/event-stream; charset=utf-8",
             Self::Stream { framing: Framing::AwsEventStream, .. } => "application/vnd.amazon.eventstream",
             Self::Stream { framing: Framing::Lines(kind), .. } => kind,
+            Self::Stream { framing: Framing::JsonArray, .. } => "application/json; charset=UTF-8",
         }
     }
 }
@@ -87,6 +90,7 @@ impl Framing {
             Self::ServerSentEvents => "data: {\"id\": \n\n".into(),
             Self::Lines(_) => "{\"id\": \n".into(),
             Self::AwsEventStream => eventstream::broken_event(),
+            Self::JsonArray => "\r\n,\r\n{\"id\": ".into(),
         }
     }
 }

@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::bill::Api;
 use super::reply::Problem;
-use super::{anthropic, bedrock, cohere, ollama, openai};
+use super::{anthropic, bedrock, cohere, gemini, ollama, openai};
 
 /// What can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub(super) enum Endpoint {
     OllamaChat,
     OllamaGenerate,
     OllamaEmbed,
+    /// Messages of this model, at a publisher of Anthropic's.
+    PublishedMessages(String),
+    /// A method of one of Google's models.
+    Gemini(gemini::Target),
     /// The list of models, or one of them.
     Models(Option<String>),
     /// An operation of Bedrock's on this model.
@@ -72,6 +76,9 @@ const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
     ("/api/embed", Api::Ollama, Endpoint::OllamaEmbed),
 ];
 
+/// How the path of a model begins that Vertex AI has from Anthropic, after project and location.
+const PUBLISHED: &str = "/publishers/anthropic/models/";
+
 /// Who answers a request, and whether there is anything to answer it.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
@@ -84,10 +91,12 @@ pub(super) fn find(head: &Parts) -> Route {
     if let Some(rest) = path.strip_prefix("/model/") {
         return Route { api: Api::Bedrock, endpoint: of_bedrock(&head.method, rest).ok_or_else(|| unknown(head)) };
     }
-    let known = ENDPOINTS.iter().find(|(known, ..)| *known == path);
-    // Several vendors have models, and a path of neither is refused in the words of the one that seems meant.
-    let api = match known {
-        Some((_, api, _)) => *api,
+    let fixed = ENDPOINTS.iter().find(|(known, ..)| *known == path);
+    let known = fixed.map(|(_, api, endpoint)| (*api, endpoint.clone())).or_else(|| named_in(&head.uri));
+    // Several vendors have models, and a path of none is refused in the words of the one that seems meant.
+    let api = match &known {
+        Some((api, _)) => *api,
+        None if path.starts_with("/v1beta") || head.headers.contains_key("x-goog-api-key") => Api::Gemini,
         None if path.starts_with("/v2/") => Api::Cohere,
         None if path.starts_with("/api/") => Api::Ollama,
         None if head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key") => {
@@ -95,12 +104,12 @@ pub(super) fn find(head: &Parts) -> Route {
         }
         None => Api::OpenAi,
     };
-    let models = || match path.strip_prefix("/v1/models")? {
+    let models = || match path.strip_prefix("/v1/models").or_else(|| path.strip_prefix("/v1beta/models"))? {
         "" => Some(Endpoint::Models(None)),
         one => one.strip_prefix('/').map(|model| Endpoint::Models(Some(model.to_owned()))),
     };
     let (method, path) = (|| head.method.to_string(), || path.to_owned());
-    let endpoint = match (known.map(|(.., endpoint)| endpoint.clone()).or_else(models), &head.method) {
+    let endpoint = match (known.map(|(_, endpoint)| endpoint).or_else(models), &head.method) {
         (Some(models @ Endpoint::Models(_)), &Method::GET) => Ok(models),
         (Some(Endpoint::Models(_)), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
         (Some(endpoint), &Method::POST) => Ok(endpoint),
@@ -122,10 +131,26 @@ fn of_bedrock(method: &Method, path: &str) -> Option<Endpoint> {
     Some(Endpoint::Bedrock(*operation, model.into_owned()))
 }
 
+/// The endpoint of a path that names its model before a method.
+fn named_in(uri: &Uri) -> Option<(Api, Endpoint)> {
+    let Some((_, published)) = uri.path().split_once(PUBLISHED) else {
+        return Some((Api::Gemini, Endpoint::Gemini(gemini::target(uri.path(), uri.query())?)));
+    };
+    let endpoint = match published.rsplit_once(':')? {
+        ("count-tokens", "rawPredict") => Endpoint::CountTokens,
+        (model, "rawPredict" | "streamRawPredict") => Endpoint::PublishedMessages(model.to_owned()),
+        _ => return None,
+    };
+    Some((Api::Anthropic, endpoint))
+}
+
 impl Api {
-    /// What is wanted of every call, whatever it asks.
-    pub(super) fn admit(self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// What is wanted of every call, whatever it asks. Publishers of Anthropic's models have the version in the body.
+    pub(super) fn admit(self, head: &Parts) -> Result<(), Problem> {
+        let headers = &head.headers;
+        let has_version = headers.contains_key("anthropic-version") || head.uri.path().contains(PUBLISHED);
         let has_credential = match self {
+            Self::Gemini => gemini::has_credential(head),
             Self::OpenAi | Self::Cohere => openai::has_credential(headers),
             Self::Anthropic => anthropic::has_credential(headers),
             Self::Bedrock => true, // judged with the body, which a signature covers
@@ -133,7 +158,7 @@ impl Api {
         };
         match self {
             _ if !has_credential => Err(Problem::NoCredential),
-            Self::Anthropic if !headers.contains_key("anthropic-version") => Err(Problem::Missing("anthropic-version")),
+            Self::Anthropic if !has_version => Err(Problem::Missing("anthropic-version")),
             _ => Ok(()),
         }
     }
@@ -146,6 +171,7 @@ impl Api {
             Self::Bedrock => bedrock::refusal(problem).1,
             Self::Cohere => cohere::refusal(problem, &cohere::request_id(request)),
             Self::Ollama => ollama::refusal(problem),
+            Self::Gemini => gemini::refusal(problem),
         };
         body.to_string().into()
     }
@@ -159,13 +185,14 @@ impl Api {
             Self::Bedrock => bedrock::headers(request),
             Self::Cohere => cohere::headers(request, left),
             Self::Ollama => Vec::new(),
+            Self::Gemini => gemini::headers(),
         }
     }
 
     /// What the head of a refusal says beside that.
     pub(super) fn refusal_headers(self, problem: &Problem) -> Vec<(&'static str, String)> {
         match self {
-            Self::OpenAi | Self::Anthropic | Self::Cohere | Self::Ollama => Vec::new(),
+            Self::OpenAi | Self::Anthropic | Self::Cohere | Self::Ollama | Self::Gemini => Vec::new(),
             Self::Bedrock => vec![("x-amzn-errortype", bedrock::error_type(problem))],
         }
     }
@@ -191,6 +218,22 @@ mod tests {
             ("POST", "/v2/nothing", "authorization", Api::Cohere, unknown("/v2/nothing")),
             ("POST", "/api/chat", "host", Api::Ollama, Ok(Endpoint::OllamaChat)),
             ("POST", "/api/nothing", "host", Api::Ollama, unknown("/api/nothing")),
+            ("GET", "/v1beta/models", "x-goog-api-key", Api::Gemini, Ok(Endpoint::Models(None))),
+            ("POST", "/v1beta/nothing", "authorization", Api::Gemini, unknown("/v1beta/nothing")),
+            (
+                "POST",
+                "/v1/projects/p/locations/l/publishers/anthropic/models/claude-haiku-4-5@20251001:streamRawPredict",
+                "authorization",
+                Api::Anthropic,
+                Ok(Endpoint::PublishedMessages("claude-haiku-4-5@20251001".to_owned())),
+            ),
+            (
+                "POST",
+                "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict",
+                "authorization",
+                Api::Anthropic,
+                Ok(Endpoint::CountTokens),
+            ),
             ("POST", "/v1/nothing", "authorization", Api::OpenAi, unknown("/v1/nothing")),
             ("POST", "/v1/nothing", "anthropic-version", Api::Anthropic, unknown("/v1/nothing")),
             ("POST", "/v1/modelsx", "authorization", Api::OpenAi, unknown("/v1/modelsx")),

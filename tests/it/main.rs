@@ -9,6 +9,7 @@ mod caching;
 mod costs;
 mod estimates;
 mod faults;
+mod google;
 mod hostile;
 mod pricing;
 mod proxying;

@@ -28,7 +28,7 @@ struct Fixture {
 }
 
 /// The folders of fixtures.
-const FOLDERS: [&str; 5] = ["anthropic", "cohere", "local", "ollama", "openai"];
+const FOLDERS: [&str; 7] = ["anthropic", "cohere", "local", "ollama", "openai", "gemini", "vertex"];
 
 impl Fixture {
     fn read(request: &Path) -> Self {
@@ -37,6 +37,7 @@ impl Fixture {
         let kinds = [
             (".response.json", "application/json"),
             (".sse", "text/event-stream"),
+            (".stream.json", "application/json; charset=UTF-8"),
             (".ndjson", "application/x-ndjson"),
         ];
         let (reply, content_type) = kinds.into_iter().find(|(ending, _)| beside(ending).exists()).unwrap();

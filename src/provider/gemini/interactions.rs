@@ -5,10 +5,11 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::frames::Event;
 use crate::provider::gemini::usage::{OfInteraction, Tally};
-use crate::provider::lenient::{Filled, List, Object, Text, Written};
+use crate::provider::lenient::{Filled, List, Object, Text};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
@@ -52,15 +53,14 @@ struct Step<'a> {
     kind: Text<'a>,
     #[serde(borrow)]
     name: Text<'a>,
-    #[serde(borrow)]
-    arguments: Written<'a>,
+    arguments: Option<Value>,
     #[serde(borrow)]
     content: List<Piece<'a>>,
     #[serde(borrow)]
     summary: List<Piece<'a>>,
 }
 
-/// A piece of content, or what is added to one. The arguments of a call are added as text.
+/// A piece of content, or what is added to one: text, the summary of a thought, or the arguments of a call as text.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Piece<'a> {
@@ -68,6 +68,15 @@ struct Piece<'a> {
     text: Text<'a>,
     #[serde(borrow)]
     arguments: Text<'a>,
+    #[serde(borrow)]
+    content: Object<Inner<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Inner<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -162,8 +171,8 @@ impl Reply {
         if let Some(name) = step.name.get().filter(|_| calls && self.facts.tools.len() < MAX_NAMES) {
             self.facts.tools.push(name.into());
         }
-        if calls {
-            self.output.push(step.arguments.0);
+        if let Some(arguments) = step.arguments.as_ref().filter(|_| calls) {
+            self.output.push(&arguments.to_string());
         }
         let before = self.output.bytes();
         for piece in step.content.items().iter().chain(step.summary.items()) {
@@ -173,7 +182,8 @@ impl Reply {
     }
 
     fn push(&mut self, piece: &Piece<'_>) {
-        for text in [&piece.text, &piece.arguments].into_iter().filter_map(Text::get) {
+        let inner = piece.content.get().map(|content| &content.text);
+        for text in [&piece.text, &piece.arguments].into_iter().chain(inner).filter_map(Text::get) {
             self.output.push(text);
         }
     }

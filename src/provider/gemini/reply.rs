@@ -5,10 +5,11 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::frames::Event;
 use crate::provider::gemini::usage::{Metadata, Tally};
-use crate::provider::lenient::{Count, Filled, Length, List, Object, Text, Written};
+use crate::provider::lenient::{Count, Filled, Length, List, Object, Text};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
@@ -98,10 +99,8 @@ struct Part<'a> {
 struct FunctionCall<'a> {
     #[serde(borrow)]
     name: Text<'a>,
-    #[serde(borrow)]
-    args: Written<'a>,
-    #[serde(borrow)]
-    partial_args: Written<'a>,
+    args: Option<Value>,
+    partial_args: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -192,9 +191,12 @@ impl Reply {
             self.facts.tools.push(name.into());
         }
         let code = part.executable_code.get().and_then(|code| code.code.get());
-        let arguments = call.into_iter().flat_map(|call| [call.args.0, call.partial_args.0]);
-        for piece in part.text.get().into_iter().chain(code).chain(arguments) {
+        for piece in part.text.get().into_iter().chain(code) {
             self.output.push(piece);
+        }
+        // Written anew: the API pads its JSON with spaces that no model has generated.
+        for arguments in call.into_iter().flat_map(|call| [&call.args, &call.partial_args]).flatten() {
+            self.output.push(&arguments.to_string());
         }
         part.text.get().is_some() || call.is_some() || code.is_some() || part.inline_data.0
     }
@@ -305,7 +307,7 @@ mod tests {
             (r#"{"text":"a","thought":true}"#, EventKind::Content, "a"),
             (r#"{"text":""}"#, EventKind::Other, ""),
             (r#"{"thoughtSignature":"c2ln"}"#, EventKind::Other, ""),
-            (r#"{"functionCall":{"name":"f","args":{"a":1}}}"#, EventKind::Content, r#"{"a":1}"#),
+            (r#"{"functionCall":{"name":"f","args":{ "a": 1 }}}"#, EventKind::Content, r#"{"a":1}"#),
             (r#"{"functionCall":{"partialArgs":[1]}}"#, EventKind::Content, "[1]"),
             (r#"{"executableCode":{"language":"PYTHON","code":"1+1"}}"#, EventKind::Content, "1+1"),
             (r#"{"inlineData":{"mimeType":"image/png","data":"AA=="}}"#, EventKind::Content, ""),
