@@ -153,8 +153,8 @@ impl Api {
             Self::Gemini => gemini::has_credential(head),
             Self::OpenAi | Self::Cohere => openai::has_credential(headers),
             Self::Anthropic => anthropic::has_credential(headers),
-            Self::Bedrock => true, // judged with the body, which a signature covers
-            Self::Ollama => true,
+            // Bedrock's is judged with the body, which a signature covers; Ollama wants none.
+            Self::Bedrock | Self::Ollama => true,
         };
         match self {
             _ if !has_credential => Err(Problem::NoCredential),
