@@ -160,6 +160,7 @@ const PARTS: [Counter; 13] = [
 const CACHED: usize = 0;
 const REASONING: usize = 7;
 const CITATIONS: usize = 8;
+const SECONDS: usize = 11;
 /// The parts before this one are what a call is billed for; those from it on only come on top.
 const FEES: usize = 12;
 
@@ -237,6 +238,8 @@ impl Tally {
         let named = if self.leaves_out { reasoning.saturating_add(citations) } else { 0 };
         let counted = self.input.map(|input| input.saturating_add(output));
         let gap = self.total.zip(counted).map_or(0, |(total, counted)| total.saturating_sub(counted));
+        // Mistral has tokens for sound in the total alone; it is billed by the second.
+        let gap = if self.parts[SECONDS].is_some() { 0 } else { gap };
         let missing = gap.max(named);
         if missing > 0 {
             self.output = Some(output.saturating_add(missing));
@@ -317,6 +320,12 @@ mod tests {
                     "completion_tokens_details":{"reasoning_tokens":4}}"#,
                 5,
                 Some(4),
+            ),
+            (
+                "Mistral's sound is not reasoning",
+                r#"{"prompt_audio_seconds":203,"prompt_tokens":4,"total_tokens":3264,"completion_tokens":635}"#,
+                635,
+                None,
             ),
             (
                 "a total that is too small means nothing",
