@@ -114,7 +114,7 @@ fn translated(path: &str) -> (Cow<'_, str>, Vendor, Option<String>) {
     let path = &path[1 + name.len()..];
     let below =
         path.strip_prefix("/api/projects/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
-    let below = below.strip_prefix(before).or_else(|| below.strip_prefix("/anthropic")).unwrap_or(below);
+    let below = below.strip_prefix("/anthropic").or_else(|| below.strip_prefix(before)).unwrap_or(below);
     let named = below.strip_prefix("/deployments/").and_then(|rest| rest.split_once('/'));
     let (deployment, below) = match named {
         Some((deployment, _)) => (Some(deployment.to_owned()), &below["/deployments/".len() + deployment.len()..]),
