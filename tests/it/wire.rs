@@ -112,8 +112,8 @@ impl Fixture {
 
     /// What the app is to read: everything, but for a usage chunk it did not ask for.
     fn expected(&self) -> Vec<u8> {
-        let asks = self.golden["asked"]["usage"] == "missing"
-            && !UNASKED.iter().any(|vendor| self.path.starts_with(vendor));
+        let asks =
+            self.golden["asked"]["usage"] == "missing" && !UNASKED.iter().any(|vendor| self.path.starts_with(vendor));
         let counts = asks && self.request["stream"] == true;
         if !self.is_stream || !counts || self.request["stream_options"]["include_usage"] == true {
             return self.reply.clone();
