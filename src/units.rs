@@ -36,6 +36,31 @@ impl PicoUsd {
         self.0
     }
 
+    /// The amount of US dollars that a JSON number spells, such as `0.0123` or `1.5e-05`: read digit by digit, and to the
+    /// nearest pico-dollar. `None` if it is negative, no number, or spelt with more than 38 digits.
+    #[must_use]
+    pub fn of_usd(number: &str) -> Option<Self> {
+        let (decimal, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (whole, part) = decimal.split_once('.').unwrap_or((decimal, ""));
+        let digits = whole.bytes().chain(part.bytes());
+        let amount = digits.clone().try_fold(0_u128, |amount, digit| {
+            let digit = digit.is_ascii_digit().then(|| u128::from(digit - b'0'))?;
+            amount.checked_mul(10)?.checked_add(digit)
+        })?;
+        let places = 12 - i64::try_from(part.len()).ok()? + i64::from(exponent.parse::<i32>().ok()?);
+        let factor = u32::try_from(places.unsigned_abs()).ok().and_then(|places| 10_u128.checked_pow(places));
+        match factor {
+            _ if digits.count() == 0 => None,
+            Some(factor) if places >= 0 => amount.checked_mul(factor).map(Self),
+            Some(factor) => {
+                let (quotient, rest) = (amount / factor, amount % factor);
+                let up = rest > factor - rest || (rest == factor - rest && quotient % 2 == 1);
+                Some(Self(quotient + u128::from(up)))
+            }
+            None => (places < 0 || amount == 0).then_some(Self::ZERO),
+        }
+    }
+
     /// The amount in US dollars, for showing and for Prometheus: the only way out to a float.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
@@ -115,6 +140,12 @@ impl fmt::Display for Span {
 pub struct ByteSize(u64);
 
 impl ByteSize {
+    /// `count` kibibytes.
+    #[must_use]
+    pub const fn kib(count: u64) -> Self {
+        Self(count << 10)
+    }
+
     /// `count` mebibytes.
     #[must_use]
     pub const fn mib(count: u64) -> Self {
@@ -225,6 +256,31 @@ mod tests {
             (12_500_000_000_000, "12.5"),
         ] {
             assert_eq!(PicoUsd::new(pico).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn money_is_read_from_a_number_digit_by_digit() {
+        for (number, pico) in [
+            ("0.00014", Some(140_000_000)),
+            ("1.5e-05", Some(15_000_000)),
+            ("12", Some(12_000_000_000_000)),
+            ("1E+2", Some(100_000_000_000_000)),
+            ("0", Some(0)),
+            ("0.0", Some(0)),
+            ("0.1000000000000000055511151231257827", Some(100_000_000_000)),
+            ("0.0000000000005", Some(0)),
+            ("0.0000000000015", Some(2)),
+            ("0.0000000000005001", Some(1)),
+            ("1e-400", Some(0)),
+            ("1e400", None),
+            ("-1", None),
+            ("null", None),
+            ("\"1\"", None),
+            (".", None),
+            ("", None),
+        ] {
+            assert_eq!(PicoUsd::of_usd(number), pico.map(PicoUsd::new), "{number}");
         }
     }
 

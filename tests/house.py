@@ -30,6 +30,15 @@ providers:
   local: {{ api: openai, base_url: "{simulator}", prices: free }}
   bedrock: {{ base_url: "{simulator}", aws_sign: true }}
   unsigned: {{ api: bedrock, base_url: "{simulator}" }}
+  azure: {{ api: azure_openai, base_url: "{simulator}/azure" }}
+  deepseek: {{ base_url: "{simulator}/deepseek" }}
+  fireworks: {{ base_url: "{simulator}/fireworks" }}
+  groq: {{ base_url: "{simulator}/groq" }}
+  mistral: {{ base_url: "{simulator}/mistral" }}
+  openrouter: {{ base_url: "{simulator}/openrouter" }}
+  perplexity: {{ base_url: "{simulator}/perplexity" }}
+  together: {{ base_url: "{simulator}/together" }}
+  xai: {{ base_url: "{simulator}/xai" }}
 telemetry: {{ log: {{ format: json }} }}
 """
 

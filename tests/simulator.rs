@@ -708,7 +708,15 @@ async fn a_scripted_status_brings_its_retry_headers() {
 async fn scripted_usage_is_reported_and_charged() {
     let served = instant().await;
     let script = "usage=input:100,cached:40,cache-write:10,cache-write-long:5,output:7,reasoning:3";
-    let told = Tally { input: 100, cached: 40, cache_write_short: 10, cache_write_long: 5, output: 7, reasoning: 3 };
+    let told = Tally {
+        input: 100,
+        cached: 40,
+        cache_write_short: 10,
+        cache_write_long: 5,
+        output: 7,
+        reasoning: 3,
+        ..Tally::NOTHING
+    };
 
     let usage = &served.post(CHAT, &chat(false), script).await.json()["usage"];
     assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(100), &json!(7)));
@@ -1090,4 +1098,49 @@ async fn bedrock_refuses_in_its_own_words() {
         .await
         .messages();
     assert_eq!(failed.last().expect("an exception").0, "exception:modelStreamErrorException");
+}
+
+#[tokio::test]
+async fn a_vendor_has_its_own_paths_and_habits() {
+    let served = instant().await;
+    let events = async |path: &str| served.post(path, &chat(true), "").await.text();
+    let finish = |text: &str| -> Value {
+        let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: {")).collect();
+        serde_json::from_str(&format!("{{{}", lines.last().expect("a chunk"))).expect("JSON")
+    };
+    for (path, pointer) in [
+        ("/mistral/v1/chat/completions", "/usage/prompt_tokens"),
+        ("/groq/openai/v1/chat/completions", "/x_groq/usage/prompt_tokens"),
+        ("/deepseek/chat/completions", "/usage/prompt_cache_miss_tokens"),
+        ("/openrouter/api/v1/chat/completions", "/usage/cost"),
+        ("/perplexity/chat/completions", "/usage/cost/total_cost"),
+    ] {
+        assert!(finish(&events(path).await).pointer(pointer).is_some(), "{path}");
+    }
+    assert!(finish(&events(CHAT).await).get("usage").is_none(), "OpenAI's has to be asked");
+    let azure = "/azure/openai/deployments/gpt-5/chat/completions?api-version=2025-04-01";
+    assert!(events(azure).await.starts_with("data: {\"id\":\"\""), "Azure begins with an empty chunk");
+    let whole = served.post("/xai/v1/chat/completions", &chat(false), "").await.json();
+    assert_eq!(whole["usage"]["cost_in_usd_ticks"], whole["usage"]["total_tokens"].as_u64().expect("a count") * 10_000);
+    assert!(served.post("/deepseek/chat/completions", &chat(false), "").await.text().starts_with("\n\n{"));
+}
+
+#[tokio::test]
+async fn pictures_speech_and_transcriptions_are_charged_by_their_own_measure() {
+    let served = instant().await;
+    let picture = json!({"model": "gpt-image-2", "prompt": "a weir", "n": 2});
+    let usage = &served.post("/v1/images/generations", &picture, "").await.json()["usage"];
+    assert_eq!(usage["output_tokens_details"]["image_tokens"], usage["output_tokens"]);
+    assert_eq!(served.bill(Api::OpenAi, "gpt-image-2").await.output, usage["output_tokens"].as_u64().expect("a count"));
+
+    let speech = json!({"model": "tts-1", "input": "Grüße", "voice": "alloy"});
+    assert!(served.post("/v1/audio/speech", &speech, "").await.bytes().starts_with(b"ID3"));
+    assert_eq!(served.bill(Api::OpenAi, "tts-1").await.characters, 5);
+
+    let form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\r\nID3\r\n--b--\r\n";
+    let mut asked = request(Method::POST, "/v1/audio/transcriptions", form.as_bytes(), "");
+    asked.headers_mut().insert("content-type", "multipart/form-data; boundary=b".parse().expect("a value"));
+    assert_eq!(served.send(asked).await.json()["usage"], json!({"type": "duration", "seconds": 1}));
+    assert_eq!(served.bill(Api::OpenAi, "whisper-1").await.seconds, 1);
 }

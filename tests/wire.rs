@@ -25,12 +25,14 @@ use weir::record::usage::Counter;
 const MAX_BYTES: usize = 1 << 20;
 
 /// The content types of replies, by how the names of their files end.
-const CONTENT_TYPES: [(&str, &str); 5] = [
+const CONTENT_TYPES: [(&str, &str); 7] = [
     ("response.json", "application/json"),
     ("sse", EVENTS),
     ("stream.json", "application/json; charset=UTF-8"),
     ("ndjson", "application/x-ndjson"),
     ("eventstream.jsonl", BINARY),
+    ("txt", "text/plain; charset=utf-8"),
+    ("mp3", "audio/mpeg"),
 ];
 
 /// A stream of server-sent events.
@@ -59,8 +61,22 @@ struct Learnt {
 }
 
 /// The folders, and the API that their paths are of.
-const FOLDERS: [(&str, Api); 8] = [
+const FOLDERS: [(&str, Api); 22] = [
     ("anthropic", Api::Anthropic),
+    ("azure", Api::AzureOpenAi),
+    ("cerebras", Api::OpenAi),
+    ("databricks", Api::OpenAi),
+    ("deepseek", Api::OpenAi),
+    ("fireworks", Api::OpenAi),
+    ("groq", Api::OpenAi),
+    ("huggingface", Api::OpenAi),
+    ("mistral", Api::OpenAi),
+    ("moonshot", Api::OpenAi),
+    ("openrouter", Api::OpenAi),
+    ("perplexity", Api::OpenAi),
+    ("together", Api::OpenAi),
+    ("vllm", Api::OpenAi),
+    ("xai", Api::OpenAi),
     ("bedrock", Api::Bedrock),
     ("cohere", Api::Cohere),
     ("gemini", Api::Gemini),
@@ -137,7 +153,7 @@ impl Fixture {
 
     /// Whether the reply is a stream.
     fn streams(&self) -> bool {
-        self.content_type != "application/json"
+        !["application/json", "text/plain; charset=utf-8", "audio/mpeg"].contains(&self.content_type)
     }
 
     /// Whether the reply is a stream of binary messages.
@@ -154,7 +170,9 @@ impl Fixture {
 fn every_fixture_reads_as_its_golden_says() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     for fixture in fixtures() {
-        let body = fixture.request["body"].to_string();
+        // A form is read as an object of its text fields.
+        let body = [&fixture.request["body"], &fixture.request["form"]].into_iter().find(|body| !body.is_null());
+        let body = body.expect("a body or a form").to_string();
         let body = serde_json::from_str(&body).expect("a body is JSON");
         let path = fixture.request["path"].as_str().expect("a path");
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -314,11 +332,12 @@ fn asked_json(asked: &Asked<'_>) -> Value {
         "user": asked.user,
         "usage": match asked.usage { UsageRequest::Unneeded => "unneeded", UsageRequest::Missing => "missing" },
         "reuse": match asked.reuse { Reuse::Allowed(_) => "allowed", Reuse::Never => "never" },
+        "counted": asked.counted.map(|(counter, count)| format!("{count} {}", counter.name())),
     })
 }
 
 fn learnt_json(learnt: &Learnt) -> Value {
-    let Said { facts, usage, ending, .. } = &learnt.said;
+    let Said { facts, usage, provider_cost, output, ending } = &learnt.said;
     let counts = usage.as_ref().map(|usage| {
         let counters = Counter::ALL.iter();
         let counts = counters.filter_map(|counter| Some((counter.name().to_owned(), json!(usage.get(*counter)?))));
@@ -333,6 +352,8 @@ fn learnt_json(learnt: &Learnt) -> Value {
         "finish_reasons": facts.finish_reasons,
         "tools": facts.tools,
         "usage": counts,
+        "provider_cost": provider_cost.map(|cost| cost.to_string()),
+        "output": output.text(),
         "ending": format!("{ending:?}").to_lowercase(),
         "events": events.join(" "),
     })

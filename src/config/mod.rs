@@ -201,7 +201,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::provider::{CredentialSource, PricedAs};
+    use crate::provider::{CredentialSource, KNOWN, PricedAs, Provider};
 
     fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -231,7 +231,9 @@ mod tests {
     fn without_a_file_the_known_providers_are_there() {
         let config = Config::load(&Sources::default()).expect("the defaults are right");
         let names: Vec<&str> = config.providers.iter().map(|provider| &*provider.name).collect();
-        assert_eq!(names, ["anthropic", "bedrock", "cohere", "gemini", "ollama", "openai", "vertex"]);
+        let mut known: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+        known.sort_unstable();
+        assert_eq!(names, known);
         assert_eq!(&*config.default_provider.name, "openai");
         assert_eq!(config.default_provider.prices, PricedAs::Table("openai".into()));
         assert_eq!(config.default_provider.credential, CredentialSource::App);
@@ -317,7 +319,7 @@ mod tests {
             ),
             (
                 "default_provider: opnai\n",
-                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `bedrock`, `cohere`, `gemini`, `ollama`, `openai`, `vertex`",
+                "weir.yaml:1: default_provider: there is no provider `opnai`: write one of `anthropic`, `bedrock`, `cerebras`, `cohere`, `deepseek`, `fireworks`, `gemini`, `groq`, `huggingface`, `mistral`, `moonshot`, `ollama`, `openai`, `openrouter`, `perplexity`, `together`, `vertex`, `xai`",
             ),
             ("a: 1\na: 2\n", "weir.yaml:2: column 1: this name is already used in its section: remove one"),
             ("hello\n", "weir.yaml:1: a section is expected, not a text: write names below it"),
@@ -336,7 +338,7 @@ mod tests {
             ("v1: { api: openai, base_url: http://h }", "v1: this name is reserved: choose another"),
             (
                 "local: { base_url: http://h }",
-                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex` are known by name)",
+                "local.api: is missing: write the API it speaks, such as openai (only `openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex`, `cerebras`, `deepseek`, `fireworks`, `groq`, `huggingface`, `mistral`, `moonshot`, `openrouter`, `perplexity`, `together`, `xai` are known by name)",
             ),
             (
                 "opnai: { api: openai }",
@@ -344,7 +346,7 @@ mod tests {
             ),
             (
                 "local: { api: openia, base_url: http://h }",
-                "local.api: `openia` is not one of `openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex_ai`: did you mean `openai`?",
+                "local.api: `openia` is not one of `openai`, `azure_openai`, `anthropic`, `bedrock`, `cohere`, `ollama`, `gemini`, `vertex_ai`: did you mean `openai`?",
             ),
             (
                 "openai: { base_url: ftp://h }",
@@ -551,26 +553,34 @@ mod tests {
                 ("WEIR_PROVIDERS__LOCAL", "{ api: openai, base_url: \"http://[::1]:8000/v1/\", prices: free }"),
                 ("WEIR_PROVIDERS__OTHER", "{ api: openai, base_url: https://h, ask_for_usage: false }"),
                 ("WEIR_PROVIDERS__OUR-COHERE", "{ api: cohere, base_url: https://c }"),
+                ("WEIR_PROVIDERS__TEAM", "{ api: azure_openai, base_url: https://r.openai.azure.com }"),
+                ("WEIR_PROVIDERS__GROQ__BASE_URL", "http://h/v2"),
                 ("WEIR_DEFAULT_PROVIDER", "local"),
             ]),
             ..Sources::default()
         };
         let config = Config::load(&sources).expect("it is right");
-        let provider = |name: &str| config.providers.iter().find(|it| &*it.name == name).expect("it is there");
-        for (name, base_url, prices, ask_for_usage) in [
-            ("anthropic", "https://api.anthropic.com/", PricedAs::Table("anthropic".into()), true),
-            ("cohere", "https://api.cohere.com/", PricedAs::Table("cohere".into()), false),
-            ("local", "http://[::1]:8000/v1", PricedAs::Free, true),
-            ("ollama", "http://127.0.0.1:11434/", PricedAs::Free, true),
-            ("openai", "https://api.openai.com/", PricedAs::Table("openai".into()), true),
-            ("other", "https://h/", PricedAs::Unknown, false),
-            ("our-cohere", "https://c/", PricedAs::Unknown, false),
+        let of = |name: &str| config.providers.iter().find(|provider| &*provider.name == name).expect("it is there");
+        for (name, expected) in [
+            ("anthropic", "anthropic https://api.anthropic.com/ /v1 Table(\"anthropic\") asks"),
+            ("local", "local http://[::1]:8000/v1  Free asks"),
+            ("openai", "openai https://api.openai.com/ /v1 Table(\"openai\") asks"),
+            ("other", "other https://h/ /v1 Unknown takes"),
+            ("team", "azure.ai.openai https://r.openai.azure.com/  Table(\"azure\") asks"),
+            ("groq", "groq http://h/v2  Table(\"groq\") takes"),
+            ("mistral", "mistral_ai https://api.mistral.ai/ /v1 Table(\"mistral\") takes"),
+            ("fireworks", "fireworks_ai https://api.fireworks.ai/inference /v1 Table(\"fireworks\") takes"),
+            ("perplexity", "perplexity https://api.perplexity.ai/  Table(\"perplexity\") takes"),
+            ("cohere", "cohere https://api.cohere.com/  Table(\"cohere\") takes"),
+            ("ollama", "ollama http://127.0.0.1:11434/ /v1 Free asks"),
+            ("our-cohere", "our-cohere https://c/  Unknown takes"),
+            ("huggingface", "huggingface https://router.huggingface.co/ /v1 Unknown asks"),
         ] {
-            let found = provider(name);
-            assert_eq!((&*found.label, found.base_url.to_string().as_str()), (name, base_url));
-            assert_eq!((&found.prices, found.ask_for_usage), (&prices, ask_for_usage), "{name}");
+            let Provider { label, base_url, version_prefix, prices, ask_for_usage, .. } = &**of(name);
+            let asks = if *ask_for_usage { "asks" } else { "takes" };
+            assert_eq!(format!("{label} {base_url} {version_prefix} {prices:?} {asks}"), expected);
         }
-        assert_eq!(provider("anthropic").credential, CredentialSource::File(key.path().to_owned()));
+        assert_eq!(of("anthropic").credential, CredentialSource::File(key.path().to_owned()));
         assert_eq!(&*config.default_provider.name, "local");
     }
 

@@ -11,7 +11,7 @@ use http::uri::{Authority, Parts};
 use crate::config::checks::Checks;
 use crate::config::file::File;
 use crate::config::mistake::{Path, listed, nearest, shown};
-use crate::provider::{CredentialSource, KNOWN, Known, PricedAs, Provider, Settings};
+use crate::provider::{Api, CredentialSource, KNOWN, PricedAs, Provider, Settings};
 
 /// First parts of a path that are no provider: bare calls begin with them, or weir may answer there itself.
 const RESERVED: &[&str] = &["v1", "v1beta", "weir"];
@@ -51,15 +51,21 @@ fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Opti
     let url = settings.base_url.as_deref().or(known.map(|known| known.base_url));
     let url = url.map_or_else(|| Err(missing(name, "where it is, such as http://127.0.0.1:8000")), base_url);
     let base_url = url.map_err(|message| checks.note(path.name("base_url"), message)).ok();
+    let is_asked = known.is_none_or(|known| known.ask_for_usage);
+    let has_version = known.is_none_or(|known| known.has_version) && !url_has_path(settings);
     let credential = credential(settings, &path, checks);
-    let prices = prices(settings, known).map_err(|message| checks.note(path.name("prices"), message)).ok();
+    let vendor = api.and_then(Api::vendor);
+    let listed = known.and_then(|known| known.prices).or(vendor.map(|(_, prices)| prices));
+    let prices = prices(settings, listed).map_err(|message| checks.note(path.name("prices"), message)).ok();
     Some(Provider {
         name: name.into(),
-        label: known.map_or(name, |known| known.label).into(),
+        label: known.map(|known| known.label).or(vendor.map(|(label, _)| label)).unwrap_or(name).into(),
         api: api?,
         base_url: base_url?,
-        ask_for_usage: settings.ask_for_usage.unwrap_or(api?.takes_stream_options()),
+        version_prefix: if has_version { api?.dialect().version_prefix } else { "" },
+        ask_for_usage: settings.ask_for_usage.unwrap_or(api?.takes_stream_options() && is_asked),
         prices: prices?,
+        models: settings.models.clone(),
         credential: credential?,
     })
 }
@@ -74,6 +80,12 @@ fn check_name(name: &str) -> Result<(), &'static str> {
         return Err("this name is reserved: choose another");
     }
     Ok(())
+}
+
+/// Whether the operator's own base URL has a path: then that says all there is to say of it.
+fn url_has_path(settings: &Settings) -> bool {
+    let url = settings.base_url.as_deref().and_then(|url| url.split_once("://"));
+    url.is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'))
 }
 
 fn missing(name: &str, what: &str) -> String {
@@ -168,8 +180,8 @@ fn signature(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Optio
     fits.then(|| CredentialSource::Aws { profile: settings.aws_profile.clone(), region: settings.aws_region.clone() })
 }
 
-fn prices(settings: &Settings, known: Option<&Known>) -> Result<PricedAs, &'static str> {
-    match settings.prices.as_deref().or(known.map(|known| known.prices)) {
+fn prices(settings: &Settings, listed: Option<&str>) -> Result<PricedAs, &'static str> {
+    match settings.prices.as_deref().or(listed) {
         Some("free") => Ok(PricedAs::Free),
         Some(id) if id.trim().is_empty() => Err("is empty: write `free`, an id of the price table, or leave it out"),
         Some(id) => Ok(PricedAs::Table(id.into())),

@@ -408,14 +408,21 @@ impl Open {
             NamesModel::Reply => models,
             NamesModel::Request => [models[1], models[0]],
         };
-        let answer = self.rooms.prices.price(&Question {
+        let context = context(facts);
+        let question = Question {
             source: &to.prices,
             response_model: first,
             request_model: next,
             usage: said.usage.as_ref().filter(|usage| usage.is_estimated() || !is_half_a_bill(said, usage)),
-            context: &context(facts),
+            context: &context,
             at: self.arrived_at,
-        });
+        };
+        let mut answer = self.rooms.prices.price(&question);
+        if answer.model.is_none()
+            && let Some(behind) = to.provider.model_behind(models)
+        {
+            answer = self.rooms.prices.price(&Question { request_model: Some(behind), ..question });
+        }
         if self.is_free_of_charge(said) {
             return Answer { cost: Cost::Nothing, ..answer };
         }

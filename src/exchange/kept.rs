@@ -10,9 +10,23 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use serde_json_borrow::Value;
+
 use crate::coding;
+use crate::exchange::form;
 use crate::units::ByteSize;
 use crate::upstream::RequestBody;
+
+/// How much is read of a form that is too large to keep: enough for the fields that stand before the file.
+const FORM_BYTES: ByteSize = ByteSize::kib(64);
+
+/// How much of `body` is to be kept; nothing at all of one that announces more than `most`, but the beginning of a form.
+pub(super) fn limit(headers: &HeaderMap, body: &Incoming, most: ByteSize) -> Option<ByteSize> {
+    if body.size_hint().lower() <= most.bytes() {
+        return Some(most);
+    }
+    form::boundary(headers).map(|_| FORM_BYTES.min(most))
+}
 
 /// A request's body, as far as it was read.
 #[derive(Debug)]
@@ -24,13 +38,13 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    /// Reads up to `limit` bytes of `body`; nothing at all without a limit, or if its length says that more will come.
+    /// Reads up to `limit` bytes of `body`; nothing at all without a limit.
     ///
     /// # Errors
     /// If the app breaks off.
     pub(super) async fn read(mut body: Incoming, limit: Option<ByteSize>) -> Result<Self, hyper::Error> {
         let announced = body.size_hint();
-        let Some(limit) = limit.filter(|limit| announced.lower() <= limit.bytes()).map(ByteSize::as_len) else {
+        let Some(limit) = limit.map(ByteSize::as_len) else {
             return Ok(Self::Beginning(Bytes::new(), body));
         };
         let mut first = Bytes::new();
@@ -42,7 +56,10 @@ impl Kept {
             } else {
                 if more.is_empty() {
                     more.reserve(
-                        announced.exact().map_or(first.len() + data.len(), |exact| exact.try_into().unwrap_or(0)),
+                        announced
+                            .exact()
+                            .map_or(first.len() + data.len(), |exact| exact.try_into().unwrap_or(0))
+                            .min(limit),
                     );
                     more.extend_from_slice(&first);
                 }
@@ -61,6 +78,14 @@ impl Kept {
             Self::Whole(body) => RequestBody::whole(body),
             Self::Beginning(kept, rest) => RequestBody::through(kept, rest, Arc::clone(received)),
         }
+    }
+
+    /// The text fields of a form, as far as it was read.
+    pub(super) fn form(&self, headers: &HeaderMap) -> Option<Value<'_>> {
+        let (Self::Whole(bytes) | Self::Beginning(bytes, _)) = self;
+        let boundary = form::boundary(headers).filter(|_| !headers.contains_key(CONTENT_ENCODING))?;
+        let fields = form::fields(bytes, boundary).map(|(name, text)| (name, Value::Str(text.into())));
+        Some(Value::Object(fields.collect()))
     }
 
     /// How much was read.

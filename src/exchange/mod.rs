@@ -4,6 +4,7 @@
 mod entry;
 pub mod estimate;
 mod filter;
+mod form;
 mod kept;
 mod relay;
 pub mod reply;
@@ -288,8 +289,9 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     if relay::is_asked(&head, &body) {
         return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
     }
-    let needs_body = route.endpoint != Endpoint::Other || route.to.upstream.signs();
-    let keep_up_to = needs_body.then_some(rooms.settings.max_request_bytes);
+    let needs_body = route.endpoint.is_read() || route.to.upstream.signs();
+    let most = needs_body.then_some(rooms.settings.max_request_bytes);
+    let keep_up_to = most.and_then(|most| kept::limit(&head.headers, &body, most));
     let Ok(mut body) = Kept::read(body, keep_up_to).await else {
         return reply::broken_request(&rooms, &route.to.provider, entry);
     };
@@ -349,7 +351,7 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     };
     let json = plain.as_deref().and_then(|plain| serde_json::from_slice::<Value<'_>>(plain).ok());
     let is_read = json.is_some();
-    let json = json.unwrap_or(Value::Null);
+    let json = json.or_else(|| body.form(headers)).unwrap_or(Value::Null);
     let endpoint = route.endpoint;
     let request = provider::Request { endpoint, path: route.path(&head.uri), query: head.uri.query(), body: &json };
     let asked = (endpoint.format().asked)(&request);
@@ -478,7 +480,7 @@ fn forward(
     let (mut head, body) = answer.into_parts();
     route::remove_hop_by_hop(&mut head.headers);
     entry.head(headers::read(&head.headers, SystemTime::now()));
-    let reader = (route.endpoint != Endpoint::Other).then(|| {
+    let reader = route.endpoint.is_read().then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();
         Reader::open(route.endpoint, head.status, &head.headers, limit)
     });

@@ -80,17 +80,18 @@ fn named(pair: &str) -> (&str, &str) {
     pair.split_once('=').unwrap_or((pair, ""))
 }
 
-/// The base URL with the rest of the path appended; and with the API's version put in where an app named none, as
-/// `/anthropic/messages` does.
+/// The base URL with the rest of the path appended: what the rest repeats of the base's path is not repeated, for SDKs
+/// that write all of it themselves; and the API's version is put in where an app left it out, as `/anthropic/messages`
+/// does.
 fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&str>) -> Option<Uri> {
     let base = provider.base_url.path().trim_end_matches('/');
-    let version = provider.api.dialect().version_prefix;
-    let has_version = rest.split('/').nth(1).is_some_and(is_version);
-    let version = if base.is_empty() && endpoint.is_versioned() && !has_version { version } else { "" };
-    let rest = if rest.is_empty() && base.is_empty() { "/" } else { rest };
+    let below = rest.strip_prefix(base).filter(|below| below.starts_with('/')).unwrap_or(rest);
+    let has_version = below.split('/').any(is_version);
+    let version = if endpoint.is_versioned() && !has_version { provider.version_prefix } else { "" };
+    let below = if below.is_empty() && base.is_empty() { "/" } else { below };
     let path = match query {
-        Some(query) => format!("{base}{version}{rest}?{query}"),
-        None => format!("{base}{version}{rest}"),
+        Some(query) => format!("{base}{version}{below}?{query}"),
+        None => format!("{base}{version}{below}"),
     };
     let mut parts = provider.base_url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
@@ -129,6 +130,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::provider::{Api, CredentialSource, PricedAs};
 
@@ -138,6 +141,8 @@ mod tests {
             label: "p".into(),
             api,
             base_url: base_url.parse().expect("a URL"),
+            version_prefix: api.dialect().version_prefix,
+            models: BTreeMap::new(),
             ask_for_usage: true,
             prices: PricedAs::Unknown,
             credential: CredentialSource::App,
@@ -163,7 +168,8 @@ mod tests {
     #[test]
     fn the_rest_of_the_path_is_appended_and_a_left_out_version_put_in() {
         let openai = provider(Api::OpenAi, "https://api.openai.com");
-        let groq = provider(Api::OpenAi, "https://api.groq.com/openai/");
+        let groq = provider(Api::OpenAi, "https://api.groq.com/openai");
+        let gateway = Provider { version_prefix: "", ..provider(Api::OpenAi, "https://gateway.example/team/v1") };
         let anthropic = provider(Api::Anthropic, "https://api.anthropic.com");
         let gemini = provider(Api::Gemini, "https://generativelanguage.googleapis.com");
         for (provider, endpoint, rest, query, expected) in [
@@ -195,7 +201,38 @@ mod tests {
                 Endpoint::ChatCompletions,
                 "/chat/completions",
                 None,
-                "https://api.groq.com/openai/chat/completions",
+                "https://api.groq.com/openai/v1/chat/completions",
+            ),
+            (
+                &groq,
+                Endpoint::ChatCompletions,
+                "/openai/v1/chat/completions",
+                None,
+                "https://api.groq.com/openai/v1/chat/completions",
+            ),
+            (&groq, Endpoint::Free, "/openai/v1/files", None, "https://api.groq.com/openai/v1/files"),
+            (&groq, Endpoint::Other, "/openaix", None, "https://api.groq.com/openai/openaix"),
+            (&groq, Endpoint::Other, "", None, "https://api.groq.com/openai"),
+            (
+                &gateway,
+                Endpoint::ChatCompletions,
+                "/chat/completions",
+                None,
+                "https://gateway.example/team/v1/chat/completions",
+            ),
+            (
+                &gateway,
+                Endpoint::ChatCompletions,
+                "/v1/chat/completions",
+                None,
+                "https://gateway.example/team/v1/v1/chat/completions",
+            ),
+            (
+                &openai,
+                Endpoint::ChatCompletions,
+                "/anthropic/v1/messages",
+                None,
+                "https://api.openai.com/anthropic/v1/messages",
             ),
             (
                 &anthropic,

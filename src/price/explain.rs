@@ -131,7 +131,7 @@ impl Prices {
             };
             (line.count > 0).then_some(line)
         });
-        let charge = charge(&found, &applicable, usage);
+        let charge = charge(&found, &applicable, usage).ok_or(Unpriced::NoUsage)?;
         let classes = TokenClass::ALL.into_iter().filter(|class| charge.of(*class) > PicoUsd::ZERO);
         Ok(Bill {
             provider: found.asked.id.to_string(),

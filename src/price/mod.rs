@@ -334,10 +334,11 @@ impl InForce {
             Place::Listed { provider, region } => (provider, region),
         };
         let Some(found) = self.find(provider, question) else { return unpriced(Unpriced::UnknownModel) };
-        let cost = question.usage.map_or(Cost::Unpriced(Unpriced::NoUsage), |usage| {
+        let charge = question.usage.and_then(|usage| {
             let context = self.context(provider, region, question.context);
-            Cost::Known(charge(&found, &found.applicable(question.at, &context), usage))
+            charge(&found, &found.applicable(question.at, &context), usage)
         });
+        let cost = charge.map_or(Cost::Unpriced(Unpriced::NoUsage), Cost::Known);
         Answer { cost, model: Some(found.id()) }
     }
 
@@ -357,11 +358,12 @@ impl InForce {
 
 type Context<'a> = Cow<'a, [(&'a str, &'a str)]>;
 
-/// The charge for `usage` of the model `found`, of whose terms this holds.
-fn charge(found: &Found<'_>, applicable: &Applicable<'_>, usage: &Usage) -> Charge {
+/// The charge for `usage` of the model `found`, of whose terms this holds; `None` if it counts nothing that the model is
+/// billed by.
+fn charge(found: &Found<'_>, applicable: &Applicable<'_>, usage: &Usage) -> Option<Charge> {
     let rates = applicable.rates(usage.get(Counter::InputTokens).unwrap_or(0));
     let bill = cost::bill(&rates, &cost::counts(usage, found.min_audio_seconds()));
-    cost::charge(&rates, &bill, usage)
+    cost::is_measured(&rates, usage).then(|| cost::charge(&rates, &bill, usage))
 }
 
 /// Where `payee` stands in `table`: as the operator says, else by URL, else by name.

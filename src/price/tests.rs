@@ -326,6 +326,18 @@ fn what_google_puts_before_a_name_is_not_part_of_it() {
 }
 
 #[test]
+fn usage_of_which_nothing_has_a_price_is_unpriced_and_not_free() {
+    let prices = built_in();
+    let spoken = Usage::cache_inside(None, None, &[(Counter::InputCharacters, Some(2_000))]);
+    assert_eq!(case("openai", "tts-1").usd(&prices, &spoken), "0.03");
+    let by_tokens = case("openai", "gpt-4o-mini-tts").answer(&prices, Some(&spoken));
+    assert_eq!(by_tokens.cost, Cost::Unpriced(Unpriced::NoUsage));
+    let heard = Usage::cache_inside(None, None, &[(Counter::InputAudioSeconds, Some(3_600))]);
+    assert_eq!(case("openai", "whisper-1").usd(&prices, &heard), "0.36");
+    assert_eq!(case("openai", "gpt-4o-transcribe").usd(&prices, &heard), "unpriced");
+}
+
+#[test]
 fn a_listed_model_without_rates_is_known_to_be_free() {
     let free = case("openrouter", "meta-llama/llama-3.3-70b-instruct:free");
     assert_eq!(free.usd(&built_in(), &tokens(1_000_000, 1_000_000)), "0");

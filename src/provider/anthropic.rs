@@ -9,7 +9,7 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest,
+    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest, has_part,
     refers_outside, text,
 };
 use crate::record::call::Delivery;
@@ -43,6 +43,9 @@ const KEPT_STATE: &[&str] = &["container", "thread", "fallbacks", "fallback_cred
 /// How the types of tools begin that the app runs itself, though Anthropic defines them.
 const APP_TOOLS: &[&str] = &["custom", "bash_20", "text_editor_", "memory_"];
 
+/// Parts of the paths of what costs nothing by itself: a batch is billed for its lines.
+const FREE: &[&str] = &["batches", "files"];
+
 fn endpoint(method: &Method, path: &str) -> Endpoint {
     if method != Method::POST {
         Endpoint::Other
@@ -50,6 +53,8 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
         Endpoint::Messages
     } else if path.ends_with("/messages/count_tokens") {
         Endpoint::CountMessages
+    } else if FREE.iter().any(|part| has_part(path, part)) {
+        Endpoint::Free
     } else {
         Endpoint::Other
     }
@@ -131,7 +136,9 @@ mod tests {
             ("/messages", Endpoint::Messages),
             ("/anthropic/v1/messages", Endpoint::Messages),
             ("/v1/messages/count_tokens", Endpoint::CountMessages),
-            ("/v1/messages/batches", Endpoint::Other),
+            ("/v1/messages/batches", Endpoint::Free),
+            ("/v1/messages/batches/msgbatch_1/cancel", Endpoint::Free),
+            ("/v1/files", Endpoint::Free),
             ("/v1/models", Endpoint::Other),
             ("/v1/complete", Endpoint::Other),
         ] {

@@ -12,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use crate::provider::output::Output;
+use crate::units::PicoUsd;
 
 /// A count: a whole number, however it is spelt. Absent if it is negative or no number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +21,10 @@ pub(crate) struct Count(pub(crate) Option<u64>);
 /// A text that is not empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text<'a>(Option<Cow<'a, str>>);
+
+/// An amount of US dollars, read to the pico-dollar. Absent if it is negative or no number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usd(pub(crate) Option<PicoUsd>);
 
 /// Whether there is anything: not null, not false, not an empty text, list or object.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,6 +80,59 @@ impl<'a> Text<'a> {
     }
 }
 
+/// How deep parts lie in parts: Mistral's `content[].thinking[].text`.
+const MAX_DEPTH: usize = 2;
+
+/// A part of a written list: the name of the member that holds the text is its type's.
+#[derive(serde::Deserialize, Default)]
+#[serde(default)]
+struct WrittenPart<'a> {
+    #[serde(borrow)]
+    text: Written<'a>,
+    #[serde(borrow)]
+    thinking: Written<'a>,
+    #[serde(borrow)]
+    refusal: Written<'a>,
+}
+
+impl Written<'_> {
+    /// Whether there is anything.
+    pub(crate) fn is_filled(&self) -> bool {
+        !self.0.is_empty() && Filled::of_json(self.0).0
+    }
+
+    /// Adds what it says to `output`: a text, or the texts of a list of parts.
+    pub(crate) fn push_to(&self, output: &mut Output) {
+        self.push_parts(output, MAX_DEPTH);
+    }
+
+    /// Adds it as it is spelt, if it is an object: the arguments of a call.
+    pub(crate) fn push_json_to(&self, output: &mut Output) {
+        if self.0.starts_with('{') {
+            output.push(self.0);
+        }
+    }
+
+    fn push_parts(&self, output: &mut Output, depth: usize) {
+        if let Some(text) = Text::of_json(self.0).get() {
+            output.push(text);
+        } else if depth > 0 && self.0.starts_with('[') {
+            let parts: List<WrittenPart<'_>> = serde_json::from_str(self.0).unwrap_or_default();
+            for part in parts.items() {
+                for written in [part.text, part.thinking, part.refusal] {
+                    written.push_parts(output, depth - 1);
+                }
+            }
+        }
+    }
+}
+
+impl Filled {
+    fn of_json(json: &str) -> Self {
+        Self(!matches!(json, "null" | "false" | "\"\"" | "[]" | "{}"))
+    }
+}
+
 impl<T> Object<T> {
     pub(crate) const fn get(&self) -> Option<&T> {
         self.0.as_ref()
@@ -124,8 +182,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 impl<'de> Deserialize<'de> for Filled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(Self(!matches!(json, "null" | "false" | "\"\"" | "[]" | "{}")))
+        Ok(Self::of_json(<&RawValue>::deserialize(deserializer)?.get()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Usd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(PicoUsd::of_usd(<&RawValue>::deserialize(deserializer)?.get())))
     }
 }
 
@@ -263,6 +326,28 @@ mod tests {
         for (json, text) in [(r#""a""#, Some("a")), (r#""\u00e4\n""#, Some("ä\n")), (r#""""#, None), ("1", None)] {
             assert_eq!(serde_json::from_str::<Text<'_>>(json).expect("lenient").get(), text, "{json}");
         }
+    }
+
+    #[test]
+    fn what_was_written_is_a_text_or_lies_in_parts() {
+        for (json, text) in [
+            (r#""a\n""#, "a\n"),
+            (r#"[{"type":"text","text":"a"},{"type":"image_url"},{"type":"refusal","refusal":"b"}]"#, "ab"),
+            (r#"[{"type":"thinking","thinking":[{"type":"text","text":"a"}]},{"type":"text","text":"b"}]"#, "ab"),
+            (r#"[{"text":[{"text":[{"text":"too deep"}]}]}]"#, ""),
+            ("[1,null]", ""),
+            (r#"{"text":"a"}"#, ""),
+            ("7", ""),
+        ] {
+            let mut output = Output::default();
+            serde_json::from_str::<Written<'_>>(json).expect("lenient").push_to(&mut output);
+            assert_eq!(output.text(), text, "{json}");
+        }
+        for (json, filled) in [(r#""a""#, true), (r#""""#, false), ("null", false), ("[]", false), ("[1]", true)] {
+            let written = serde_json::from_str::<Written<'_>>(json).expect("lenient");
+            assert_eq!(written.is_filled(), filled, "{json}");
+        }
+        assert!(!Written::default().is_filled());
     }
 
     #[test]

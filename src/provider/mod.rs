@@ -5,6 +5,7 @@
 //! that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
+pub mod azure;
 pub mod bedrock;
 pub mod cohere;
 pub mod gemini;
@@ -20,6 +21,7 @@ mod tgi;
 pub mod vertex;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,8 +65,12 @@ pub struct Settings {
     /// Whose prices apply: the id of a provider in the price table, or `free`. Without it, the provider is found by
     /// its name or its URL; `ollama` is free.
     pub prices: Option<String>,
+    /// What models are behind names of your own (deployments, aliases, routes), as `name: model`: the price of a call
+    /// is that model's, where the price table knows neither the model that answered nor the name asked for.
+    pub models: BTreeMap<String, String>,
     /// Whether weir asks for usage on OpenAI-style streams when the app did not (and then removes exactly that chunk
-    /// again). Turn it off for servers that refuse `stream_options`; it is off for `api: cohere`, which does.
+    /// again). Turn it off for servers that refuse `stream_options`. It is off by itself for `api: cohere`, which does,
+    /// and for vendors that are known to tell their usage unasked.
     pub ask_for_usage: Option<bool>,
 }
 
@@ -75,6 +81,9 @@ pub enum Api {
     /// The OpenAI API and everything that copies it.
     #[serde(rename = "openai")]
     OpenAi,
+    /// Azure `OpenAI` and Foundry: the OpenAI API behind deployments, and Claude's own.
+    #[serde(rename = "azure_openai")]
+    AzureOpenAi,
     /// The Anthropic API.
     Anthropic,
     /// AWS Bedrock's API.
@@ -95,6 +104,7 @@ impl Api {
     pub const fn dialect(self) -> &'static Dialect {
         match self {
             Self::OpenAi => &openai::DIALECT,
+            Self::AzureOpenAi => &azure::DIALECT,
             Self::Anthropic => &anthropic::DIALECT,
             Self::Bedrock => &bedrock::DIALECT,
             Self::Cohere => &cohere::DIALECT,
@@ -110,6 +120,15 @@ impl Api {
     pub const fn takes_stream_options(self) -> bool {
         !matches!(self, Self::Cohere)
     }
+
+    /// The only vendor of this API, where there is but one: its `gen_ai.provider.name`, and its id in the price table.
+    #[must_use]
+    pub const fn vendor(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::AzureOpenAi => Some(("azure.ai.openai", "azure")),
+            _ => None,
+        }
+    }
 }
 
 /// A provider that needs no configuration.
@@ -123,43 +142,73 @@ pub struct Known {
     pub base_url: &'static str,
     /// `gen_ai.provider.name`.
     pub label: &'static str,
-    /// Its id in the price table, or `free`.
-    pub prices: &'static str,
+    /// Its id in the price table, or `free`; `None` if it is there under several.
+    pub prices: Option<&'static str>,
+    /// Whether its streams have to be asked for usage.
+    pub ask_for_usage: bool,
+    /// Whether its paths begin with the API's version, so that it is put in where an app left it out.
+    pub has_version: bool,
 }
 
-/// The providers that need no configuration.
+impl Known {
+    const fn new(name: &'static str, api: Api, base_url: &'static str) -> Self {
+        Self { name, api, base_url, label: name, prices: Some(name), ask_for_usage: true, has_version: true }
+    }
+
+    const fn cloud(name: &'static str, base_url: &'static str) -> Self {
+        Self::new(name, Api::OpenAi, base_url)
+    }
+
+    const fn labelled(self, label: &'static str) -> Self {
+        Self { label, ..self }
+    }
+
+    const fn priced_as(self, id: &'static str) -> Self {
+        Self { prices: Some(id), ..self }
+    }
+
+    /// It sells what others make, at a price that depends on who that is.
+    const fn without_prices(self) -> Self {
+        Self { prices: None, ..self }
+    }
+
+    /// Its paths have no version, or have it only here and there.
+    const fn without_version(self) -> Self {
+        Self { has_version: false, ..self }
+    }
+
+    /// It says on its streams what was used, whether it is asked or not.
+    const fn tells_usage(self) -> Self {
+        Self { ask_for_usage: false, ..self }
+    }
+}
+
+/// The providers that need no configuration. A base URL has what all of the vendor's paths begin with, but the version.
 pub const KNOWN: &[Known] = &[
-    Known { name: "openai", api: Api::OpenAi, base_url: "https://api.openai.com", label: "openai", prices: "openai" },
-    Known {
-        name: "anthropic",
-        api: Api::Anthropic,
-        base_url: "https://api.anthropic.com",
-        label: "anthropic",
-        prices: "anthropic",
-    },
-    Known {
-        name: "bedrock",
-        api: Api::Bedrock,
-        base_url: "https://bedrock-runtime.us-east-1.amazonaws.com",
-        label: "aws.bedrock",
-        prices: "aws",
-    },
-    Known { name: "cohere", api: Api::Cohere, base_url: "https://api.cohere.com", label: "cohere", prices: "cohere" },
-    Known { name: "ollama", api: Api::Ollama, base_url: "http://127.0.0.1:11434", label: "ollama", prices: "free" },
-    Known {
-        name: "gemini",
-        api: Api::Gemini,
-        base_url: "https://generativelanguage.googleapis.com",
-        label: "gcp.gemini",
-        prices: "google",
-    },
-    Known {
-        name: "vertex",
-        api: Api::VertexAi,
-        base_url: "https://aiplatform.googleapis.com",
-        label: "gcp.vertex_ai",
-        prices: "google",
-    },
+    Known::new("openai", Api::OpenAi, "https://api.openai.com"),
+    Known::new("anthropic", Api::Anthropic, "https://api.anthropic.com"),
+    Known::new("bedrock", Api::Bedrock, "https://bedrock-runtime.us-east-1.amazonaws.com")
+        .labelled("aws.bedrock")
+        .priced_as("aws"),
+    Known::new("cohere", Api::Cohere, "https://api.cohere.com"),
+    Known::new("ollama", Api::Ollama, "http://127.0.0.1:11434").priced_as("free"),
+    Known::new("gemini", Api::Gemini, "https://generativelanguage.googleapis.com")
+        .labelled("gcp.gemini")
+        .priced_as("google"),
+    Known::new("vertex", Api::VertexAi, "https://aiplatform.googleapis.com")
+        .labelled("gcp.vertex_ai")
+        .priced_as("google"),
+    Known::cloud("cerebras", "https://api.cerebras.ai"),
+    Known::cloud("deepseek", "https://api.deepseek.com").without_version().tells_usage(),
+    Known::cloud("fireworks", "https://api.fireworks.ai/inference").labelled("fireworks_ai").tells_usage(),
+    Known::cloud("groq", "https://api.groq.com/openai").tells_usage(),
+    Known::cloud("huggingface", "https://router.huggingface.co").without_prices(),
+    Known::cloud("mistral", "https://api.mistral.ai").labelled("mistral_ai").tells_usage(),
+    Known::cloud("moonshot", "https://api.moonshot.ai").labelled("moonshot_ai").priced_as("moonshotai"),
+    Known::cloud("openrouter", "https://openrouter.ai/api").tells_usage(),
+    Known::cloud("perplexity", "https://api.perplexity.ai").without_version().tells_usage(),
+    Known::cloud("together", "https://api.together.ai").labelled("together_ai"),
+    Known::cloud("xai", "https://api.x.ai").labelled("x_ai").priced_as("x-ai"),
 ];
 
 /// A configured provider, made whole: where its calls go and how they are read.
@@ -173,12 +222,24 @@ pub struct Provider {
     pub api: Api,
     /// Where it is: scheme, authority and a path prefix without a trailing slash (or just `/`). No query.
     pub base_url: Uri,
+    /// What is put before the path of a call in which the app left it out: a version such as `/v1`, or nothing.
+    pub version_prefix: &'static str,
     /// Whether weir may ask for usage on streams.
     pub ask_for_usage: bool,
     /// Whose prices apply.
     pub prices: PricedAs,
+    /// The models behind names that the price table does not know.
+    pub models: BTreeMap<String, String>,
     /// Whose credential the provider sees.
     pub credential: CredentialSource,
+}
+
+impl Provider {
+    /// The model that the operator says is behind the first of these names that is known to be one.
+    #[must_use]
+    pub fn model_behind(&self, names: [Option<&str>; 2]) -> Option<&str> {
+        names.into_iter().flatten().find_map(|name| self.models.get(name)).map(String::as_str)
+    }
 }
 
 /// Whose prices apply to a provider's calls.
@@ -214,8 +275,8 @@ pub enum CredentialSource {
 /// functions, so that an API is one file.
 #[derive(Debug)]
 pub struct Dialect {
-    /// A prefix of every path that [`Endpoint::is_versioned`]; added where an app names no version and `base_url` has no
-    /// path of its own. Empty if there is none.
+    /// A prefix of every path that [`Endpoint::is_versioned`]; added where an app names no version, unless the operator's
+    /// `base_url` has a path of its own. Empty if there is none.
     pub version_prefix: &'static str,
     /// What a request to this path (without query, below the base URL) is.
     pub endpoint: fn(&Method, &str) -> Endpoint,
@@ -256,7 +317,7 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Its query, as the app spelt it.
     pub query: Option<&'a str>,
-    /// Its body; null if there is none, or it was not read.
+    /// Its body; a form's text fields; null if there is none, or it was not read.
     pub body: &'a Value<'a>,
 }
 
@@ -298,6 +359,16 @@ pub enum Endpoint {
     Embeddings,
     /// `POST /moderations`.
     Moderations,
+    /// `POST /images/generations`, `/images/edits`, `/images/variations`.
+    Images,
+    /// `POST /audio/speech`.
+    Speech,
+    /// `POST /audio/transcriptions`, `/audio/translations`.
+    Transcription,
+    /// OpenAI's `POST /decisions`.
+    Decisions,
+    /// Mistral's `POST /ocr`.
+    Ocr,
     /// OpenAI's `POST /responses/input_tokens`: counts without generating.
     CountInput,
     /// Anthropic's `POST /messages`.
@@ -350,6 +421,8 @@ pub enum Endpoint {
     PredictEmbeddings,
     /// Gemini's `POST /interactions`.
     Interactions,
+    /// Files, batches, models and the like: passed through, not read, and free.
+    Free,
     /// Anything else: passed through, not read.
     Other,
 }
@@ -384,7 +457,13 @@ impl Endpoint {
             | Self::Completions
             | Self::Embeddings
             | Self::Moderations
+            | Self::Images
+            | Self::Speech
+            | Self::Transcription
+            | Self::Decisions
+            | Self::Ocr
             | Self::CountInput
+            | Self::Free
             | Self::Other => &openai::FORMAT,
         }
     }
@@ -416,12 +495,17 @@ impl Endpoint {
             Self::CohereRerank => Operation::Rerank,
             Self::CohereClassify => Operation::Classification,
             Self::Moderations => Operation::Moderation,
+            Self::Images => Operation::ImageGeneration,
+            Self::Speech => Operation::Speech,
+            Self::Transcription => Operation::Transcription,
+            Self::Decisions => Operation::Decision,
+            Self::Ocr => Operation::Ocr,
             Self::CountInput
             | Self::CountMessages
             | Self::CountConverse
             | Self::CohereTokenize
             | Self::CountContent => Operation::CountTokens,
-            Self::Other => Operation::Other,
+            Self::Free | Self::Other => Operation::Other,
         }
     }
 
@@ -437,6 +521,11 @@ impl Endpoint {
                 | Self::Completions
                 | Self::Embeddings
                 | Self::Moderations
+                | Self::Images
+                | Self::Speech
+                | Self::Transcription
+                | Self::Decisions
+                | Self::Ocr
                 | Self::CountInput
                 | Self::Messages
                 | Self::CountMessages
@@ -446,6 +535,12 @@ impl Endpoint {
                 | Self::EmbedContent
                 | Self::Interactions
         )
+    }
+
+    /// Whether its requests and replies are read at all.
+    #[must_use]
+    pub const fn is_read(self) -> bool {
+        !matches!(self, Self::Free | Self::Other)
     }
 }
 
@@ -582,6 +677,13 @@ fn refers_outside(part: &Value<'_>) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether a path has the parts of `wanted` (`files`, `fine_tuning/jobs`) one after the other, anywhere.
+fn has_part(path: &str, wanted: &str) -> bool {
+    path.match_indices(wanted).any(|(at, _)| {
+        path[..at].ends_with('/') && path[at + wanted.len()..].chars().next().is_none_or(|next| next == '/')
+    })
 }
 
 /// A text that is not empty.

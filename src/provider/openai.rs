@@ -3,7 +3,9 @@
 //! Its requests and replies are read in the rooms below. Knows what the copies do differently only where one rule
 //! serves them all.
 
+mod audio;
 mod chat;
+mod images;
 mod plain;
 pub(super) mod realtime;
 mod request;
@@ -15,7 +17,7 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, has_part};
 
 /// Where the OpenAI API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -37,8 +39,10 @@ pub(super) static FORMAT: Format = Format {
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
 };
 
-/// Paths by their ends, longer before shorter: gateways and Azure deployments put anything before them.
+/// Paths by their ends, longer before shorter: gateways and Azure deployments put anything before them. Vendors of this
+/// API offer Anthropic's beside it.
 const ENDPOINTS: &[(&str, Endpoint)] = &[
+    ("/agents/completions", Endpoint::ChatCompletions),
     ("/chat/completions", Endpoint::ChatCompletions),
     ("/completions", Endpoint::Completions),
     ("/responses", Endpoint::Responses),
@@ -46,9 +50,17 @@ const ENDPOINTS: &[(&str, Endpoint)] = &[
     ("/responses/input_tokens", Endpoint::CountInput),
     ("/embeddings", Endpoint::Embeddings),
     ("/moderations", Endpoint::Moderations),
-    // In Anthropic's format: vLLM, llama.cpp and gateways offer both. OpenAI's threads have messages as well.
-    ("/v1/messages", Endpoint::Messages),
-    ("/v1/messages/count_tokens", Endpoint::CountMessages),
+    ("/images/generations", Endpoint::Images),
+    ("/images/edits", Endpoint::Images),
+    ("/images/variations", Endpoint::Images),
+    ("/audio/speech", Endpoint::Speech),
+    ("/audio/transcriptions", Endpoint::Transcription),
+    ("/audio/translations", Endpoint::Transcription),
+    ("/decisions", Endpoint::Decisions),
+    ("/ocr", Endpoint::Ocr),
+    // In Anthropic's format: vLLM, llama.cpp, clouds and gateways offer both.
+    ("/messages", Endpoint::Messages),
+    ("/messages/count_tokens", Endpoint::CountMessages),
 ];
 
 /// Whole paths: what servers that copy the API offer beside it, in formats of their own.
@@ -58,19 +70,38 @@ const NATIVE_ENDPOINTS: &[(&str, Endpoint)] = &[
     ("/completion", Endpoint::LlamaCppCompletion),
 ];
 
-fn endpoint(method: &Method, path: &str) -> Endpoint {
-    if method != Method::POST {
-        return Endpoint::Other;
+/// Parts of the paths of what costs nothing by itself: a batch is billed for its lines, training by the hour.
+const FREE: &[&str] = &[
+    "assistants",
+    "batches",
+    "containers",
+    "evals",
+    "files",
+    "fine_tuning",
+    "organization",
+    "threads",
+    "uploads",
+    "vector_stores",
+];
+
+pub(super) fn endpoint(method: &Method, path: &str) -> Endpoint {
+    // Runs of threads ask a model; their messages, and all else of threads, do not.
+    let is_free = || FREE.iter().any(|part| has_part(path, part)) && !has_part(path, "runs");
+    let native = || NATIVE_ENDPOINTS.iter().find(|(whole, _)| path == *whole);
+    let known = || native().or_else(|| ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)));
+    match method {
+        &Method::POST if is_free() => Endpoint::Free,
+        &Method::POST => known().map_or(Endpoint::Other, |(_, endpoint)| *endpoint),
+        _ => Endpoint::Other,
     }
-    let native = NATIVE_ENDPOINTS.iter().find(|(whole, _)| path == *whole);
-    let known = native.or_else(|| ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)));
-    known.map_or(Endpoint::Other, |(_, endpoint)| *endpoint)
 }
 
 fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Completions => Box::<chat::Reply>::default(),
         Endpoint::Responses | Endpoint::ResponsesCompact => Box::<responses::Reply>::default(),
+        Endpoint::Images => Box::<images::Reply>::default(),
+        Endpoint::Speech | Endpoint::Transcription => Box::<audio::Reply>::default(),
         _ => Box::<plain::Reply>::default(),
     }
 }
@@ -108,11 +139,34 @@ mod tests {
             ("/v1/responses/resp_1/cancel", Endpoint::Other),
             ("/v1/embeddings", Endpoint::Embeddings),
             ("/v1/moderations", Endpoint::Moderations),
-            ("/v1/images/generations", Endpoint::Other),
+            ("/v1/images/generations", Endpoint::Images),
+            ("/v1/images/edits", Endpoint::Images),
+            ("/v1/images", Endpoint::Other),
+            ("/openai/deployments/tts/audio/speech", Endpoint::Speech),
+            ("/v1/audio/translations", Endpoint::Transcription),
+            ("/v1/fim/completions", Endpoint::Completions),
+            ("/v1/agents/completions", Endpoint::ChatCompletions),
+            ("/v1/ocr", Endpoint::Ocr),
+            ("/v1/decisions", Endpoint::Decisions),
+            ("/anthropic/v1/messages", Endpoint::Messages),
+            ("/v1/messages/count_tokens", Endpoint::CountMessages),
+            ("/v1/messages/batches", Endpoint::Free),
+            ("/v1/files", Endpoint::Free),
+            ("/v1/uploads/upload_1/parts", Endpoint::Free),
+            ("/v1/batches/batch_1/cancel", Endpoint::Free),
+            ("/openai/batches", Endpoint::Free),
+            ("/v1/vector_stores/vs_1/search", Endpoint::Free),
+            ("/v1/fine_tuning/jobs", Endpoint::Free),
+            ("/v1/threads/thread_1/messages", Endpoint::Free),
+            ("/v1/threads", Endpoint::Free),
+            ("/v1/threads/runs", Endpoint::Other),
+            ("/v1/threads/thread_1/runs", Endpoint::Other),
+            ("/hf-inference/models/a/b", Endpoint::Other),
+            ("/v1/profiles", Endpoint::Other),
+            ("/v1/filesystem", Endpoint::Other),
+            ("/v1/videos", Endpoint::Other),
             ("/v1/autocompletions", Endpoint::Other),
             ("/v1/messages", Endpoint::Messages),
-            ("/v1/messages/count_tokens", Endpoint::CountMessages),
-            ("/v1/threads/thread_1/messages", Endpoint::Other),
             ("/generate", Endpoint::TgiGenerate),
             ("/generate_stream", Endpoint::TgiGenerateStream),
             ("/completion", Endpoint::LlamaCppCompletion),

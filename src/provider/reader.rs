@@ -52,7 +52,7 @@ impl Reader {
             reply.head(headers);
             reply
         };
-        let body = if coding.is_none() || endpoint == Endpoint::Other {
+        let body = if coding.is_none() || !endpoint.is_read() {
             Body::Opaque
         } else if let Some(framing) = framing(endpoint, &essence, max_bytes).filter(|_| status.is_success()) {
             Body::Events(framing, reply())

@@ -37,6 +37,10 @@ pub enum Operation {
     Speech,
     /// Speech written down, or translated.
     Transcription,
+    /// Documents read.
+    Ocr,
+    /// OpenAI's decisions.
+    Decision,
     /// Documents put in order.
     Rerank,
     /// Texts sorted into classes.
@@ -61,6 +65,8 @@ impl Operation {
             Self::ImageGeneration => "image_generation",
             Self::Speech => "speech",
             Self::Transcription => "transcription",
+            Self::Ocr => "ocr",
+            Self::Decision => "decision",
             Self::Rerank => "rerank",
             Self::Classification => "classification",
             Self::CountTokens => "count_tokens",

@@ -53,9 +53,25 @@ pub struct Tally {
     pub output: u64,
     /// Of `output`: reasoning.
     pub reasoning: u64,
+    /// Characters spoken, where speech is charged by them.
+    pub characters: u64,
+    /// Seconds heard, where transcriptions are charged by them.
+    pub seconds: u64,
 }
 
 impl Tally {
+    /// Nothing at all.
+    pub const NOTHING: Self = Self {
+        input: 0,
+        cached: 0,
+        cache_write_short: 0,
+        cache_write_long: 0,
+        output: 0,
+        reasoning: 0,
+        characters: 0,
+        seconds: 0,
+    };
+
     /// What is charged when `served` of `total` tokens had been handed out.
     fn share(self, served: u64, total: u64) -> Self {
         let part = |tokens: u64| (tokens * served.min(total)).checked_div(total).unwrap_or(0);
@@ -71,6 +87,8 @@ impl AddAssign for Tally {
         self.cache_write_long += other.cache_write_long;
         self.output += other.output;
         self.reasoning += other.reasoning;
+        self.characters += other.characters;
+        self.seconds += other.seconds;
     }
 }
 
@@ -275,8 +293,7 @@ impl Drop for Call {
 mod tests {
     use super::*;
 
-    const TOKENS: Tally =
-        Tally { input: 100, cached: 40, cache_write_short: 0, cache_write_long: 0, output: 20, reasoning: 10 };
+    const TOKENS: Tally = Tally { input: 100, cached: 40, output: 20, reasoning: 10, ..Tally::NOTHING };
 
     #[test]
     fn a_finished_call_is_charged_in_full() {

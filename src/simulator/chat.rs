@@ -11,16 +11,17 @@ use super::faults::{Oddity, Script};
 use super::mind::{Answer, Caching, Choice, Form, Mind, Question, Tool, ToolChoice, gathered_text, model_of};
 use super::reply::{Content, Event, Framing, Part, Problem, Reply};
 use super::text::pieces;
+use super::vendor::Vendor;
 
 /// `POST /v1/chat/completions`.
-pub(super) fn reply(body: &Value, mind: &Mind, script: &Script) -> Result<Reply, Problem> {
+pub(super) fn reply(body: &Value, mind: &Mind, script: &Script, vendor: Vendor) -> Result<Reply, Problem> {
     let question = read(body, mind)?;
     let answer = mind.answer(&question, Caching::Unasked);
-    Ok(Envelope::new(Kind::Chat, body, &question, mind).reply(&answer, script))
+    Ok(Envelope { vendor, ..Envelope::new(Kind::Chat, body, &question, mind) }.reply(&answer, script))
 }
 
 /// `POST /v1/completions`.
-pub(super) fn legacy_reply(body: &Value, mind: &Mind, script: &Script) -> Result<Reply, Problem> {
+pub(super) fn legacy_reply(body: &Value, mind: &Mind, script: &Script, vendor: Vendor) -> Result<Reply, Problem> {
     let model = model_of(body)?;
     let prompt = body.get("prompt").ok_or(Problem::Missing("prompt"))?;
     let question = Question {
@@ -30,7 +31,7 @@ pub(super) fn legacy_reply(body: &Value, mind: &Mind, script: &Script) -> Result
         ..Question::plain(model, body["stream"] == true, vec![mind.piece("prompt", prompt, None)])
     };
     let answer = mind.answer(&question, Caching::Unasked);
-    Ok(Envelope::new(Kind::Legacy, body, &question, mind).reply(&answer, script))
+    Ok(Envelope { vendor, ..Envelope::new(Kind::Legacy, body, &question, mind) }.reply(&answer, script))
 }
 
 fn read(body: &Value, mind: &Mind) -> Result<Question, Problem> {
@@ -134,13 +135,14 @@ struct Envelope<'a> {
     created: u64,
     tier: &'static str,
     usage_asked: bool,
+    vendor: Vendor,
 }
 
 impl<'a> Envelope<'a> {
     fn new(kind: Kind, body: &Value, question: &'a Question, mind: &Mind) -> Self {
         let tier = service_tier(&body["service_tier"]);
         let usage_asked = body["stream_options"]["include_usage"] == true;
-        Self { kind, question, created: mind.created, tier, usage_asked }
+        Self { kind, question, created: mind.created, tier, usage_asked, vendor: Vendor::Plain }
     }
 
     fn reply(&self, answer: &Answer, script: &Script) -> Reply {
@@ -167,28 +169,32 @@ impl<'a> Envelope<'a> {
         });
         let mut body = self.document(answer.seed, &choices.collect::<Vec<_>>());
         if !script.has(Oddity::NoUsage) {
-            body["usage"] = usage(tokens);
+            body["usage"] = self.vendor.usage(usage(tokens), tokens);
         }
-        Content::whole(&body)
+        Content::Whole([self.vendor.lead(), &body.to_string()].concat().into())
     }
 
     fn stream(&self, answer: &Answer, tokens: Tally, script: &Script) -> Content {
         let asked = (self.usage_asked || script.has(Oddity::UsageAlways)) && !script.has(Oddity::NoUsage);
-        let mut events = Vec::new();
-        let mut push = |part, choices: Vec<Value>, usage: Value| {
-            let mut chunk = self.document(answer.seed, &choices);
+        let usage = self.vendor.usage(usage(tokens), tokens);
+        let choices = answer.choices.iter().enumerate().flat_map(|(index, choice)| self.parts(index, choice));
+        let choices: Vec<_> = choices.collect();
+        let mut events: Vec<_> = self.vendor.opening().into_iter().collect();
+        let count = choices.len();
+        for (number, (part, choice)) in choices.into_iter().enumerate() {
+            let mut chunk = self.document(answer.seed, &[choice]);
             if asked {
-                chunk["usage"] = usage;
+                chunk["usage"] = Value::Null;
+            }
+            if !script.has(Oddity::NoUsage) {
+                self.vendor.dress(&mut chunk, number + 1 == count, &usage);
             }
             events.push(Event::plain(part, &chunk));
-        };
-        for (index, choice) in answer.choices.iter().enumerate() {
-            for (part, choice) in self.parts(index, choice) {
-                push(part, vec![choice], Value::Null);
-            }
         }
         if asked {
-            push(Part::Frame, Vec::new(), usage(tokens));
+            let mut chunk = self.document(answer.seed, &[]);
+            chunk["usage"] = usage;
+            events.push(Event::plain(Part::Frame, &chunk));
         }
         events.push(Event { part: Part::End, bytes: "data: [DONE]\n\n".into() });
         Content::Stream { events, failure, framing: Framing::ServerSentEvents }
@@ -284,7 +290,7 @@ fn deltas(choice: &Choice) -> Vec<(Part, Value, Value)> {
 }
 
 /// The event in which OpenAI reports that a stream has failed.
-fn failure(_before: usize) -> Bytes {
+pub(super) fn failure(_before: usize) -> Bytes {
     let error = json!({"error": {
         "message": "The server had an error while processing your request. Sorry about that!",
         "type": "server_error",

@@ -113,7 +113,9 @@ impl Asked<'_> {
         body["stream"] = self.stream.into();
         let Reply { seed, tokens, content, .. } = anthropic::messages(&body, self.mind, self.script)?;
         let native = match content {
-            Content::Whole(document) => Native::Whole(serde_json::from_slice(&document).unwrap_or_default()),
+            Content::Whole(document) | Content::Sound(document) | Content::Text(document) => {
+                Native::Whole(serde_json::from_slice(&document).unwrap_or_default())
+            }
             Content::Stream { events, .. } => {
                 let events = events.iter().map(|event| (event.part, data(event)));
                 Native::Events(events.filter(|(_, data)| data["type"] != "ping").collect())

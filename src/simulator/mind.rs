@@ -22,8 +22,7 @@ const AROUND_A_TOOL_CALL: u64 = 8;
 /// Tokens of anything that is not text: an image of 1024 × 1024 pixels, by OpenAI's rule for gpt-4o.
 const PER_IMAGE: u64 = 765;
 /// What the answer that is always the same is charged: its text as `o200k_base` counts it, and a prompt made up.
-const CANNED: Tally =
-    Tally { input: 100, cached: 0, cache_write_short: 0, cache_write_long: 0, output: 235, reasoning: 0 };
+const CANNED: Tally = Tally { input: 100, output: 235, ..Tally::NOTHING };
 /// The most tools called in one answer.
 const MOST_CALLS: usize = 4;
 /// The most answers to one question (`n`).

@@ -6,13 +6,14 @@
 //! hide a mistake of the other.
 //!
 //! Paths: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/responses/input_tokens`,
-//! `/v1/embeddings`, `/v1/moderations`, `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models`, `/v1/realtime` (by
-//! WebSocket);
+//! `/v1/embeddings`, `/v1/moderations`, `/v1/images/…`, `/v1/audio/…`, `/v1/batches`, `/v1/messages`,
+//! `/v1/messages/count_tokens`, `/v1/models`, `/v1/realtime` (by WebSocket);
 //! `/model/{id}/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` and `count-tokens`, where
 //! signatures must be good ([`signature`]); `/v2/chat`, `/v1/chat`, `/v2/embed`, `/v2/rerank`; `/api/chat`,
 //! `/api/generate`, `/api/embed`; `…/models/{model}:` with `generateContent`, `streamGenerateContent`, `countTokens`,
 //! `embedContent` and `batchEmbedContents`, and `…/publishers/anthropic/models/{model}:` with `rawPredict` and
-//! `streamRawPredict`; and its own `/simulator/bill` and `/simulator/state`.
+//! `streamRawPredict`; and its own `/simulator/bill` and `/simulator/state`. Below `/azure`, `/groq` and other vendors'
+//! names it answers on that vendor's paths and has its habits ([`vendor`]).
 
 mod anthropic;
 mod bedrock;
@@ -25,6 +26,7 @@ pub mod faults;
 mod gemini;
 mod invoke;
 mod line;
+mod media;
 mod memory;
 mod mind;
 mod ollama;
@@ -40,6 +42,7 @@ pub mod signature;
 mod socket;
 mod text;
 mod tokens;
+mod vendor;
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -73,6 +76,7 @@ use reply::{Content, Problem, Reply};
 use route::{Endpoint, Operation, Route};
 use signature::Signed;
 use socket::Waiting;
+use vendor::Vendor;
 
 /// The largest body of a request it takes: 32 MiB, as Anthropic does.
 const MOST_BYTES: usize = 32 << 20;
@@ -206,6 +210,9 @@ struct Asked {
     api: Api,
     endpoint: Result<Endpoint, Problem>,
     admitted: Result<(), Problem>,
+    vendor: Vendor,
+    /// The model that the path names, as Azure's do.
+    deployment: Option<String>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -254,7 +261,7 @@ impl Simulator {
             Ok(reply) => {
                 let mut timing = self.pace.timing(reply.seed, reply.tokens.output);
                 timing.first = script.latency.unwrap_or(timing.first);
-                if let Content::Whole(_) = reply.content {
+                if reply.content.is_whole() {
                     rest(timing.whole(reply.tokens.output)).await;
                 }
                 (StatusCode::OK, reply.headers, reply.content, timing)
@@ -268,7 +275,7 @@ impl Simulator {
         for (name, value) in headers {
             response = response.header(name, value);
         }
-        let whole = matches!(content, Content::Whole(_));
+        let whole = content.is_whole();
         let playback = Playback::reply(content, &script, timing, call);
         if whole {
             response = response.header(CONTENT_LENGTH, playback.length());
@@ -302,10 +309,10 @@ impl Simulator {
         if let (Ok(script), false) = (&mut script, accepted.contains("gzip")) {
             script.forget(Oddity::Gzip);
         }
-        let Route { api, endpoint } = route::find(&head);
+        let Route { api, endpoint, vendor, deployment } = route::find(&head);
         let admitted = api.admit(&head);
         let Parts { method, uri, headers, .. } = head;
-        Ok(Asked { api, endpoint, admitted, method, uri, headers, body, script })
+        Ok(Asked { api, endpoint, admitted, vendor, deployment, method, uri, headers, body, script })
     }
 
     fn decide(&self, asked: &Asked, call: u64) -> Result<Reply, Problem> {
@@ -320,17 +327,21 @@ impl Simulator {
         if let Some(status) = script.status.or_else(|| self.mishaps.strike(call)) {
             return Err(Problem::Wanted(status));
         }
-        let (mind, read) = (&self.mind, || read_json(body));
+        let (mind, read) = (&self.mind, || asked.read_body(body));
         match endpoint {
             Endpoint::Models(model) => self.models(asked.api, model.as_deref()),
             Endpoint::Chat if script.has(Oddity::Canned) => chosen(&self.canned.chat, body),
             Endpoint::Messages if script.has(Oddity::Canned) => chosen(&self.canned.messages, body),
-            Endpoint::Chat => chat::reply(&read()?, mind, script),
-            Endpoint::Completions => chat::legacy_reply(&read()?, mind, script),
+            Endpoint::Chat => chat::reply(&read()?, mind, script, asked.vendor),
+            Endpoint::Completions => chat::legacy_reply(&read()?, mind, script, asked.vendor),
             Endpoint::Responses => responses::reply(&read()?, mind, script),
             Endpoint::InputTokens => responses::input_tokens(&read()?, mind),
             Endpoint::Embeddings => openai::embeddings(&read()?, mind, script),
             Endpoint::Moderations => openai::moderations(&read()?, mind),
+            Endpoint::Images => media::images(&read()?, mind, script),
+            Endpoint::Speech => media::speech(&read()?, mind),
+            Endpoint::Transcription => media::transcription(&read()?, mind, body.len()),
+            Endpoint::Batches => Ok(media::batch()),
             Endpoint::Messages => anthropic::messages(&read()?, mind, script),
             Endpoint::CountTokens => anthropic::count_tokens(&read()?, mind),
             Endpoint::Bedrock(operation, model) => {
@@ -370,6 +381,19 @@ impl Simulator {
 }
 
 impl Asked {
+    /// The body as JSON: a form as an object of its text fields. The model may be in the path instead.
+    fn read_body(&self, body: &[u8]) -> Result<Value, Problem> {
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let mut read = match kind.split_once("boundary=") {
+            Some((_, boundary)) => media::form(body, boundary.trim_matches('"')),
+            None => read_json(body)?,
+        };
+        if let Some(deployment) = &self.deployment {
+            read["model"] = deployment.as_str().into();
+        }
+        Ok(read)
+    }
+
     fn put_on_the_bill(&self, outcome: &Result<Reply, Problem>, call: &mut Call) {
         match outcome {
             _ if self.method != Method::POST => {}
@@ -379,7 +403,7 @@ impl Asked {
                 let model = match &self.endpoint {
                     Ok(Endpoint::Bedrock(_, model) | Endpoint::PublishedMessages(model)) => Some(model.as_str()),
                     Ok(Endpoint::Gemini(target)) => Some(target.model.as_str()),
-                    _ => gist.model.as_deref(),
+                    _ => gist.model.as_deref().or(self.deployment.as_deref()),
                 };
                 call.charge(self.api, model.unwrap_or(NONE), None);
             }

@@ -103,6 +103,8 @@ pub(super) fn headers(request: u64, took_ms: u128, left: u64) -> Vec<(&'static s
 pub(super) fn has_credential(headers: &HeaderMap) -> bool {
     let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = authorization.and_then(|value| value.strip_prefix("Bearer "));
+    // Azure's header.
+    let key = key.or_else(|| headers.get("api-key").and_then(|value| value.to_str().ok()));
     key.is_some_and(|key| !key.trim().is_empty())
 }
 

@@ -70,7 +70,9 @@ impl Playback {
     pub(super) fn reply(content: Content, script: &Script, timing: Timing, mut call: Call) -> Self {
         call.weighs(content.weight());
         let (mut steps, mut end) = match content {
-            Content::Whole(bytes) => (vec![whole(bytes, script)], End::Complete),
+            Content::Whole(bytes) | Content::Sound(bytes) | Content::Text(bytes) => {
+                (vec![whole(bytes, script)], End::Complete)
+            }
             Content::Stream { mut events, failure, framing } => {
                 let end = if script.stream_error.is_some() { End::Failed } else { End::Complete };
                 spoil(&mut events, failure, framing, script);
@@ -162,7 +164,7 @@ impl Body for Playback {
 impl Content {
     fn weight(&self) -> u64 {
         match self {
-            Self::Whole(_) => 1,
+            Self::Whole(_) | Self::Sound(_) | Self::Text(_) => 1,
             Self::Stream { events, .. } => events.iter().map(Event::weight).sum(),
         }
     }

@@ -28,6 +28,10 @@ pub(super) struct Reply {
 pub(super) enum Content {
     /// One JSON document.
     Whole(Bytes),
+    /// Speech.
+    Sound(Bytes),
+    /// Text that is no JSON.
+    Text(Bytes),
     /// One piece after the other.
     Stream {
         events: Vec<Event>,
@@ -71,10 +75,17 @@ impl Content {
         Self::Whole(body.to_string().into())
     }
 
+    /// Whether it comes in one piece.
+    pub(super) const fn is_whole(&self) -> bool {
+        !matches!(self, Self::Stream { .. })
+    }
+
     /// Its media type.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Whole(_) => "application/json",
+            Self::Sound(_) => "audio/mpeg",
+            Self::Text(_) => "text/plain; charset=utf-8",
             Self::Stream { framing: Framing::ServerSentEvents, .. } => "text/event-stream; charset=utf-8",
             Self::Stream { framing: Framing::AwsEventStream, .. } => "application/vnd.amazon.eventstream",
             Self::Stream { framing: Framing::Lines(kind), .. } => kind,

@@ -2,6 +2,8 @@
 //!
 //! Knows paths and headers; not bodies.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Uri};
@@ -9,6 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use super::bill::Api;
 use super::reply::Problem;
+use super::vendor::{VENDORS, Vendor};
 use super::{anthropic, bedrock, cohere, gemini, ollama, openai};
 
 /// What can be called.
@@ -20,6 +23,11 @@ pub(super) enum Endpoint {
     InputTokens,
     Embeddings,
     Moderations,
+    Images,
+    Speech,
+    Transcription,
+    /// Free.
+    Batches,
     Messages,
     CountTokens,
     CohereChat,
@@ -65,6 +73,14 @@ const ENDPOINTS: &[(&str, Api, Endpoint)] = &[
     ("/v1/responses/input_tokens", Api::OpenAi, Endpoint::InputTokens),
     ("/v1/embeddings", Api::OpenAi, Endpoint::Embeddings),
     ("/v1/moderations", Api::OpenAi, Endpoint::Moderations),
+    ("/v1/images/generations", Api::OpenAi, Endpoint::Images),
+    ("/v1/images/edits", Api::OpenAi, Endpoint::Images),
+    ("/v1/images/variations", Api::OpenAi, Endpoint::Images),
+    ("/v1/audio/speech", Api::OpenAi, Endpoint::Speech),
+    ("/v1/audio/transcriptions", Api::OpenAi, Endpoint::Transcription),
+    ("/v1/audio/translations", Api::OpenAi, Endpoint::Transcription),
+    ("/v1/batches", Api::OpenAi, Endpoint::Batches),
+    ("/v1/fim/completions", Api::OpenAi, Endpoint::Chat),
     ("/v1/messages", Api::Anthropic, Endpoint::Messages),
     ("/v1/messages/count_tokens", Api::Anthropic, Endpoint::CountTokens),
     ("/v2/chat", Api::Cohere, Endpoint::CohereChat),
@@ -84,13 +100,37 @@ const PUBLISHED: &str = "/publishers/anthropic/models/";
 pub(super) struct Route {
     pub(super) api: Api,
     pub(super) endpoint: Result<Endpoint, Problem>,
+    pub(super) vendor: Vendor,
+    /// The deployment that the path names.
+    pub(super) deployment: Option<String>,
+}
+
+/// A path as `OpenAI` spells it, whose habits go with the one it was, and the deployment it named.
+fn translated(path: &str) -> (Cow<'_, str>, Vendor, Option<String>) {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let Some((name, vendor, before)) = VENDORS.iter().find(|(name, ..)| *name == first) else {
+        return (path.into(), Vendor::Plain, None);
+    };
+    let path = &path[1 + name.len()..];
+    let below =
+        path.strip_prefix("/api/projects/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
+    let below = below.strip_prefix("/anthropic").or_else(|| below.strip_prefix(before)).unwrap_or(below);
+    let named = below.strip_prefix("/deployments/").and_then(|rest| rest.split_once('/'));
+    let (deployment, below) = match named {
+        Some((deployment, _)) => (Some(deployment.to_owned()), &below["/deployments/".len() + deployment.len()..]),
+        None => (None, below),
+    };
+    let below = if below.starts_with("/v1/") { below.into() } else { format!("/v1{below}").into() };
+    (below, *vendor, deployment)
 }
 
 pub(super) fn find(head: &Parts) -> Route {
-    let path = head.uri.path();
-    if let Some(rest) = path.strip_prefix("/model/") {
-        return Route { api: Api::Bedrock, endpoint: of_bedrock(&head.method, rest).ok_or_else(|| unknown(head)) };
+    if let Some(rest) = head.uri.path().strip_prefix("/model/") {
+        let endpoint = of_bedrock(&head.method, rest).ok_or_else(|| unknown(head));
+        return Route { api: Api::Bedrock, endpoint, vendor: Vendor::Plain, deployment: None };
     }
+    let (translated, vendor, deployment) = translated(head.uri.path());
+    let path = translated.as_ref();
     let fixed = ENDPOINTS.iter().find(|(known, ..)| *known == path);
     let known = fixed.map(|(_, api, endpoint)| (*api, endpoint.clone())).or_else(|| named_in(&head.uri));
     // Several vendors have models, and a path of none is refused in the words of the one that seems meant.
@@ -116,7 +156,7 @@ pub(super) fn find(head: &Parts) -> Route {
         (Some(_), _) => Err(Problem::WrongMethod { method: method(), path: path() }),
         (None, _) => Err(unknown(head)),
     };
-    Route { api, endpoint }
+    Route { api, endpoint, vendor, deployment }
 }
 
 fn unknown(head: &Parts) -> Problem {
@@ -203,6 +243,25 @@ mod tests {
     use http::Request;
 
     use super::*;
+
+    #[test]
+    fn the_paths_of_vendors_lead_to_the_same_endpoints() {
+        for (path, expected, deployment) in [
+            ("/v1/chat/completions", "/v1/chat/completions", None),
+            ("/groq/openai/v1/chat/completions", "/v1/chat/completions", None),
+            ("/groq/v1/chat/completions", "/v1/chat/completions", None),
+            ("/openrouter/api/v1/embeddings", "/v1/embeddings", None),
+            ("/perplexity/chat/completions", "/v1/chat/completions", None),
+            ("/deepseek/anthropic/v1/messages", "/v1/messages", None),
+            ("/azure/openai/deployments/gpt-5/chat/completions", "/v1/chat/completions", Some("gpt-5")),
+            ("/azure/openai/v1/responses", "/v1/responses", None),
+            ("/azure/api/projects/p/openai/v1/responses", "/v1/responses", None),
+            ("/azure/anthropic/v1/messages", "/v1/messages", None),
+        ] {
+            let (path, _, named) = translated(path);
+            assert_eq!((path.as_ref(), named.as_deref()), (expected, deployment));
+        }
+    }
 
     #[test]
     fn every_path_has_its_endpoint_and_its_own_way_to_refuse() {

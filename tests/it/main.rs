@@ -18,4 +18,5 @@ mod realtime;
 mod shutdown;
 mod streaming;
 mod support;
+mod vendors;
 mod wire;

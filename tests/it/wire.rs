@@ -20,6 +20,8 @@ struct Fixture {
     path: String,
     status: u16,
     request: Value,
+    /// Whether the request is a form.
+    is_form: bool,
     /// Of the reply.
     headers: Vec<(String, String)>,
     reply: Vec<u8>,
@@ -28,7 +30,36 @@ struct Fixture {
 }
 
 /// The folders of fixtures.
-const FOLDERS: [&str; 7] = ["anthropic", "cohere", "local", "ollama", "openai", "gemini", "vertex"];
+const FOLDERS: [&str; 21] = [
+    "anthropic",
+    "azure",
+    "cerebras",
+    "cohere",
+    "databricks",
+    "deepseek",
+    "fireworks",
+    "gemini",
+    "groq",
+    "huggingface",
+    "local",
+    "mistral",
+    "moonshot",
+    "ollama",
+    "openai",
+    "openrouter",
+    "perplexity",
+    "together",
+    "vertex",
+    "vllm",
+    "xai",
+];
+
+/// The folders of vendors that are asked for no usage on streams: Cohere refuses, the others tell it anyway.
+const UNASKED: [&str; 7] =
+    ["/cohere/", "/deepseek/", "/fireworks/", "/groq/", "/mistral/", "/openrouter/", "/perplexity/"];
+
+/// Separates the parts of a form.
+const BOUNDARY: &str = "weir-fixture-boundary";
 
 impl Fixture {
     fn read(request: &Path) -> Self {
@@ -39,6 +70,8 @@ impl Fixture {
             (".sse", "text/event-stream"),
             (".stream.json", "application/json; charset=UTF-8"),
             (".ndjson", "application/x-ndjson"),
+            (".txt", "text/plain"),
+            (".mp3", "audio/mpeg"),
         ];
         let (reply, content_type) = kinds.into_iter().find(|(ending, _)| beside(ending).exists()).unwrap();
         let json = |path: &Path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
@@ -55,10 +88,11 @@ impl Fixture {
         Self {
             path: format!("/{provider}{}", asked["path"].as_str().unwrap()),
             status: name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200),
-            request: asked["body"].clone(),
+            is_form: asked["form"].is_object(),
+            request: if asked["form"].is_object() { asked["form"].clone() } else { asked["body"].clone() },
             headers,
             reply: std::fs::read(beside(reply)).unwrap(),
-            is_stream: reply != ".response.json",
+            is_stream: !matches!(reply, ".response.json" | ".txt" | ".mp3"),
             golden: json(&beside(".record.json")),
             name: format!("{provider}/{name}"),
         }
@@ -78,7 +112,8 @@ impl Fixture {
 
     /// What the app is to read: everything, but for a usage chunk it did not ask for.
     fn expected(&self) -> Vec<u8> {
-        let asks = self.path.ends_with("/completions") && !self.path.starts_with("/cohere/");
+        let asks =
+            self.golden["asked"]["usage"] == "missing" && !UNASKED.iter().any(|vendor| self.path.starts_with(vendor));
         let counts = asks && self.request["stream"] == true;
         if !self.is_stream || !counts || self.request["stream_options"]["include_usage"] == true {
             return self.reply.clone();
@@ -86,6 +121,21 @@ impl Fixture {
         let text = String::from_utf8(self.reply.clone()).unwrap();
         let events = text.split_inclusive("\n\n").filter(|event| !is_usage_chunk(event));
         events.collect::<String>().into_bytes()
+    }
+
+    /// What the app sends.
+    fn body(&self) -> Vec<u8> {
+        let Some(fields) = self.request.as_object().filter(|_| self.is_form) else {
+            return self.request.to_string().into_bytes();
+        };
+        let part = |(name, text): (&String, &Value)| {
+            let head = format!("Content-Disposition: form-data; name=\"{name}\"");
+            format!("--{BOUNDARY}\r\n{head}\r\n\r\n{}\r\n", text.as_str().unwrap())
+        };
+        let file = "Content-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\nContent-Type: audio/mpeg";
+        let file = [format!("--{BOUNDARY}\r\n{file}\r\n\r\n").as_bytes(), b"\xff\x00\r\n\xfe"].concat();
+        let fields: String = fields.iter().map(part).collect();
+        [fields.as_bytes(), &file, format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat()
     }
 
     /// How far one cut is from the next. A reply that weir changes is cut at every byte; one that only passes need not
@@ -132,9 +182,11 @@ impl Stage {
             scripts[number("x-fixture")].cut_at(number("x-cut"))
         })
         .await;
-        let weir =
-            Weir::before_with(&provider.url(), "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }")
-                .await;
+        let url = provider.url();
+        let others = ["databricks", "vllm"].map(|name| format!("  {name}: {{ api: openai, base_url: \"{url}\" }}\n"));
+        let azure = format!("  azure: {{ api: azure_openai, base_url: \"{url}\" }}\n");
+        let calls = "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }";
+        let weir = Weir::before_with(&url, &format!("{}{azure}{calls}", others.concat())).await;
         Self { fixtures, weir, _provider: provider }
     }
 
@@ -142,14 +194,15 @@ impl Stage {
     async fn ask(&self, number: usize, cut: usize) -> Answer {
         let fixture = &self.fixtures[number];
         let (number, cut) = (number.to_string(), cut.to_string());
+        let form = format!("multipart/form-data; boundary={BOUNDARY}");
         let headers = [
-            ("content-type", "application/json"),
+            ("content-type", if fixture.is_form { form.as_str() } else { "application/json" }),
             ("cache-control", "no-store"),
             ("x-fixture", number.as_str()),
             ("x-cut", cut.as_str()),
         ];
-        let (url, body) = (self.weir.url(&fixture.path), fixture.request.to_string());
-        collect(self.weir.client.open(Method::POST, &url, &headers, body.as_bytes()).await).await
+        let (url, body) = (self.weir.url(&fixture.path), fixture.body());
+        collect(self.weir.client.open(Method::POST, &url, &headers, &body).await).await
     }
 
     async fn passes_untouched(&self, number: usize) {

@@ -48,8 +48,15 @@ impl Books {
 mod tests {
     use super::*;
 
-    const BILL: Tally =
-        Tally { input: 100, cached: 40, cache_write_short: 8, cache_write_long: 2, output: 20, reasoning: 5 };
+    const BILL: Tally = Tally {
+        input: 100,
+        cached: 40,
+        cache_write_short: 8,
+        cache_write_long: 2,
+        output: 20,
+        reasoning: 5,
+        ..Tally::NOTHING
+    };
 
     #[test]
     fn books_are_equal_when_every_kind_is() {

@@ -8,7 +8,8 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Count, Filled, List, Object, Text};
+use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
+use crate::provider::output::Output;
 use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said, sum};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
@@ -27,6 +28,7 @@ struct Reply {
     tally: Tally,
     /// Tokens of steps that the totals leave out.
     aside: Tally,
+    output: Output,
     stop_reason: Option<Box<str>>,
     done: bool,
     failed: bool,
@@ -58,6 +60,13 @@ struct Block<'a> {
     kind: Text<'a>,
     #[serde(borrow)]
     name: Text<'a>,
+    #[serde(borrow)]
+    thinking: Written<'a>,
+    #[serde(borrow)]
+    text: Written<'a>,
+    /// The arguments of a call.
+    #[serde(borrow)]
+    input: Written<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,6 +89,12 @@ struct StreamEvent<'a> {
 struct Delta<'a> {
     #[serde(borrow)]
     stop_reason: Text<'a>,
+    #[serde(borrow)]
+    thinking: Written<'a>,
+    #[serde(borrow)]
+    text: Written<'a>,
+    #[serde(borrow)]
+    partial_json: Written<'a>,
 }
 
 /// A usage object, or one entry of its `iterations`.
@@ -165,7 +180,14 @@ impl ReadReply for Reply {
             "content_block_start" if read.content_block.get().is_some_and(|block| self.read_block(block)) => {
                 return EventKind::Content;
             }
-            "content_block_delta" => return EventKind::Content,
+            "content_block_delta" => {
+                if let Some(delta) = read.delta.get() {
+                    for written in [delta.thinking, delta.text, delta.partial_json] {
+                        written.push_to(&mut self.output);
+                    }
+                }
+                return EventKind::Content;
+            }
             "message_delta" => {
                 if let Some(delta) = read.delta.get() {
                     delta.stop_reason.keep_last(&mut self.stop_reason);
@@ -189,7 +211,7 @@ impl ReadReply for Reply {
         // A stream that broke off has said what went in, but not what came out.
         let is_reported = self.tally.output.is_some() || (!ending.is_success() && self.tally.uncached_input.is_some());
         let usage = is_reported.then(|| self.tally.plus(self.aside).usage());
-        Said { facts: self.facts, usage, ending, ..Said::default() }
+        Said { facts: self.facts, usage, provider_cost: None, output: self.output, ending }
     }
 }
 
@@ -200,6 +222,9 @@ impl Reply {
         message.stop_reason.keep_last(&mut self.stop_reason);
         for block in message.content.items() {
             self.read_block(block);
+            block.thinking.push_to(&mut self.output);
+            block.text.push_to(&mut self.output);
+            block.input.push_json_to(&mut self.output);
         }
         if let Some(reported) = message.usage.get() {
             self.take(reported);

@@ -3,12 +3,13 @@
 //! A whole reply has `message`s where a chunk of a stream has `delta`s; one reading serves both. A stream is complete
 //! when `[DONE]` came and every choice said why it stopped.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::openai::usage::{Reported, Tally};
+use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
+use crate::provider::openai::usage::{Head, Reported, Tally};
+use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
 
@@ -17,6 +18,7 @@ use crate::record::ReplyFacts;
 pub(super) struct Reply {
     facts: ReplyFacts,
     tally: Tally,
+    output: Output,
     /// Each choice seen, by its index, and why it stopped.
     choices: Vec<(u64, Option<Box<str>>)>,
     arrival: Arrival,
@@ -50,10 +52,22 @@ struct Completion<'a> {
     service_tier: Text<'a>,
     #[serde(borrow)]
     choices: List<Choice<'a>>,
-    usage: Object<Reported>,
+    #[serde(borrow)]
+    usage: Object<Reported<'a>>,
+    #[serde(borrow)]
+    x_groq: Object<XGroq<'a>>,
     error: Filled,
     moderation: Filled,
     prompt_filter_results: Filled,
+}
+
+/// What Groq adds to the first chunk and the last.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct XGroq<'a> {
+    #[serde(borrow)]
+    usage: Object<Reported<'a>>,
+    error: Filled,
 }
 
 #[derive(Default, Deserialize)]
@@ -66,40 +80,61 @@ struct Choice<'a> {
     message: Object<Message<'a>>,
     #[serde(borrow)]
     delta: Object<Message<'a>>,
-    text: Filled,
+    #[serde(borrow)]
+    text: Written<'a>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Message<'a> {
-    content: Filled,
-    refusal: Filled,
-    reasoning: Filled,
-    reasoning_content: Filled,
+    #[serde(borrow)]
+    content: Written<'a>,
+    #[serde(borrow)]
+    refusal: Written<'a>,
+    #[serde(borrow)]
+    reasoning: Written<'a>,
+    #[serde(borrow)]
+    reasoning_content: Written<'a>,
     audio: Filled,
     #[serde(borrow)]
     tool_calls: List<ToolCall<'a>>,
     #[serde(borrow)]
-    function_call: Object<Named<'a>>,
+    function_call: Object<Called<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ToolCall<'a> {
     #[serde(borrow)]
-    function: Object<Named<'a>>,
+    function: Object<Called<'a>>,
     #[serde(borrow)]
-    custom: Object<Named<'a>>,
+    custom: Object<Called<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Named<'a> {
+struct Called<'a> {
     #[serde(borrow)]
     name: Text<'a>,
+    #[serde(borrow)]
+    arguments: Written<'a>,
+    /// A custom tool's.
+    #[serde(borrow)]
+    input: Written<'a>,
 }
 
 impl ReadReply for Reply {
+    /// Fireworks, and Hugging Face's own server, also count in headers.
+    fn head(&mut self, headers: &HeaderMap) {
+        let count =
+            |names: &[&str]| names.iter().find_map(|name| headers.get(*name)?.to_str().ok()?.trim().parse().ok());
+        self.tally.take_head(Head {
+            input: count(&["fireworks-prompt-tokens", "x-prompt-tokens"]),
+            cached: count(&["fireworks-cached-prompt-tokens"]),
+            output: count(&["x-generated-tokens"]),
+        });
+    }
+
     fn whole(&mut self, status: StatusCode, body: &[u8]) {
         self.failed = !status.is_success();
         if self.failed {
@@ -122,7 +157,8 @@ impl ReadReply for Reply {
         let ending = self.ending();
         self.choices.sort_by_key(|(index, _)| *index);
         self.facts.finish_reasons = self.choices.into_iter().filter_map(|(_, reason)| reason).collect();
-        Said { facts: self.facts, usage: self.tally.usage(&[]), ending, ..Said::default() }
+        let (usage, provider_cost) = (self.tally.usage(&[]), self.tally.cost());
+        Said { facts: self.facts, usage, provider_cost, output: self.output, ending }
     }
 }
 
@@ -134,8 +170,12 @@ impl Reply {
         completion.id.keep_first(&mut self.facts.id);
         completion.model.keep_first(&mut self.facts.model);
         completion.service_tier.keep_last(&mut self.facts.service_tier);
-        if let Some(reported) = completion.usage.get() {
+        let groq = completion.x_groq.get();
+        self.failed |= groq.is_some_and(|groq| groq.error.0);
+        let reports = [groq.and_then(|groq| groq.usage.get()), completion.usage.get()];
+        for reported in reports.into_iter().flatten() {
             self.tally.take(reported);
+            reported.service_tier.keep_last(&mut self.facts.service_tier);
         }
         let mut has_content = false;
         for choice in completion.choices.items() {
@@ -158,9 +198,11 @@ impl Reply {
         self.failed |= choice.finish_reason.get() == Some("error");
         self.refused |= choice.finish_reason.get() == Some("content_filter");
         let messages = [choice.message.get(), choice.delta.get()];
-        messages.into_iter().flatten().fold(choice.text.0, |has_content, message| {
-            self.refused |= message.refusal.0;
+        choice.text.push_to(&mut self.output);
+        messages.into_iter().flatten().fold(choice.text.is_filled(), |has_content, message| {
+            self.refused |= message.refusal.is_filled();
             self.read_tools(message);
+            message.push_to(&mut self.output);
             has_content || message.has_content()
         })
     }
@@ -206,8 +248,24 @@ impl Completion<'_> {
 
 impl Message<'_> {
     fn has_content(&self) -> bool {
-        let texts = [self.content, self.refusal, self.reasoning, self.reasoning_content, self.audio];
-        texts.iter().any(|text| text.0) || !self.tool_calls.items().is_empty() || self.function_call.get().is_some()
+        let texts = [self.content, self.refusal, self.reasoning, self.reasoning_content];
+        texts.iter().any(Written::is_filled)
+            || self.audio.0
+            || !self.tool_calls.items().is_empty()
+            || self.function_call.get().is_some()
+    }
+
+    /// Adds what was written to `output`. Some vendors say their reasoning under both names.
+    fn push_to(&self, output: &mut Output) {
+        let reasoning = if self.reasoning_content.is_filled() { self.reasoning_content } else { self.reasoning };
+        for written in [reasoning, self.content, self.refusal] {
+            written.push_to(output);
+        }
+        let calls = self.tool_calls.items().iter().flat_map(|call| [call.function.get(), call.custom.get()]);
+        for called in calls.chain([self.function_call.get()]).flatten() {
+            called.arguments.push_to(output);
+            called.input.push_to(output);
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Plain: replies that never stream and say little of themselves: embeddings, moderations, token counts.
+//! Plain: replies that never stream and say little of themselves: embeddings, moderations, token counts,
+//! decisions, documents read.
 
 use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Filled, Object, Text};
+use crate::provider::lenient::{Count, Filled, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
+use crate::record::usage::{Counter, Usage};
 
 /// Reads one reply: complete if it is a JSON object without an error.
 #[derive(Debug, Default)]
@@ -21,8 +23,18 @@ struct Body<'a> {
     id: Text<'a>,
     #[serde(borrow)]
     model: Text<'a>,
-    usage: Object<Reported>,
+    #[serde(borrow)]
+    usage: Object<Reported<'a>>,
+    usage_info: Object<PagesRead>,
+    document_annotation: Filled,
     error: Filled,
+}
+
+/// What Mistral counts when it reads documents.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PagesRead {
+    pages_processed: Count,
 }
 
 impl ReadReply for Reply {
@@ -38,7 +50,19 @@ impl ReadReply for Reply {
         if let Some(reported) = body.usage.get() {
             tally.take(reported);
         }
-        self.said.usage = tally.usage(&[]);
+        self.said.provider_cost = tally.cost();
+        let pages = body.usage_info.get().and_then(|read| read.pages_processed.0);
+        self.said.usage = match pages {
+            None => tally.usage(&[]),
+            pages => Some(Usage::cache_inside(
+                None,
+                None,
+                &[
+                    (Counter::InputDocumentPages, pages),
+                    (Counter::InputAnnotatedDocumentPages, pages.filter(|_| body.document_annotation.0)),
+                ],
+            )),
+        };
         self.said.ending = if body.error.0 { Ending::Failed } else { Ending::Complete };
     }
 

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
 use crate::provider::{Asked, Endpoint, Request, Reuse, UsageRequest, refers_outside, text};
 use crate::record::call::Delivery;
+use crate::record::usage::Counter;
 
 /// Fields of chat requests and of requests for a response that do not change the answer. (A response may only be reused
 /// if `store` is false.)
@@ -37,20 +39,45 @@ const KEPT_STATE: &[&str] = &["previous_response_id", "conversation"];
 
 /// What a request asks.
 pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
-    let Request { endpoint, body, .. } = *request;
-    let streams = body.get("stream").as_bool() == Some(true);
+    let Request { endpoint, path, query, body } = *request;
     let text = |field| text(body.get(field));
-    let has_usage_option = matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions);
+    let streams = match endpoint {
+        Endpoint::Speech => text("stream_format") == Some("sse"),
+        // A form's fields are texts.
+        _ => body.get("stream").as_bool() == Some(true) || text("stream") == Some("true"),
+    };
+    let has_usage_option =
+        matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions) && knows_stream_options(query);
     let wants_usage = body.get("stream_options").get("include_usage").as_bool() == Some(true);
     Asked {
-        model: text("model").map(Cow::from),
+        model: text("model").map(Cow::from).or_else(|| deployment(path)),
         operation: endpoint.operation(),
         delivery: if streams { Delivery::Stream } else { Delivery::Whole },
         user: text("safety_identifier").or_else(|| text("user")),
         usage: if has_usage_option && streams && !wants_usage { UsageRequest::Missing } else { UsageRequest::Unneeded },
         reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
-        counted: None,
+        counted: characters(endpoint, body),
     }
+}
+
+/// Azure's deployment, where the path names it: `/openai/deployments/<name>/…`.
+fn deployment(path: &str) -> Option<Cow<'_, str>> {
+    let (_, rest) = path.split_once("/deployments/")?;
+    let name = percent_decode_str(rest.split('/').next()?).decode_utf8().ok()?;
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// Whether the version of Azure's API that the query names, if any, takes `stream_options`. Versions are dates, and
+/// words for the newest.
+fn knows_stream_options(query: Option<&str>) -> bool {
+    let version = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("api-version=")));
+    version.is_none_or(|version| version >= "2024-09-01")
+}
+
+/// The characters of a text to be spoken: some models are billed by them, and the sound that comes back says nothing.
+fn characters(endpoint: Endpoint, body: &Value<'_>) -> Option<(Counter, u64)> {
+    let spoken = body.get("input").as_str().filter(|_| endpoint == Endpoint::Speech)?;
+    Some((Counter::InputCharacters, spoken.chars().count() as u64))
 }
 
 /// Whether the answer may serve another, equal request.
@@ -238,6 +265,60 @@ mod tests {
             assert_eq!(reuse_of(Endpoint::Responses, body), expected, "{body}");
         }
         assert_eq!(reuse_of(Endpoint::ResponsesCompact, r#"{"store":false}"#), Reuse::Never);
+    }
+
+    #[test]
+    fn a_deployment_in_the_path_is_the_model_where_the_body_names_none() {
+        for (path, body, model) in [
+            ("/openai/deployments/prod-chat/chat/completions", "{}", Some("prod-chat")),
+            ("/openai/deployments/prod%20chat/chat/completions", "null", Some("prod chat")),
+            ("/openai/deployments/prod-chat/chat/completions", r#"{"model":"gpt"}"#, Some("gpt")),
+            ("/openai/deployments//chat/completions", "{}", None),
+            ("/openai/v1/chat/completions", "{}", None),
+        ] {
+            let body = serde_json::from_str(body).expect("JSON");
+            let request = Request { path, ..Request::of(Endpoint::ChatCompletions, &body) };
+            assert_eq!(asked(&request).model.as_deref(), model, "{path}");
+        }
+    }
+
+    #[test]
+    fn usage_is_not_asked_of_versions_that_do_not_know_how() {
+        let body = serde_json::from_str(r#"{"stream":true}"#).expect("JSON");
+        for (query, expected) in [
+            (None, UsageRequest::Missing),
+            (Some("api-version=2024-02-01"), UsageRequest::Unneeded),
+            (Some("a=b&api-version=2024-06-01"), UsageRequest::Unneeded),
+            (Some("api-version=2024-09-01-preview"), UsageRequest::Missing),
+            (Some("api-version=2025-04-01"), UsageRequest::Missing),
+            (Some("api-version=preview"), UsageRequest::Missing),
+        ] {
+            let request = Request { query, ..Request::of(Endpoint::ChatCompletions, &body) };
+            assert_eq!(asked(&request).usage, expected, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn forms_and_speech_say_in_their_own_way_that_they_stream() {
+        for (endpoint, body, expected) in [
+            (Endpoint::Transcription, r#"{"stream":"true"}"#, Delivery::Stream),
+            (Endpoint::Transcription, r#"{"stream":"false"}"#, Delivery::Whole),
+            (Endpoint::Speech, r#"{"stream_format":"sse"}"#, Delivery::Stream),
+            (Endpoint::Speech, r#"{"stream_format":"audio"}"#, Delivery::Whole),
+            (Endpoint::Images, r#"{"stream":true}"#, Delivery::Stream),
+        ] {
+            let value = serde_json::from_str(body).expect("JSON");
+            let asked = asked(&Request::of(endpoint, &value));
+            assert_eq!((asked.delivery, asked.reuse), (expected, Reuse::Never), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_characters_of_speech_are_counted_and_not_its_bytes() {
+        let body = serde_json::from_str(r#"{"model":"tts-1","input":"Grüße \ud83d\ude00"}"#).expect("JSON");
+        let counted = |endpoint| asked(&Request::of(endpoint, &body)).counted;
+        assert_eq!(counted(Endpoint::Speech), Some((Counter::InputCharacters, 7)));
+        assert_eq!(counted(Endpoint::Embeddings), None);
     }
 
     #[test]

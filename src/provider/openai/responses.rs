@@ -7,8 +7,9 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Count, Filled, List, Object, Text};
+use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::openai::usage::{Reported, Tally};
+use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
 use crate::record::usage::Counter;
@@ -18,6 +19,7 @@ use crate::record::usage::Counter;
 pub(super) struct Reply {
     facts: ReplyFacts,
     tally: Tally,
+    output: Output,
     items: Items,
     /// Searches as the response itself counts them.
     web_searches: Option<u64>,
@@ -51,7 +53,8 @@ struct Response<'a> {
     incomplete_details: Object<Incomplete<'a>>,
     #[serde(borrow)]
     output: List<Item<'a>>,
-    usage: Object<Reported>,
+    #[serde(borrow)]
+    usage: Object<Reported<'a>>,
     tool_usage: Object<ToolUsage>,
     error: Filled,
 }
@@ -86,6 +89,14 @@ struct Item<'a> {
     action: Object<Part<'a>>,
     #[serde(borrow)]
     content: List<Part<'a>>,
+    /// What is written of the reasoning.
+    #[serde(borrow)]
+    summary: Written<'a>,
+    /// A function's, and a custom tool's.
+    #[serde(borrow)]
+    arguments: Written<'a>,
+    #[serde(borrow)]
+    input: Written<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,6 +104,10 @@ struct Item<'a> {
 struct Part<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
+    #[serde(borrow)]
+    text: Written<'a>,
+    #[serde(borrow)]
+    refusal: Written<'a>,
 }
 
 /// An event of a stream, or of a session.
@@ -110,6 +125,8 @@ pub(super) struct StreamEvent<'a> {
     response: Object<Response<'a>>,
     #[serde(borrow)]
     item: Object<Item<'a>>,
+    #[serde(borrow)]
+    delta: Written<'a>,
     error: Filled,
 }
 
@@ -124,6 +141,9 @@ impl ReadReply for Reply {
         // A compaction has no status: it is there, so it is complete.
         let status = response.status.get().unwrap_or("completed");
         self.end(status, &response);
+        for item in response.output.items() {
+            item.push_to(&mut self.output);
+        }
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
@@ -140,7 +160,8 @@ impl ReadReply for Reply {
             self.ending = Ending::Declined;
         }
         self.facts.tools = self.items.tools;
-        Said { facts: self.facts, usage: self.tally.usage(&beside), ending: self.ending, ..Said::default() }
+        let (usage, provider_cost) = (self.tally.usage(&beside), self.tally.cost());
+        Said { facts: self.facts, usage, provider_cost, output: self.output, ending: self.ending }
     }
 }
 
@@ -175,7 +196,13 @@ impl Reply {
                 self.items.take_rest(item);
                 EventKind::Other
             }
-            _ if is_content(kind) => EventKind::Content,
+            _ if is_content(kind) => {
+                // Sound and pictures are no text.
+                if !kind.ends_with("audio.delta") {
+                    read.delta.push_to(&mut self.output);
+                }
+                EventKind::Content
+            }
             _ => EventKind::Other,
         }
     }
@@ -242,6 +269,17 @@ impl Items {
 }
 
 impl Item<'_> {
+    /// Adds what was written to `output`.
+    fn push_to(&self, output: &mut Output) {
+        self.summary.push_to(output);
+        for part in self.content.items() {
+            part.text.push_to(output);
+            part.refusal.push_to(output);
+        }
+        self.arguments.push_to(output);
+        self.input.push_to(output);
+    }
+
     fn is_call(&self) -> bool {
         self.kind.get().is_some_and(|kind| kind.ends_with("_call"))
     }
