@@ -30,6 +30,10 @@ pub(crate) struct Usd(pub(crate) Option<PicoUsd>);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Filled(pub(crate) bool);
 
+/// A value as it is written. Empty if there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written<'a>(pub(crate) &'a str);
+
 /// How many items a list has, whatever they are. Absent if it is no list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Length(pub(crate) Option<u64>);
@@ -189,6 +193,13 @@ impl<'de> Deserialize<'de> for Filled {
 impl<'de> Deserialize<'de> for Usd {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(PicoUsd::of_usd(<&RawValue>::deserialize(deserializer)?.get())))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Written<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(if json == "null" { "" } else { json }))
     }
 }
 
