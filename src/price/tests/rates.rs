@@ -113,7 +113,7 @@ fn every_kind_of_fee_is_billed_by_its_own_measure() {
         ("audio, an hour", "openai", "whisper-1", fees(&[(InputAudioSeconds, 60)]), "0.006"),
         ("audio, at least ten seconds", "groq", "whisper-large-v3", fees(&[(InputAudioSeconds, 3)]), "0.000308333333"),
         ("audio, above the minimum", "groq", "whisper-large-v3", fees(&[(InputAudioSeconds, 3600)]), "0.111"),
-        ("no audio is no minimum", "groq", "whisper-large-v3", fees(&[]), "0"),
+        ("no audio is no minimum", "groq", "whisper-large-v3", fees(&[(InputAudioSeconds, 0)]), "0"),
         ("pages, a thousand, annotated ones dearer", "mistral", "mistral-ocr-latest", fees(&pages), "0.13"),
         // 2000 × 5 + 1000 × 8
         ("writes for five minutes and an hour", "anthropic", "claude-opus-5-5", cached(3000, 0, &writes), "0.018"),
