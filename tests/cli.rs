@@ -80,13 +80,24 @@ fn check_says_what_the_configuration_means_and_no_secret() {
         "ok\n\
          listen     127.0.0.1:1\n\
          admin      127.0.0.1:9348\n\
-         provider   anthropic  https://api.anthropic.com, the app's own key\n\
-         provider   bedrock    https://bedrock-runtime.us-east-1.amazonaws.com, the app's own key\n\
-         provider   cohere     https://api.cohere.com, the app's own key\n\
-         provider   gemini     https://generativelanguage.googleapis.com, the app's own key\n\
-         provider   ollama     http://127.0.0.1:11434, the app's own key\n\
-         provider   openai     https://api.openai.com, key from variable OPENAI_API_KEY, also for bare /v1 paths\n\
-         provider   vertex     https://aiplatform.googleapis.com, the app's own key\n\
+         provider   anthropic    https://api.anthropic.com, the app's own key\n\
+         provider   bedrock      https://bedrock-runtime.us-east-1.amazonaws.com, the app's own key\n\
+         provider   cerebras     https://api.cerebras.ai, the app's own key\n\
+         provider   cohere       https://api.cohere.com, the app's own key\n\
+         provider   deepseek     https://api.deepseek.com, the app's own key\n\
+         provider   fireworks    https://api.fireworks.ai/inference, the app's own key\n\
+         provider   gemini       https://generativelanguage.googleapis.com, the app's own key\n\
+         provider   groq         https://api.groq.com/openai, the app's own key\n\
+         provider   huggingface  https://router.huggingface.co, the app's own key\n\
+         provider   mistral      https://api.mistral.ai, the app's own key\n\
+         provider   moonshot     https://api.moonshot.ai, the app's own key\n\
+         provider   ollama       http://127.0.0.1:11434, the app's own key\n\
+         provider   openai       https://api.openai.com, key from variable OPENAI_API_KEY, also for bare /v1 paths\n\
+         provider   openrouter   https://openrouter.ai/api, the app's own key\n\
+         provider   perplexity   https://api.perplexity.ai, the app's own key\n\
+         provider   together     https://api.together.ai, the app's own key\n\
+         provider   vertex       https://aiplatform.googleapis.com, the app's own key\n\
+         provider   xai          https://api.x.ai, the app's own key\n\
          cache      all: ttl 5m, at most 10000 entries and 64MiB\n"
     );
 }

@@ -75,11 +75,13 @@ pub(super) fn bill(rates: &PerCounter<Option<u64>>, counts: &PerCounter<u64>) ->
     bill
 }
 
-/// Whether `usage` counts anything that these rates are for. A model without any rate costs nothing, whatever it counts.
+/// Whether `usage` counts anything that these rates are for; a fee for each call is for any. A model without any rate
+/// costs nothing, whatever it counts.
 pub(super) fn is_measured(rates: &PerCounter<Option<u64>>, usage: &Usage) -> bool {
     let is_rated = |counter: &Counter| rates[*counter as usize].is_some();
+    let costs_by_call = is_rated(&Counter::Requests);
     let is_paid_for = |(counter, _): (Counter, u64)| is_rated(&counter) || counter.within().iter().any(is_rated);
-    rates.iter().all(Option::is_none) || usage.leaves().any(is_paid_for)
+    costs_by_call || rates.iter().all(Option::is_none) || usage.leaves().any(is_paid_for)
 }
 
 /// The bill by class. What has no rate of its own is part of the bill of the nearest counter that contains it: its

@@ -89,9 +89,9 @@ pub(super) fn endpoint(method: &Method, path: &str) -> Endpoint {
     let is_free = || FREE.iter().any(|part| has_part(path, part)) && !has_part(path, "runs");
     let native = || NATIVE_ENDPOINTS.iter().find(|(whole, _)| path == *whole);
     let known = || native().or_else(|| ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)));
-    match method {
-        &Method::POST if is_free() => Endpoint::Free,
-        &Method::POST => known().map_or(Endpoint::Other, |(_, endpoint)| *endpoint),
+    match *method {
+        Method::POST if is_free() => Endpoint::Free,
+        Method::POST => known().map_or(Endpoint::Other, |(_, endpoint)| *endpoint),
         _ => Endpoint::Other,
     }
 }

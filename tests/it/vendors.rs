@@ -111,7 +111,7 @@ async fn a_form_that_is_too_large_to_keep_still_says_its_model() {
     let weir = weir(&fake, "").await;
     let field = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n";
     let file = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n";
-    let form = [field.as_bytes(), file.as_bytes(), &[0xff; 300 << 10], b"\r\n--b--\r\n"].concat();
+    let form = [field.as_bytes(), file.as_bytes(), &vec![0xff; 300 << 10], b"\r\n--b--\r\n"].concat();
     let headers = [("content-type", "multipart/form-data; boundary=b")];
     let url = weir.url("/openai/v1/audio/transcriptions");
     collect(weir.client.open(Method::POST, &url, &headers, &form).await).await;
