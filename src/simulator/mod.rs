@@ -13,7 +13,7 @@
 //! `/api/generate`, `/api/embed`; `…/models/{model}:` with `generateContent`, `streamGenerateContent`, `countTokens`,
 //! `embedContent` and `batchEmbedContents`, and `…/publishers/anthropic/models/{model}:` with `rawPredict` and
 //! `streamRawPredict`; and its own `/simulator/bill` and `/simulator/state`. Below `/azure`, `/groq` and other vendors'
-//! names it answers on that vendor's paths and has its habits ([`vendor`]).
+//! names it answers on that vendor's paths and has its habits (`vendor`).
 
 mod anthropic;
 mod bedrock;
