@@ -7,7 +7,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json_borrow::Value;
 use weir::provider::reader::Reader;
-use weir::provider::{Endpoint, EventKind, Request};
+use weir::provider::endpoint::Endpoint;
+use weir::provider::{EventKind, Request};
 
 /// Small, so that inputs reach the bound.
 const MAX_BYTES: usize = 4096;

@@ -1,6 +1,6 @@
 #![no_main]
 
-use weir::provider::Endpoint;
+use weir::provider::endpoint::Endpoint;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     weir_fuzz::read_reply(Endpoint::Completions, data);
