@@ -3,6 +3,6 @@
 use weir::provider::endpoint::Endpoint;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    weir_fuzz::read_reply(Endpoint::Embeddings, data);
-    weir_fuzz::read_request(Endpoint::Embeddings, data);
+    use Endpoint::{CountInput, Decisions, Embeddings, Moderations, Ocr};
+    weir_fuzz::read(&[Embeddings, Moderations, Decisions, Ocr, CountInput], data);
 });

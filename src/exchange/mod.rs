@@ -4,7 +4,7 @@
 mod entry;
 pub mod estimate;
 mod filter;
-mod form;
+pub mod form;
 mod kept;
 mod relay;
 pub mod reply;
