@@ -6,8 +6,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json_borrow::Value;
+use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
-use weir::provider::{Endpoint, EventKind, Request};
+use weir::provider::{EventKind, Request, Said};
+use weir::record::ReplyFacts;
 
 /// Small, so that inputs reach the bound.
 const MAX_BYTES: usize = 4096;
@@ -33,8 +35,15 @@ pub fn pieces(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Reads `data` as a request to one of `endpoints`, or as its reply: the first byte says which, and which of the two.
+pub fn read(endpoints: &[Endpoint], data: &[u8]) {
+    let [which, rest @ ..] = data else { return };
+    let endpoint = endpoints[usize::from(which & 127) % endpoints.len()];
+    if which & 128 == 0 { read_reply(endpoint, rest) } else { read_request(endpoint, rest) }
+}
+
 /// Reads `data` as a reply of `endpoint`: whatever it is, reading ends, and spans stay inside what came.
-pub fn read_reply(endpoint: Endpoint, data: &[u8]) {
+fn read_reply(endpoint: Endpoint, data: &[u8]) {
     let [how, rest @ ..] = data else { return };
     let mut headers = HeaderMap::new();
     let content_type = CONTENT_TYPES[usize::from(how & 7) % CONTENT_TYPES.len()];
@@ -53,11 +62,23 @@ pub fn read_reply(endpoint: Endpoint, data: &[u8]) {
         assert!(reader.incomplete_from() >= last_end);
     }
     let said = reader.finish();
-    assert!(said.facts.tools.len() <= 128 && said.facts.finish_reasons.len() <= 128);
+    check(&said);
+}
+
+/// What is learnt is bounded, and what was used adds up.
+fn check(said: &Said) {
+    let ReplyFacts { model, id, service_tier, speed, inference_geo, finish_reasons, tools } = &said.facts;
+    assert!(tools.len() <= 128 && finish_reasons.len() <= 128);
+    let single = [model, id, service_tier, speed, inference_geo].into_iter().flatten();
+    assert!(single.chain(finish_reasons).chain(tools).all(|word| word.len() <= 128), "words are short");
+    if let Some(usage) = &said.usage {
+        let classes: u128 = usage.tokens_by_class().iter().map(|tokens| u128::from(*tokens)).sum();
+        assert!(classes >= u128::from(usage.total_tokens()) || usage.total_tokens() == u64::MAX, "nothing is lost");
+    }
 }
 
 /// Reads `data` as a request to `endpoint`.
-pub fn read_request(endpoint: Endpoint, data: &[u8]) {
+fn read_request(endpoint: Endpoint, data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (path, body) = text.split_once('\n').unwrap_or(("/", text));
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));

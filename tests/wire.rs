@@ -17,8 +17,9 @@ use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
-use weir::provider::{Api, Asked, Ending, Endpoint, EventKind, Request, Reuse, Said, UsageRequest};
+use weir::provider::{Api, Asked, Ending, EventKind, Request, Reuse, Said, UsageRequest};
 use weir::record::call::Delivery;
 use weir::record::usage::Counter;
 

@@ -1,8 +1,8 @@
 #![no_main]
 
-use weir::provider::Endpoint;
+use weir::provider::endpoint::Endpoint;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    weir_fuzz::read_reply(Endpoint::Embeddings, data);
-    weir_fuzz::read_request(Endpoint::Embeddings, data);
+    use Endpoint::{CountInput, Decisions, Embeddings, Moderations, Ocr};
+    weir_fuzz::read(&[Embeddings, Moderations, Decisions, Ocr, CountInput], data);
 });

@@ -10,7 +10,7 @@ use memchr::memmem;
 const MAX_FIELDS: usize = 64;
 
 /// What separates the parts of a form with this head; `None` if it is none.
-pub(super) fn boundary(headers: &HeaderMap) -> Option<&str> {
+pub fn boundary(headers: &HeaderMap) -> Option<&str> {
     let (essence, parameters) = headers.get(CONTENT_TYPE)?.to_str().ok()?.split_once(';')?;
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -20,7 +20,7 @@ pub(super) fn boundary(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The name and the text of each field that is no file and whose end is there.
-pub(super) fn fields<'a>(body: &'a [u8], boundary: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub fn fields<'a>(body: &'a [u8], boundary: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let delimiter = format!("--{boundary}");
     let starts: Vec<usize> = memmem::find_iter(body, &delimiter).take(MAX_FIELDS + 1).collect();
     let parts: Vec<_> = starts.windows(2).map(|pair| &body[pair[0] + delimiter.len()..pair[1]]).collect();

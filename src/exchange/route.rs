@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use crate::exchange::{Destination, Rooms};
-use crate::provider::{Endpoint, Provider};
+use crate::provider::Provider;
+use crate::provider::endpoint::Endpoint;
 
 /// Where one request goes.
 #[derive(Debug)]

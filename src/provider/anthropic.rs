@@ -8,8 +8,9 @@ use http::{HeaderName, Method};
 use serde_json::json;
 use serde_json_borrow::Value;
 
+use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest, has_part,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, UsageRequest, has_part,
     refers_outside, text,
 };
 use crate::record::call::Delivery;

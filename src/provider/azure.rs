@@ -29,7 +29,7 @@ mod tests {
     use http::{Method, StatusCode};
 
     use super::*;
-    use crate::provider::Endpoint;
+    use crate::provider::endpoint::Endpoint;
 
     #[test]
     fn every_kind_of_path_leads_to_its_endpoint() {

@@ -15,8 +15,9 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 use serde_json_borrow::Value;
 
+use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
     anthropic, openai, refers_outside, text,
 };
 use crate::record::ReplyFacts;

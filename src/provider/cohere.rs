@@ -14,9 +14,10 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 use serde_json_borrow::Value;
 
+use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Endpoint, Format, NamesModel, Problem, ReadReply, Request, Reuse,
-    UsageRequest, openai, refers_outside, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
+    openai, refers_outside, text,
 };
 use crate::record::call::Delivery;
 

@@ -14,7 +14,8 @@ use http::{HeaderName, Method};
 use serde_json::json;
 
 pub(super) use self::request::model_in;
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, openai};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, openai};
 
 /// Where the Gemini API has what.
 pub static DIALECT: Dialect = Dialect {

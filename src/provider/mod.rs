@@ -1,13 +1,14 @@
 //! Provider: wire formats. What is asked, what the reply says, and how an error is worded, API by API.
 //!
-//! Pure: no I/O, no clock. An API says where its endpoints are ([`Dialect`]); an endpoint says how its requests and
-//! replies read ([`Format`]), whoever offers it. Adding an API is one file here and one row of [`Api`]; adding a vendor
-//! that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
+//! Pure: no I/O, no clock. An API says where its endpoints are ([`Dialect`]); an endpoint ([`Endpoint`]) says how its
+//! requests and replies read ([`Format`]), whoever offers it. Adding an API is one file here and one row of [`Api`];
+//! adding a vendor that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
 pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
 pub mod cohere;
+pub mod endpoint;
 pub mod gemini;
 pub mod headers;
 mod lenient;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
 
 use crate::frames::Event;
+use crate::provider::endpoint::Endpoint;
 use crate::provider::output::Output;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
@@ -343,206 +345,6 @@ pub type NameError = fn(StatusCode) -> &'static str;
 
 /// Changes the body of a request; `None` if it cannot.
 pub type ChangeBody = fn(&[u8]) -> Option<Vec<u8>>;
-
-/// What kind of request a path is. One list for all APIs: a kind is how it is read, not who offers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `POST /chat/completions`.
-    ChatCompletions,
-    /// `POST /responses`.
-    Responses,
-    /// `POST /responses/compact`: billed like a response, never streamed, never stored.
-    ResponsesCompact,
-    /// `POST /completions`.
-    Completions,
-    /// `POST /embeddings`.
-    Embeddings,
-    /// `POST /moderations`.
-    Moderations,
-    /// `POST /images/generations`, `/images/edits`, `/images/variations`.
-    Images,
-    /// `POST /audio/speech`.
-    Speech,
-    /// `POST /audio/transcriptions`, `/audio/translations`.
-    Transcription,
-    /// OpenAI's `POST /decisions`.
-    Decisions,
-    /// Mistral's `POST /ocr`.
-    Ocr,
-    /// OpenAI's `POST /responses/input_tokens`: counts without generating.
-    CountInput,
-    /// Anthropic's `POST /messages`.
-    Messages,
-    /// Anthropic's `POST /messages/count_tokens`: counts without generating.
-    CountMessages,
-    /// Bedrock's `POST /model/{id}/converse` and `/converse-stream`.
-    Converse,
-    /// Bedrock's `POST /model/{id}/invoke` and `/invoke-with-response-stream`.
-    InvokeModel,
-    /// Bedrock's `POST /model/{id}/count-tokens`: counts without generating.
-    CountConverse,
-    /// Cohere's `POST /v2/chat`.
-    CohereChat,
-    /// Cohere's `POST /v1/chat`.
-    CohereChatV1,
-    /// Cohere's `POST /v1/generate`.
-    CohereGenerate,
-    /// Cohere's `POST /v2/embed` and `/v1/embed`.
-    CohereEmbed,
-    /// Cohere's `POST /v2/rerank` and `/v1/rerank`.
-    CohereRerank,
-    /// Cohere's `POST /v1/classify`.
-    CohereClassify,
-    /// Cohere's `POST /v1/tokenize`: counts without generating.
-    CohereTokenize,
-    /// Ollama's `POST /api/chat`.
-    OllamaChat,
-    /// Ollama's `POST /api/generate`.
-    OllamaGenerate,
-    /// Ollama's `POST /api/embed` and the older `/api/embeddings`.
-    OllamaEmbed,
-    /// Text Generation Inference's `POST /generate`.
-    TgiGenerate,
-    /// Text Generation Inference's `POST /generate_stream`: always streamed.
-    TgiGenerateStream,
-    /// llama.cpp's `POST /completion`.
-    LlamaCppCompletion,
-    /// The same as [`Self::Messages`] at a publisher of Anthropic's models, who names the model in the path.
-    PublishedMessages,
-    /// Gemini's `:generateContent`.
-    GenerateContent,
-    /// Gemini's `:streamGenerateContent`: as server-sent events, or as the objects of one JSON array.
-    StreamGenerateContent,
-    /// Gemini's `:countTokens`: counts without generating.
-    CountContent,
-    /// Gemini's `:embedContent` and `:batchEmbedContents`.
-    EmbedContent,
-    /// Vertex AI's `:predict` of a model that embeds.
-    PredictEmbeddings,
-    /// Gemini's `POST /interactions`.
-    Interactions,
-    /// Files, batches, models and the like: passed through, not read, and free.
-    Free,
-    /// Anything else: passed through, not read.
-    Other,
-}
-
-impl Endpoint {
-    /// How its requests and replies read.
-    #[must_use]
-    pub const fn format(self) -> &'static Format {
-        match self {
-            Self::Messages | Self::CountMessages => &anthropic::FORMAT,
-            Self::Converse | Self::InvokeModel | Self::CountConverse => &bedrock::FORMAT,
-            Self::CohereChat
-            | Self::CohereChatV1
-            | Self::CohereGenerate
-            | Self::CohereEmbed
-            | Self::CohereRerank
-            | Self::CohereClassify
-            | Self::CohereTokenize => &cohere::FORMAT,
-            Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => &ollama::FORMAT,
-            Self::TgiGenerate | Self::TgiGenerateStream => &tgi::FORMAT,
-            Self::LlamaCppCompletion => &llamacpp::FORMAT,
-            Self::PublishedMessages => &vertex::MESSAGES,
-            Self::GenerateContent
-            | Self::StreamGenerateContent
-            | Self::CountContent
-            | Self::EmbedContent
-            | Self::PredictEmbeddings
-            | Self::Interactions => &gemini::FORMAT,
-            Self::ChatCompletions
-            | Self::Responses
-            | Self::ResponsesCompact
-            | Self::Completions
-            | Self::Embeddings
-            | Self::Moderations
-            | Self::Images
-            | Self::Speech
-            | Self::Transcription
-            | Self::Decisions
-            | Self::Ocr
-            | Self::CountInput
-            | Self::Free
-            | Self::Other => &openai::FORMAT,
-        }
-    }
-
-    /// The operation such a request counts as.
-    #[must_use]
-    pub const fn operation(self) -> Operation {
-        match self {
-            Self::ChatCompletions
-            | Self::Responses
-            | Self::ResponsesCompact
-            | Self::Messages
-            | Self::PublishedMessages
-            | Self::Converse
-            | Self::InvokeModel
-            | Self::CohereChat
-            | Self::CohereChatV1
-            | Self::OllamaChat => Operation::Chat,
-            Self::Completions
-            | Self::CohereGenerate
-            | Self::OllamaGenerate
-            | Self::TgiGenerate
-            | Self::TgiGenerateStream
-            | Self::LlamaCppCompletion => Operation::TextCompletion,
-            Self::GenerateContent | Self::StreamGenerateContent | Self::Interactions => Operation::GenerateContent,
-            Self::Embeddings | Self::CohereEmbed | Self::OllamaEmbed | Self::EmbedContent | Self::PredictEmbeddings => {
-                Operation::Embeddings
-            }
-            Self::CohereRerank => Operation::Rerank,
-            Self::CohereClassify => Operation::Classification,
-            Self::Moderations => Operation::Moderation,
-            Self::Images => Operation::ImageGeneration,
-            Self::Speech => Operation::Speech,
-            Self::Transcription => Operation::Transcription,
-            Self::Decisions => Operation::Decision,
-            Self::Ocr => Operation::Ocr,
-            Self::CountInput
-            | Self::CountMessages
-            | Self::CountConverse
-            | Self::CohereTokenize
-            | Self::CountContent => Operation::CountTokens,
-            Self::Free | Self::Other => Operation::Other,
-        }
-    }
-
-    /// Whether its path begins with its API's version prefix, so that weir can put one in that an app left out. What a
-    /// local server offers natively has no version; Cohere's paths have one of two.
-    #[must_use]
-    pub const fn is_versioned(self) -> bool {
-        matches!(
-            self,
-            Self::ChatCompletions
-                | Self::Responses
-                | Self::ResponsesCompact
-                | Self::Completions
-                | Self::Embeddings
-                | Self::Moderations
-                | Self::Images
-                | Self::Speech
-                | Self::Transcription
-                | Self::Decisions
-                | Self::Ocr
-                | Self::CountInput
-                | Self::Messages
-                | Self::CountMessages
-                | Self::GenerateContent
-                | Self::StreamGenerateContent
-                | Self::CountContent
-                | Self::EmbedContent
-                | Self::Interactions
-        )
-    }
-
-    /// Whether its requests and replies are read at all.
-    #[must_use]
-    pub const fn is_read(self) -> bool {
-        !matches!(self, Self::Free | Self::Other)
-    }
-}
 
 /// What a request asks.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,9 +11,10 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 use serde_json_borrow::Value;
 
+use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, Request, Reuse, UsageRequest, anthropic,
-    openai, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, UsageRequest, anthropic, openai,
+    text,
 };
 use crate::record::call::Delivery;
 

@@ -17,7 +17,8 @@ use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Problem, ReadReply, has_part};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part};
 
 /// Where the OpenAI API has what.
 pub static DIALECT: Dialect = Dialect {

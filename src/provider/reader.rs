@@ -12,7 +12,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
 use crate::frames::{self, Event, array, eventstream, lines, sse};
-use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::{Ending, EventKind, ReadReply, Said};
 
 /// Reads one reply.
 pub struct Reader {

@@ -8,10 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{
-    Asked, Ending, Endpoint, EventKind, Format, ReadReply, Request, Reuse, Said, UsageRequest, text,
-};
+use crate::provider::{Asked, Ending, EventKind, Format, ReadReply, Request, Reuse, Said, UsageRequest, text};
 use crate::record::call::Delivery;
 use crate::record::usage::Usage;
 

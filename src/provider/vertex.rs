@@ -6,8 +6,9 @@
 use http::Method;
 use http::header::AUTHORIZATION;
 
+use crate::provider::endpoint::Endpoint;
 use crate::provider::gemini::{CREDENTIAL_QUERIES, error, method_at, model_in};
-use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Endpoint, Format, NamesModel, Request, anthropic, openai};
+use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Request, anthropic, openai};
 use crate::record::call::Delivery;
 
 /// Where Vertex AI has what.

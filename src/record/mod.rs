@@ -88,7 +88,9 @@ impl ReplyFacts {
     /// The same with every word cut to a length that suits a record. How many there are is bounded where they are read.
     #[must_use]
     pub fn bounded(mut self) -> Self {
-        let single = [&mut self.model, &mut self.id, &mut self.service_tier, &mut self.speed].into_iter().flatten();
+        let single = [&mut self.model, &mut self.id, &mut self.service_tier, &mut self.speed, &mut self.inference_geo]
+            .into_iter()
+            .flatten();
         for word in single.chain(&mut self.finish_reasons).chain(&mut self.tools) {
             if word.len() > MAX_WORD_BYTES {
                 let end = (0..=MAX_WORD_BYTES).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);

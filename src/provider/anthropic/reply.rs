@@ -8,9 +8,10 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::output::Output;
-use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said, sum};
+use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said, sum};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
 

@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 
 use crate::frames::Event;
 use crate::provider::bedrock::{converse, is_exception, native, read_head};
+use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Object, Text};
-use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said, anthropic, openai};
+use crate::provider::{Ending, EventKind, ReadReply, Said, anthropic, openai};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
 

@@ -5,8 +5,9 @@ use serde::Deserialize;
 
 use crate::frames::Event;
 use crate::provider::cohere::usage::Reported;
+use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Object, Text};
-use crate::provider::{Ending, Endpoint, EventKind, ReadReply, Said};
+use crate::provider::{Ending, EventKind, ReadReply, Said};
 
 /// Reads one reply: complete if it is a JSON object that is not an error.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, Endpoint, Request, Reuse, UsageRequest, refers_outside, text};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::{Asked, Request, Reuse, UsageRequest, refers_outside, text};
 use crate::record::call::Delivery;
 
 /// Fields of a request that do not change the answer, in both spellings that the API takes.

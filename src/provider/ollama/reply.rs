@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{Ending, Endpoint, EventKind, MAX_NAMES, ReadReply, Said};
+use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::usage::Usage;
 
 /// A fresh reader for one reply.

@@ -7,7 +7,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
-use crate::provider::{Asked, Endpoint, Request, Reuse, UsageRequest, refers_outside, text};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::{Asked, Request, Reuse, UsageRequest, refers_outside, text};
 use crate::record::call::Delivery;
 use crate::record::usage::Counter;
 

@@ -1,0 +1,5 @@
+#![no_main]
+
+use weir::provider::endpoint::Endpoint;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::read(&[Endpoint::InvokeModel], data));

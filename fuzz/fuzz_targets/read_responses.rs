@@ -1,8 +1,0 @@
-#![no_main]
-
-use weir::provider::Endpoint;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    weir_fuzz::read_reply(Endpoint::Responses, data);
-    weir_fuzz::read_request(Endpoint::Responses, data);
-});
