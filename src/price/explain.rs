@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::price::cost::{self, PerCounter};
 use crate::price::file::{Day, ONE};
 use crate::price::table::{Applicable, Found, Origin, Override, Uplift, Variant};
-use crate::price::{InForce, Place, Prices, Question, Source, charge};
+use crate::price::{InForce, Place, Prices, Question, Source};
 use crate::record::usage::{Counter, TokenClass, Unpriced};
 use crate::units::PicoUsd;
 
@@ -109,7 +109,7 @@ impl Prices {
         })
     }
 
-    /// What a call comes to, line by line.
+    /// What a call comes to, line by line; nothing, where none of what it used has a rate.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Prices {
             };
             (line.count > 0).then_some(line)
         });
-        let charge = charge(&found, &applicable, usage).ok_or(Unpriced::NoUsage)?;
+        let charge = cost::charge(&rates, &amounts, usage);
         let classes = TokenClass::ALL.into_iter().filter(|class| charge.of(*class) > PicoUsd::ZERO);
         Ok(Bill {
             provider: found.asked.id.to_string(),

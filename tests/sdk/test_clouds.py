@@ -146,7 +146,6 @@ def mistral_calls(base):
             model=MODEL, messages=messages(prompt), tools=[TOOL], tool_choice="required"
         ),
         "chat stream": lambda prompt: list(client.chat.stream(model=MODEL, messages=messages(prompt))),
-        "embeddings": lambda prompt: client.embeddings.create(model=EMBEDDING, inputs=[prompt]),
     }
 
 

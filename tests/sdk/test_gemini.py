@@ -4,6 +4,7 @@ Anthropic's models there with Anthropic's SDK."""
 import asyncio
 import inspect
 
+import aiohttp
 import anthropic
 import google.auth.credentials
 import httpx2
@@ -25,7 +26,8 @@ MUST_CALL = types.GenerateContentConfig(
     tool_config=types.ToolConfig(function_calling_config=types.FunctionCallingConfig(mode="ANY")),
 )
 THINKING = types.GenerateContentConfig(thinking_config=types.ThinkingConfig(thinking_budget=1024, include_thoughts=True))
-FAILURES = (errors.APIError, httpx2.HTTPError, ValueError)
+# The async client is aiohttp's where that is installed, as other SDKs have it.
+FAILURES = (errors.APIError, httpx2.HTTPError, aiohttp.ClientError, ValueError)
 
 
 class Token(google.auth.credentials.Credentials):
