@@ -3,56 +3,33 @@
 //! However a reply is cut, framed and coded, the same must be learnt: each one is read whole, byte by byte and
 //! compressed; streams also cut in two at every byte, and with other line ends. `UPDATE_EXPECT=1` rewrites the goldens.
 
-use std::collections::BTreeMap;
+mod fixture;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::GzEncoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use flate2::write::{GzEncoder, ZlibEncoder};
+use http::HeaderValue;
+use http::header::CONTENT_ENCODING;
 use serde_json::{Value, json};
 use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
-use weir::provider::{Api, Asked, Ending, EventKind, Request, Reuse, Said, UsageRequest};
-use weir::record::call::Delivery;
+use weir::provider::{Asked, Ending, EventKind, Request, Reuse, Said, UsageRequest};
+use weir::record::call::{Delivery, Operation};
 use weir::record::usage::Counter;
+
+use crate::fixture::{EVENTS, FOLDERS, Fixture, Random, eventstream, fixtures};
 
 const MAX_BYTES: usize = 1 << 20;
 
-/// The content types of replies, by how the names of their files end.
-const CONTENT_TYPES: [(&str, &str); 7] = [
-    ("response.json", "application/json"),
-    ("sse", EVENTS),
-    ("stream.json", "application/json; charset=UTF-8"),
-    ("ndjson", "application/x-ndjson"),
-    ("eventstream.jsonl", BINARY),
-    ("txt", "text/plain; charset=utf-8"),
-    ("mp3", "audio/mpeg"),
-];
-
-/// A stream of server-sent events.
-const EVENTS: &str = "text/event-stream; charset=utf-8";
-
-/// A stream of binary messages: its file holds their source.
-const BINARY: &str = "application/vnd.amazon.eventstream";
-
-/// One exchange: what was asked, and what came back.
-struct Fixture {
-    endpoint: Endpoint,
-    status: StatusCode,
-    content_type: &'static str,
-    /// What the head of the reply says beside.
-    headers: HeaderMap,
-    request: Value,
-    reply: Vec<u8>,
-    golden: PathBuf,
-}
+/// What no reply in the fixtures reports: a request's own measure, every call's one, or what no model does yet.
+const UNREPORTED: [Counter; 4] =
+    [Counter::InputCharacters, Counter::Requests, Counter::AudioSeconds, Counter::OutputVideoTokens];
 
 /// What was learnt of a reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,74 +38,10 @@ struct Learnt {
     events: Vec<(EventKind, Range<u64>)>,
 }
 
-/// The folders, and the API that their paths are of.
-const FOLDERS: [(&str, Api); 22] = [
-    ("anthropic", Api::Anthropic),
-    ("azure", Api::AzureOpenAi),
-    ("cerebras", Api::OpenAi),
-    ("databricks", Api::OpenAi),
-    ("deepseek", Api::OpenAi),
-    ("fireworks", Api::OpenAi),
-    ("groq", Api::OpenAi),
-    ("huggingface", Api::OpenAi),
-    ("mistral", Api::OpenAi),
-    ("moonshot", Api::OpenAi),
-    ("openrouter", Api::OpenAi),
-    ("perplexity", Api::OpenAi),
-    ("together", Api::OpenAi),
-    ("vllm", Api::OpenAi),
-    ("xai", Api::OpenAi),
-    ("bedrock", Api::Bedrock),
-    ("cohere", Api::Cohere),
-    ("gemini", Api::Gemini),
-    ("local", Api::OpenAi),
-    ("ollama", Api::Ollama),
-    ("openai", Api::OpenAi),
-    ("vertex", Api::VertexAi),
-];
-
-fn fixtures() -> Vec<Fixture> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut fixtures: Vec<_> = FOLDERS
-        .into_iter()
-        .flat_map(|(folder, api)| {
-            let files = fs::read_dir(root.join(folder)).expect("the folder is there");
-            let paths = files.map(|file| file.expect("readable").path());
-            paths.filter_map(move |path| Fixture::read(api, &path)).collect::<Vec<_>>()
-        })
-        .collect();
-    fixtures.sort_by(|one, other| one.golden.cmp(&other.golden));
-    fixtures
-}
-
 impl Fixture {
-    /// The fixture whose request is at `path`; `None` if that is another file.
-    fn read(api: Api, path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.strip_suffix(".request.json")?;
-        let request: Value = serde_json::from_slice(&fs::read(path).ok()?).expect("a request is JSON");
-        let beside = |end: &str| path.with_file_name(format!("{name}.{end}"));
-        let reply = |(end, content_type)| Some((content_type, fs::read(beside(end)).ok()?));
-        let (content_type, reply) = CONTENT_TYPES.into_iter().find_map(reply).expect("a request has a reply");
-        let below = request["path"].as_str().expect("a path").split('?').next().expect("a first part");
-        let endpoint = (api.dialect().endpoint)(&Method::POST, below);
-        assert_ne!(endpoint, Endpoint::Other, "{name}");
-        // `error_429` came with status 429.
-        let status = name.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or(200);
-        Some(Self {
-            endpoint,
-            status: StatusCode::from_u16(status).expect("a status"),
-            content_type,
-            headers: fs::read(beside("headers.json")).map(|json| headers(&json)).unwrap_or_default(),
-            request,
-            reply: if content_type == BINARY { eventstream(&reply) } else { reply },
-            golden: beside("record.json"),
-        })
-    }
-
     /// Reads `pieces` as this fixture's reply.
     fn learn<'a>(&self, coding: Option<&'static str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> Learnt {
-        let mut headers = self.headers.clone();
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(self.content_type));
+        let mut headers = self.head();
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
         let mut reader = Reader::open(self.endpoint, self.status, &headers, MAX_BYTES);
         assert_eq!(reader.is_plain(), coding.is_none());
@@ -152,14 +65,27 @@ impl Fixture {
         learnt
     }
 
-    /// Whether the reply is a stream.
-    fn streams(&self) -> bool {
-        !["application/json", "text/plain; charset=utf-8", "audio/mpeg"].contains(&self.content_type)
-    }
-
-    /// Whether the reply is a stream of binary messages.
-    fn is_binary(&self) -> bool {
-        self.content_type == BINARY
+    /// What it is an example of, as its golden says: pairs of a kind and one of that kind.
+    fn shows(&self) -> Vec<(String, String)> {
+        let golden: Value =
+            serde_json::from_slice(&fs::read(&self.golden).expect("a golden")).expect("goldens are JSON");
+        let (asked, said) = (&golden["asked"], &golden["said"]);
+        let [delivery, operation, ending] = [&asked["delivery"], &asked["operation"], &said["ending"]];
+        let [delivery, operation, ending] = [delivery, operation, ending].map(|text| text.as_str().expect("a text"));
+        let endpoint = format!("{:?}", self.endpoint);
+        let folder = self.folder();
+        let mut shows = vec![(folder, delivery), (operation, delivery), ("ending", ending), ("endpoint", &endpoint)];
+        if said["usage"]["cache_read_tokens"].as_u64().is_some_and(|tokens| tokens > 0) {
+            shows.push((folder, "cached"));
+        }
+        if said["tools"].as_array().is_some_and(|tools| !tools.is_empty()) {
+            shows.push((folder, "tools"));
+        }
+        if ending == "failed" {
+            shows.push((folder, "failed"));
+        }
+        shows.extend(said["usage"].as_object().into_iter().flatten().map(|(counter, _)| ("counter", counter.as_str())));
+        shows.into_iter().map(|(kind, what)| (kind.to_owned(), what.to_owned())).collect()
     }
 
     fn kinds(learnt: &Learnt) -> Vec<EventKind> {
@@ -171,12 +97,9 @@ impl Fixture {
 fn every_fixture_reads_as_its_golden_says() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     for fixture in fixtures() {
-        // A form is read as an object of its text fields.
-        let body = [&fixture.request["body"], &fixture.request["form"]].into_iter().find(|body| !body.is_null());
-        let body = body.expect("a body or a form").to_string();
+        let body = fixture.body().to_string();
         let body = serde_json::from_str(&body).expect("a body is JSON");
-        let path = fixture.request["path"].as_str().expect("a path");
-        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let (path, query) = fixture.path();
         let asked =
             (fixture.endpoint.format().asked)(&Request { endpoint: fixture.endpoint, path, query, body: &body });
         let learnt = fixture.learn(None, [&fixture.reply[..]]);
@@ -186,6 +109,46 @@ fn every_fixture_reads_as_its_golden_says() {
         }
         let golden = fs::read_to_string(&fixture.golden).unwrap_or_default();
         assert_eq!(read, golden, "{} (UPDATE_EXPECT=1 rewrites it)", fixture.golden.display());
+    }
+}
+
+/// What of the providers' many habits the fixtures show at least once, folder by folder: nobody removes the last fixture
+/// of a kind unseen.
+#[test]
+fn the_fixtures_cover_every_folder_operation_and_kind_of_reply() {
+    const CAPABLE: [&str; 8] = ["anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "openai", "vertex"];
+    let fixtures = fixtures();
+    assert!(fixtures.len() >= 250, "{} fixtures", fixtures.len());
+    let shown: BTreeSet<(String, String)> = fixtures.iter().flat_map(Fixture::shows).collect();
+    let assert_shown = |kind: &str, what: &str| {
+        assert!(shown.contains(&(kind.to_owned(), what.to_owned())), "no fixture shows {kind}: {what}");
+    };
+    for (folder, _) in FOLDERS {
+        assert_shown(folder, "whole");
+        // Databricks says nothing of its streams that OpenAI does not.
+        if folder != "databricks" {
+            assert_shown(folder, "stream");
+        }
+    }
+    for folder in CAPABLE {
+        for what in ["cached", "tools", "failed"] {
+            assert_shown(folder, what);
+        }
+    }
+    for operation in Endpoint::ALL.iter().filter(|endpoint| endpoint.is_read()).map(|endpoint| endpoint.operation()) {
+        assert_shown(operation.as_str(), "whole");
+    }
+    for operation in [Operation::Chat, Operation::TextCompletion, Operation::GenerateContent, Operation::Speech] {
+        assert_shown(operation.as_str(), "stream");
+    }
+    for endpoint in Endpoint::ALL.iter().filter(|endpoint| endpoint.is_read()) {
+        assert_shown("endpoint", &format!("{endpoint:?}"));
+    }
+    for ending in [Ending::Complete, Ending::Declined, Ending::Failed, Ending::Unfinished, Ending::Unknown] {
+        assert_shown("ending", &format!("{ending:?}").to_lowercase());
+    }
+    for counter in Counter::ALL.iter().filter(|counter| !UNREPORTED.contains(counter)) {
+        assert_shown("counter", counter.name());
     }
 }
 
@@ -212,21 +175,46 @@ fn the_kind_of_line_end_changes_nothing() {
 }
 
 #[test]
-fn compression_changes_nothing() {
-    for fixture in fixtures() {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        for event in fixture.reply.split_inclusive(|byte| *byte == b'\n') {
-            encoder.write_all(event).expect("into memory");
-            encoder.flush().expect("into memory");
-        }
-        let compressed = encoder.finish().expect("into memory");
+fn random_pieces_change_nothing() {
+    for (number, fixture) in fixtures().iter().enumerate() {
         let learnt = fixture.learn(None, [&fixture.reply[..]]);
-        // That decoding is indifferent to every cut is proved where it is done.
-        for size in [1, 2, 3, 5, 7, 11, 101, compressed.len()] {
-            let pieces = compressed.chunks(size);
-            assert_eq!(fixture.learn(Some("gzip"), pieces), learnt, "{} by {size}", fixture.golden.display());
+        for (seed, longest) in (0..).zip([2, 16, 100, 1500]) {
+            let mut random = Random(1000 * seed + number as u64);
+            let pieces = random.pieces(&fixture.reply, longest);
+            assert_eq!(fixture.learn(None, pieces), learnt, "{} with seed {seed}", fixture.golden.display());
         }
     }
+}
+
+#[test]
+fn compression_changes_nothing() {
+    for (number, fixture) in fixtures().iter().enumerate() {
+        let learnt = fixture.learn(None, [&fixture.reply[..]]);
+        for (coding, coded) in [
+            ("gzip", coded(GzEncoder::new(Vec::new(), Compression::default()), &fixture.reply).finish()),
+            ("deflate", coded(ZlibEncoder::new(Vec::new(), Compression::default()), &fixture.reply).finish()),
+            ("br", Ok(coded(brotli::CompressorWriter::new(Vec::new(), 4096, 4, 18), &fixture.reply).into_inner())),
+        ] {
+            let coded = coded.expect("into memory");
+            let name = fixture.golden.display();
+            // That decoding is indifferent to every cut is proved where it is done.
+            for size in [1, 3, 7, 101, coded.len()] {
+                let pieces = coded.chunks(size);
+                assert_eq!(fixture.learn(Some(coding), pieces), learnt, "{name} in {coding} by {size}");
+            }
+            let pieces = Random(number as u64).pieces(&coded, 40);
+            assert_eq!(fixture.learn(Some(coding), pieces), learnt, "{name} in {coding} by chance");
+        }
+    }
+}
+
+/// `reply` through `encoder`, which lets each line go at once, as servers of streams do.
+fn coded<W: Write>(mut encoder: W, reply: &[u8]) -> W {
+    for line in reply.split_inclusive(|byte| *byte == b'\n') {
+        encoder.write_all(line).expect("into memory");
+        encoder.flush().expect("into memory");
+    }
+    encoder
 }
 
 #[test]
@@ -285,50 +273,10 @@ fn the_tests_encode_event_streams_as_another_program_does() {
     assert_eq!(eventstream(&source), fs::read(sample).expect("it is there"));
 }
 
-/// Header fields from a JSON object.
-fn headers(json: &[u8]) -> HeaderMap {
-    let fields: BTreeMap<String, String> = serde_json::from_slice(json).expect("an object of texts");
-    let field = |(name, value): (String, String)| {
-        (name.parse::<HeaderName>().expect("a name"), value.parse::<HeaderValue>().expect("a value"))
-    };
-    fields.into_iter().map(field).collect()
-}
-
-/// The binary stream of a source with one message a line.
-fn eventstream(source: &[u8]) -> Vec<u8> {
-    let lines = source.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.flat_map(|line| message(&serde_json::from_slice(line).expect("a line is JSON"))).collect()
-}
-
-/// A message of a binary stream: `bytes` stands for the piece that the payload holds in base64.
-fn message(source: &Value) -> Vec<u8> {
-    let mut headers = Vec::new();
-    for (name, value) in source["headers"].as_object().expect("headers") {
-        let value = value.as_str().expect("a text");
-        headers.push(u8::try_from(name.len()).expect("short"));
-        headers.extend([name.as_bytes(), &[7]].concat());
-        headers.extend(u16::try_from(value.len()).expect("short").to_be_bytes());
-        headers.extend(value.as_bytes());
-    }
-    let payload = match (source.get("payload"), source.get("bytes")) {
-        (Some(Value::String(text)), _) => text.clone(),
-        (Some(payload), _) => payload.to_string(),
-        (None, Some(piece)) => {
-            json!({ "bytes": BASE64_STANDARD.encode(piece.to_string()), "p": source["p"] }).to_string()
-        }
-        (None, None) => String::new(),
-    };
-    let length = |bytes: usize| u32::try_from(bytes).expect("short").to_be_bytes();
-    let mut message = [length(16 + headers.len() + payload.len()), length(headers.len())].concat();
-    message.extend(crc32fast::hash(&message).to_be_bytes());
-    message.extend([&headers, payload.as_bytes()].concat());
-    message.extend(crc32fast::hash(&message).to_be_bytes());
-    message
-}
-
 fn asked_json(asked: &Asked<'_>) -> Value {
     json!({
         "model": asked.model,
+        "operation": asked.operation.as_str(),
         "delivery": match asked.delivery { Delivery::Whole => "whole", Delivery::Stream => "stream" },
         "user": asked.user,
         "usage": match asked.usage { UsageRequest::Unneeded => "unneeded", UsageRequest::Missing => "missing" },
@@ -350,6 +298,7 @@ fn learnt_json(learnt: &Learnt) -> Value {
         "id": facts.id,
         "service_tier": facts.service_tier,
         "speed": facts.speed,
+        "inference_geo": facts.inference_geo,
         "finish_reasons": facts.finish_reasons,
         "tools": facts.tools,
         "usage": counts,
