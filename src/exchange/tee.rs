@@ -324,6 +324,9 @@ impl Tee {
         self.upstream = None;
         self.entry.upstream_done();
         let is_stream = self.reader.as_ref().is_some_and(Reader::is_stream);
+        if !self.reader.as_ref().is_some_and(Reader::marks_its_end) {
+            self.keep = None;
+        }
         let holds = self.filter.as_ref().is_some_and(|filter| !filter.is_empty());
         let said = self.said();
         if is_stream && !holds && matches!(said.ending, Ending::Complete | Ending::Declined) {

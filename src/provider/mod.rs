@@ -463,10 +463,13 @@ static CREDENTIAL_HEADERS: [HeaderName; 7] = [
 ];
 
 /// Members by which a request names something that is kept elsewhere and may change under the same name.
-const REFERENCES: [&str; 3] = ["url", "image_url", "file_url"];
+const REFERENCES: [&str; 6] = ["url", "image_url", "file_url", "document_url", "input_audio", "file_data"];
+
+/// How the address of something kept elsewhere begins.
+const ADDRESSES: [&str; 3] = ["http", "gs://", "s3://"];
 
 /// Members that name nothing but files kept elsewhere, whatever their value looks like.
-const FILES: [&str; 3] = ["file_id", "fileUri", "file_uri"];
+const FILES: [&str; 5] = ["file_id", "fileUri", "file_uri", "gcsUri", "gcs_uri"];
 
 /// Whether any part of a request is a file at the provider or a page on the web: what it holds may have changed when
 /// the same request comes again. Data URLs hold themselves.
@@ -474,7 +477,10 @@ fn refers_outside(part: &Value<'_>) -> bool {
     match part {
         Value::Array(items) => items.iter().any(refers_outside),
         Value::Object(members) => members.iter().any(|(name, value)| match value.as_str() {
-            Some(text) => FILES.contains(&name) || (REFERENCES.contains(&name) && text.starts_with("http")),
+            Some(text) => {
+                let is_address = || ADDRESSES.iter().any(|beginning| text.starts_with(beginning));
+                FILES.contains(&name) || (REFERENCES.contains(&name) && is_address())
+            }
             None => refers_outside(value),
         }),
         _ => false,

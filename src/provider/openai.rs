@@ -90,10 +90,14 @@ pub(super) fn endpoint(method: &Method, path: &str) -> Endpoint {
     let is_free = || FREE.iter().any(|part| has_part(path, part)) && !has_part(path, "runs");
     let native = || NATIVE_ENDPOINTS.iter().find(|(whole, _)| path == *whole);
     let known = || native().or_else(|| ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)));
-    match *method {
-        Method::POST if is_free() => Endpoint::Free,
-        Method::POST => known().map_or(Endpoint::Other, |(_, endpoint)| *endpoint),
-        _ => Endpoint::Other,
+    if method != Method::POST {
+        return Endpoint::Other;
+    }
+    match known() {
+        Some((_, Endpoint::Messages)) if is_free() => Endpoint::Free,
+        Some((_, endpoint)) => *endpoint,
+        None if is_free() => Endpoint::Free,
+        None => Endpoint::Other,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Reader {
     status: StatusCode,
     coding: Option<coding::Decoder>,
     body: Body,
+    /// Whether something in the reply says that nothing follows.
+    marks_its_end: bool,
     /// Bytes taken in, as they came.
     received: u64,
 }
@@ -62,13 +64,21 @@ impl Reader {
         } else {
             Body::Opaque
         };
-        Self { status, coding, body, received: 0 }
+        // Gemini says of each candidate why it ended, not how many there are, nor whether more is to come.
+        let marks_its_end = endpoint != Endpoint::StreamGenerateContent;
+        Self { status, coding, body, marks_its_end, received: 0 }
     }
 
     /// Whether the reply's bytes are read as they are: only then do spans fit what passes.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.coding.as_ref().is_some_and(coding::Decoder::is_identity)
+    }
+
+    /// Whether something in the reply says that nothing follows; else only its connection's end does.
+    #[must_use]
+    pub const fn marks_its_end(&self) -> bool {
+        self.marks_its_end
     }
 
     /// Whether the reply is read event by event.

@@ -125,7 +125,7 @@ impl ReadReply for Reply {
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
         if event.data.trim_ascii() == b"[DONE]" {
-            self.done = true;
+            self.done = self.finish_reason.is_some();
             return EventKind::Other;
         }
         let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };

@@ -26,6 +26,24 @@ pub(super) struct Reply {
     failed: bool,
 }
 
+/// Why a choice stops that is an answer for anybody who asks the same: of OpenAI, its copies, and the APIs that some of
+/// them pass on. Whatever else is said (a filter, a busy server, a call that makes no sense) is for this app only.
+const ANSWERS: &[&str] = &[
+    "stop",
+    "length",
+    "tool_calls",
+    "function_call",
+    "eos",
+    "eos_token",
+    "model_length",
+    "stop_sequence",
+    "end_turn",
+    "tool_use",
+    "max_tokens",
+    "STOP",
+    "MAX_TOKENS",
+];
+
 /// How far the reply came.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Arrival {
@@ -76,6 +94,9 @@ struct Choice<'a> {
     index: Count,
     #[serde(borrow)]
     finish_reason: Text<'a>,
+    #[serde(borrow)]
+    stop_reason: Text<'a>,
+    error: Filled,
     #[serde(borrow)]
     message: Object<Message<'a>>,
     #[serde(borrow)]
@@ -193,12 +214,16 @@ impl Reply {
             if slot == self.choices.len() {
                 self.choices.push((index, None));
             }
-            choice.finish_reason.keep_last(&mut self.choices[slot].1);
+            choice.reason().keep_last(&mut self.choices[slot].1);
         }
-        self.failed |= choice.finish_reason.get() == Some("error");
-        self.refused |= choice.finish_reason.get() == Some("content_filter");
+        let reason = choice.reason().get();
+        self.failed |= choice.error.0 || reason == Some("error");
+        self.refused |= reason.is_some_and(|reason| !ANSWERS.contains(&reason));
         let messages = [choice.message.get(), choice.delta.get()];
-        choice.text.push_to(&mut self.output);
+        if messages.iter().all(Option::is_none) {
+            // Together says it twice: here, and in the delta.
+            choice.text.push_to(&mut self.output);
+        }
         messages.into_iter().flatten().fold(choice.text.is_filled(), |has_content, message| {
             self.refused |= message.refusal.is_filled();
             self.read_tools(message);
@@ -231,6 +256,14 @@ impl Reply {
             (_, _, true) => Ending::Declined,
             (_, _, false) => Ending::Complete,
         }
+    }
+}
+
+impl<'a> Choice<'a> {
+    /// Why it stopped. Bedrock's Mistral and `DeepSeek` call it `stop_reason`; vLLM has both names, and means another
+    /// thing by that one.
+    fn reason(&self) -> &Text<'a> {
+        if self.finish_reason.get().is_some() { &self.finish_reason } else { &self.stop_reason }
     }
 }
 

@@ -49,6 +49,7 @@ impl ReadReply for Reply {
         let mut tally = Tally::default();
         if let Some(reported) = body.usage.get() {
             tally.take(reported);
+            tally.take_total_for_input();
         }
         self.said.provider_cost = tally.cost();
         let pages = body.usage_info.get().and_then(|read| read.pages_processed.0);

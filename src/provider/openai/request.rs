@@ -35,8 +35,8 @@ const LIVE_DATA: &[&str] = &["web_search_options", "search_parameters", "plugins
 /// `OpenRouter`'s `…:online`, Perplexity's Sonar and Groq's Compound.
 const LIVE_MODELS: &[&str] = &["-search-", ":online", "sonar", "compound"];
 
-/// Fields that tie a response to state that the provider keeps.
-const KEPT_STATE: &[&str] = &["previous_response_id", "conversation"];
+/// Fields that tie an answer to state that the provider keeps: a conversation, or a Mistral agent.
+const KEPT_STATE: &[&str] = &["previous_response_id", "conversation", "agent_id"];
 
 /// What a request asks.
 pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -90,7 +90,7 @@ fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
         _ if searches || refers_outside(body) => Reuse::Never,
         Endpoint::ChatCompletions => {
             let stores = body.get("store").as_bool() == Some(true);
-            if stores || hosts_tools { Reuse::Never } else { Reuse::Allowed(GENERATION_IGNORED) }
+            if stores || uses_state || hosts_tools { Reuse::Never } else { Reuse::Allowed(GENERATION_IGNORED) }
         }
         Endpoint::Responses => {
             // Stored unless the app says otherwise: the answer's id must stay good for the next turn.

@@ -207,6 +207,13 @@ impl Tally {
         self.cost
     }
 
+    /// Where nothing comes out that is billed, the total is what went in: some that embed report nothing else.
+    pub(super) fn take_total_for_input(&mut self) {
+        if self.output.is_none() {
+            self.input = self.input.or(self.total);
+        }
+    }
+
     /// The usage, with counters that are reported elsewhere beside it. `None` if nothing but fees was reported: alone
     /// they would pass for the whole bill.
     pub(super) fn usage(mut self, beside: &[(Counter, Option<u64>)]) -> Option<Usage> {
