@@ -169,37 +169,43 @@ mod tests {
     #[test]
     fn the_rest_of_the_path_is_appended_and_a_left_out_version_put_in() {
         let openai = provider(Api::OpenAi, "https://api.openai.com");
-        let groq = provider(Api::OpenAi, "https://api.groq.com/openai");
-        let gateway = Provider { version_prefix: "", ..provider(Api::OpenAi, "https://gateway.example/team/v1") };
         let anthropic = provider(Api::Anthropic, "https://api.anthropic.com");
         let gemini = provider(Api::Gemini, "https://generativelanguage.googleapis.com");
-        let (chat, messages, generate) = (Endpoint::ChatCompletions, Endpoint::Messages, Endpoint::GenerateContent);
         for (provider, endpoint, rest, query, expected) in [
-            (&openai, chat, "/v1/chat/completions", None, "https://api.openai.com/v1/chat/completions"),
-            (&openai, chat, "/chat/completions", None, "https://api.openai.com/v1/chat/completions"),
+            (
+                &openai,
+                Endpoint::ChatCompletions,
+                "/v1/chat/completions",
+                None,
+                "https://api.openai.com/v1/chat/completions",
+            ),
+            (
+                &openai,
+                Endpoint::ChatCompletions,
+                "/chat/completions",
+                None,
+                "https://api.openai.com/v1/chat/completions",
+            ),
             (&openai, Endpoint::Other, "/v1/models", Some("a=b%20c"), "https://api.openai.com/v1/models?a=b%20c"),
             (&openai, Endpoint::Other, "", None, "https://api.openai.com/"),
-            (&groq, chat, "/v1/chat/completions", None, "https://api.groq.com/openai/v1/chat/completions"),
-            (&groq, chat, "/chat/completions", None, "https://api.groq.com/openai/v1/chat/completions"),
-            (&groq, chat, "/openai/v1/chat/completions", None, "https://api.groq.com/openai/v1/chat/completions"),
-            (&groq, Endpoint::Free, "/openai/v1/files", None, "https://api.groq.com/openai/v1/files"),
-            (&groq, Endpoint::Other, "/openaix", None, "https://api.groq.com/openai/openaix"),
-            (&groq, Endpoint::Other, "", None, "https://api.groq.com/openai"),
-            (&gateway, chat, "/chat/completions", None, "https://gateway.example/team/v1/chat/completions"),
-            (&gateway, chat, "/v1/chat/completions", None, "https://gateway.example/team/v1/v1/chat/completions"),
-            (&openai, chat, "/anthropic/v1/messages", None, "https://api.openai.com/anthropic/v1/messages"),
-            (&anthropic, messages, "/messages", Some("beta=true"), "https://api.anthropic.com/v1/messages?beta=true"),
-            (&anthropic, messages, "/v1/messages", None, "https://api.anthropic.com/v1/messages"),
+            (
+                &anthropic,
+                Endpoint::Messages,
+                "/messages",
+                Some("beta=true"),
+                "https://api.anthropic.com/v1/messages?beta=true",
+            ),
+            (&anthropic, Endpoint::Messages, "/v1/messages", None, "https://api.anthropic.com/v1/messages"),
             (
                 &gemini,
-                generate,
+                Endpoint::GenerateContent,
                 "/models/m:generateContent",
                 None,
                 "https://generativelanguage.googleapis.com/v1beta/models/m:generateContent",
             ),
             (
                 &gemini,
-                generate,
+                Endpoint::GenerateContent,
                 "/v1/models/m:generateContent",
                 None,
                 "https://generativelanguage.googleapis.com/v1/models/m:generateContent",
@@ -207,6 +213,32 @@ mod tests {
         ] {
             let uri = target(provider, endpoint, rest, query).expect("a target");
             assert_eq!(uri.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_path_repeats_of_the_base_url_is_there_once_and_a_gateways_path_is_whole() {
+        let vendor = |base_url| provider(Api::OpenAi, base_url);
+        let groq = || vendor("https://groq/openai");
+        let gateway = || Provider { version_prefix: "", ..vendor("https://gateway/team/v1") };
+        let chat = Endpoint::ChatCompletions;
+        for (provider, endpoint, rest, expected) in [
+            (groq(), chat, "/v1/chat/completions", "https://groq/openai/v1/chat/completions"),
+            (groq(), chat, "/chat/completions", "https://groq/openai/v1/chat/completions"),
+            (groq(), chat, "/openai/v1/chat/completions", "https://groq/openai/v1/chat/completions"),
+            (groq(), Endpoint::Free, "/openai/v1/files", "https://groq/openai/v1/files"),
+            (groq(), Endpoint::Other, "/openaix", "https://groq/openai/openaix"),
+            (groq(), Endpoint::Other, "", "https://groq/openai"),
+            (gateway(), chat, "/chat/completions", "https://gateway/team/v1/chat/completions"),
+            (gateway(), chat, "/v1/chat/completions", "https://gateway/team/v1/v1/chat/completions"),
+            (
+                vendor("https://deepseek"),
+                Endpoint::Messages,
+                "/anthropic/v1/messages",
+                "https://deepseek/anthropic/v1/messages",
+            ),
+        ] {
+            assert_eq!(target(&provider, endpoint, rest, None).expect("a target").to_string(), expected);
         }
     }
 

@@ -113,7 +113,7 @@ async fn what_weir_does_not_know_passes_through_and_is_counted() {
         .client
         .open(
             Method::POST,
-            &weir.url("/openai/v1/holograms"),
+            &weir.url("/openai/v1/videos"),
             &[("content-type", "multipart/form-data; boundary=x")],
             &multipart,
         )
