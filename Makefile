@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test bench doc fmt deny deps demo
+.PHONY: help build lint test bench doc fmt deny deps demo fuzz
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
@@ -26,6 +26,9 @@ lint: ## Check formatting, clippy, rustdoc, scripts; warnings are errors
 
 fmt: ## Format the Rust code
 	cargo fmt
+
+fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz and nightly)
+	scripts/fuzz.sh
 
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
@@ -88,7 +89,7 @@ fn read_request(endpoint: Endpoint, data: &[u8]) {
     if let Some(change) = format.request_usage
         && let Some(changed) = change(text.as_bytes())
     {
-        assert!(serde_json::from_slice::<serde_json::Value>(&changed).is_ok(), "a changed body is still JSON");
+        assert!(serde_json::from_slice::<&RawValue>(&changed).is_ok(), "a changed body is still JSON");
     }
 }
 

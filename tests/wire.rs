@@ -1,7 +1,8 @@
 //! Wire: every fixture is read as weir reads a reply while it passes, and what is learnt is compared with its golden.
 //!
-//! However a reply is cut, framed and coded, the same must be learnt: each one is read whole, byte by byte and
-//! compressed; streams also cut in two at every byte, and with other line ends. `UPDATE_EXPECT=1` rewrites the goldens.
+//! However a reply is cut, framed and coded, the same must be learnt: each one is read whole, byte by byte, in random
+//! pieces and compressed; streams also cut in two at every byte, and with other line ends. What the fixtures cover is
+//! computed from their goldens. `UPDATE_EXPECT=1` rewrites the goldens.
 
 mod fixture;
 
@@ -63,6 +64,11 @@ impl Fixture {
         }
         assert_eq!(self.learn(None, reply.chunks(1)), learnt, "{name} byte by byte");
         learnt
+    }
+
+    /// The folder it is in.
+    fn folder(&self) -> &str {
+        self.golden.parent().and_then(|folder| folder.file_name()?.to_str()).expect("a folder")
     }
 
     /// What it is an example of, as its golden says: pairs of a kind and one of that kind.
@@ -162,7 +168,7 @@ fn where_a_reply_is_cut_changes_nothing() {
 #[test]
 fn the_kind_of_line_end_changes_nothing() {
     for fixture in fixtures().iter().filter(|fixture| fixture.streams() && !fixture.is_binary()) {
-        let text = std::str::from_utf8(&fixture.reply).expect("fixtures are text").replace("\r\n", "\n");
+        let text = std::str::from_utf8(&fixture.source).expect("fixtures are text").replace("\r\n", "\n");
         let with_lf = fixture.learn(None, [text.as_bytes()]);
         let with_crlf = fixture.learn_in_every_cut(text.replace('\n', "\r\n").as_bytes());
         assert_eq!(with_crlf.said, with_lf.said, "{} with CRLF", fixture.golden.display());

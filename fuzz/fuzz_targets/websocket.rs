@@ -9,7 +9,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for piece in pieces(data) {
         decoder.push(piece, &mut |event| {
             assert!(event.data.len() <= 256);
-            assert!(last_end <= event.span.start && event.span.start <= event.span.end);
+            // A close frame may stand between the fragments of a message: only ends are in order.
+            assert!(event.span.start <= event.span.end && last_end <= event.span.end);
             last_end = event.span.end;
         });
     }

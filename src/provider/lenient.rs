@@ -42,9 +42,14 @@ pub(crate) struct Length(pub(crate) Option<u64>);
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
 
-/// A list of `T`s. An absent list is not an empty one.
+/// A list of `T`s, as many as [`MAX_ITEMS`]. An absent list is not an empty one.
 #[derive(Debug)]
 pub(crate) struct List<T>(pub(crate) Option<Vec<T>>);
+
+/// How many items of one list are read. A `{}` of two bytes would become hundreds of a `T`: a body within its limit could
+/// fill the memory. No API says more than a few hundred of anything: Vertex AI embeds 250 texts in one call, OpenAI
+/// allows 128 choices.
+const MAX_ITEMS: usize = 1024;
 
 impl<'a> Text<'a> {
     pub(crate) fn get(&self) -> Option<&str> {
@@ -263,9 +268,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
                 let mut items = Vec::new();
-                while let Some(Object(item)) = seq.next_element::<Object<T>>()? {
+                while items.len() < MAX_ITEMS
+                    && let Some(Object(item)) = seq.next_element::<Object<T>>()?
+                {
                     items.extend(item);
                 }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(List(Some(items)))
             }
 
@@ -299,6 +307,13 @@ mod tests {
     #[serde(default)]
     struct Usage {
         tokens: Count,
+    }
+
+    #[test]
+    fn of_a_long_list_only_so_much_is_read_and_what_follows_is_not_lost() {
+        let json = format!(r#"{{"choices":[{}7],"model":"m"}}"#, "{},".repeat(5000));
+        let reply: Reply<'_> = serde_json::from_str(&json).expect("lenient");
+        assert_eq!((reply.choices.items().len(), reply.model.get()), (MAX_ITEMS, Some("m")));
     }
 
     #[test]

@@ -148,12 +148,13 @@ mod tests {
         let facts = ReplyFacts {
             id: Some(long.as_str().into()),
             model: Some("gpt-5".into()),
+            inference_geo: Some(long.as_str().into()),
             tools: vec!["look".into(), wide.as_str().into()],
             finish_reasons: vec![format!("a{wide}").into()],
             ..ReplyFacts::default()
         };
         let bounded = facts.bounded();
-        assert_eq!(bounded.id.as_deref(), Some(&long[..128]));
+        assert_eq!([bounded.id.as_deref(), bounded.inference_geo.as_deref()], [Some(&long[..128]); 2]);
         assert_eq!(bounded.model.as_deref(), Some("gpt-5"));
         assert_eq!(bounded.tools, ["look".into(), Box::from(&wide[..128])]);
         assert_eq!(bounded.finish_reasons[0].len(), 127, "not in the middle of a character");

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every fuzz target, two at a time, for FUZZ_SECONDS each (60 without), from the fixtures as seeds. What breaks a
+# target is kept in fuzz/artifacts. Needs a nightly compiler and cargo-fuzz; without them it says so and skips itself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    echo "skipped: cargo-fuzz is not installed; get it with: cargo install --locked cargo-fuzz"
+    exit 0
+fi
+if ! rustc +nightly --version >/dev/null 2>&1; then
+    echo "skipped: there is no nightly compiler; get it with: rustup toolchain install nightly"
+    exit 0
+fi
+
+python3 scripts/fuzz_seeds.py fuzz/corpus
+cargo +nightly fuzz build
+mkdir -p fuzz/logs
+
+# The last lines of a target's log: how much was run, or what broke it.
+run() {
+    local target=$1 log=fuzz/logs/$1.log
+    mkdir -p "fuzz/corpus/$target"
+    if cargo +nightly fuzz run "$target" -- -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=10 \
+        >"$log" 2>&1; then
+        echo "ok      $target: $(grep -E '^Done ' "$log" || tail -1 "$log")"
+    else
+        echo "BROKEN  $target: see $log"
+        return 1
+    fi
+}
+export -f run
+cargo fuzz list | xargs -P 2 -I{} bash -c 'run {}'
