@@ -94,9 +94,8 @@ pub(super) fn endpoint(method: &Method, path: &str) -> Endpoint {
         return Endpoint::Other;
     }
     match known() {
-        Some((_, Endpoint::Messages)) if is_free() => Endpoint::Free,
+        None | Some((_, Endpoint::Messages)) if is_free() => Endpoint::Free,
         Some((_, endpoint)) => *endpoint,
-        None if is_free() => Endpoint::Free,
         None => Endpoint::Other,
     }
 }
