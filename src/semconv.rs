@@ -321,9 +321,9 @@ metrics! {
         "Difference between what providers say they charge and what the price table says in US dollars",
         "when a call ends whose provider stated its cost and reported its usage; `over`: it charges more than the table";
     PRICE_TABLE_TIMESTAMP = Gauge "weir_price_table_timestamp_seconds", "unix seconds", [],
-        "Unix time the price table was published", "at start";
+        "Unix time the price table was published", "at the scrape, of the table in force";
     PRICE_TABLE_INFO = Info "weir_price_table_info", "1", [VERSION, SOURCE],
-        "Price table in use", "at start";
+        "Price table in use", "at the scrape";
 
     CACHE_REQUESTS = Counter "weir_cache_requests_total", "calls", [PROVIDER, MODEL, RESULT],
         "Cache lookups by result", "when a call ends";

@@ -331,8 +331,10 @@ impl Open {
         }
         // Where the operator says that nothing is charged, nobody else's word counts, and nothing is uncertain.
         let is_free = self.to.as_ref().is_some_and(|to| to.provider.prices == PricedAs::Free);
+        // Nor is a cost on the way the bill.
+        let stated = end.said.provider_cost.filter(|_| !was_cut(&end.said, self.call.delivery));
         let Settled { cost, provenance, list_cost } =
-            if is_free { settle(cost, None, None) } else { settle(cost, end.said.provider_cost, usage.as_ref()) };
+            if is_free { settle(cost, None, None) } else { settle(cost, stated, usage.as_ref()) };
         let record = Record {
             id: self.id,
             timing: self.timing(ended),
@@ -371,11 +373,12 @@ impl Open {
         let wants_input = reported(Counter::InputTokens).is_none();
         let reports_all_there_is = said.usage.is_some() && said.output.bytes() == 0 && said.ending.is_success();
         let wants_output = estimable == Estimable::Both
-            && (broke_off(said) || (reported(Counter::OutputTokens).is_none() && !reports_all_there_is));
+            && (was_cut(said, self.call.delivery)
+                || (reported(Counter::OutputTokens).is_none() && !reports_all_there_is));
         if (wants_input && self.prompt.is_none()) || !(wants_input || wants_output) {
             return None;
         }
-        let has_output = said.output.bytes() > 0 || said.ending.is_success();
+        let has_output = said.output.bytes() > 0 || matches!(said.ending, Ending::Complete | Ending::Declined);
         let model = said.facts.model.as_deref().or(self.call.model.as_deref());
         Some(Job {
             vocabulary: Vocabulary::of_model(model.unwrap_or_default()),
@@ -387,14 +390,13 @@ impl Open {
     /// Whether it is known what was generated as far as it came: all of it, a part, or that nothing came at all. What
     /// came but was not read, or goes on elsewhere, cannot be estimated.
     fn tells_what_came(&self, outcome: Outcome, said: &Said) -> bool {
-        let nothing_came = match self.call.delivery {
-            Delivery::Stream => self.marks.first_token.is_none(),
-            Delivery::Whole => self.bytes_out == 0,
-        };
+        // A whole reply may have been generated without a byte of it having come.
+        let is_stream = self.call.delivery == Delivery::Stream;
+        let nothing_came = is_stream && self.marks.first_token.is_none();
         match said.ending {
             Ending::Complete | Ending::Declined => true,
             Ending::Unfinished | Ending::Failed => nothing_came || said.output.bytes() > 0,
-            Ending::Unknown => outcome != Outcome::Success && self.bytes_out == 0,
+            Ending::Unknown => is_stream && outcome != Outcome::Success && self.bytes_out == 0,
         }
     }
 
@@ -413,7 +415,7 @@ impl Open {
             source: &to.prices,
             response_model: first,
             request_model: next,
-            usage: said.usage.as_ref().filter(|usage| usage.is_estimated() || !is_half_a_bill(said, usage)),
+            usage: said.usage.as_ref().filter(|usage| usage.is_estimated() || !is_half_a_bill(&self.call, said, usage)),
             context: &context,
             at: self.arrived_at,
         };
@@ -473,12 +475,22 @@ fn context(facts: &ReplyFacts) -> Vec<(&str, &str)> {
     .collect()
 }
 
-/// Whether a reply ended before the model had said why it stopped: its counts, if any, are those of a moment on the way.
-fn broke_off(said: &Said) -> bool {
-    said.ending == Ending::Unfinished && said.facts.finish_reasons.is_empty()
+/// Whether a reply ended, by breaking off or by an error on the way, before the model had said why it stopped: its
+/// counts and its cost, if any, are those of a moment on the way.
+fn was_cut(said: &Said, delivery: Delivery) -> bool {
+    let on_the_way = match said.ending {
+        Ending::Unfinished => true,
+        Ending::Failed => delivery == Delivery::Stream,
+        Ending::Complete | Ending::Declined | Ending::Unknown => false,
+    };
+    on_the_way && said.facts.finish_reasons.is_empty()
 }
 
-/// Whether a usage lacks what came after it, or all that was generated.
-fn is_half_a_bill(said: &Said, usage: &Usage) -> bool {
-    broke_off(said) || (said.ending == Ending::Failed && usage.get(Counter::OutputTokens).is_none())
+/// Whether a usage of `call` lacks what came after it, or all that was generated.
+fn is_half_a_bill(call: &Call, said: &Said, usage: &Usage) -> bool {
+    let lacks_output = usage.get(Counter::OutputTokens).is_none();
+    let generated = said.output.bytes() > 0 && usage.get(Counter::InputTokens).is_some();
+    was_cut(said, call.delivery)
+        || (lacks_output && said.ending == Ending::Failed)
+        || (lacks_output && generated && Estimable::of(call.operation) == Some(Estimable::Both))
 }

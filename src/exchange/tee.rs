@@ -207,7 +207,7 @@ impl Tee {
     }
 
     /// Closes the entry of a reply that came to its end, which is stored where it may be. First the one, then the other:
-    /// whoever finds the reply finds what it used as well.
+    /// whoever finds the reply finds what it used as well, unless that is still being estimated.
     fn close_at_end(&mut self, said: Said) {
         let stored = self.offer_to_cache(&said);
         self.entry.close(end_of(self.status, said));

@@ -47,7 +47,7 @@ impl<'a> Bounds<'a> {
                     mistakes.extend(out_of_range(counter.0, rate).map(|problem| mistake(&at, counter.0, problem)));
                 }
             }
-            mistakes.extend(self.far_from_built_in(provider, model, &format!("{at}.rates")));
+            mistakes.extend(self.far_from_built_in(provider, model, at));
         }
         dearer_to_read_than_to_send(&model.rates, &format!("{at}.rates"))
     }
@@ -59,11 +59,15 @@ impl<'a> Bounds<'a> {
         let known = provider.and_then(|provider| names.into_iter().find_map(|name| self.built_in.find(provider, name)));
         let Some(known) = known else { return Vec::new() };
         let listed = known.listed_rates();
-        let far = model.rates.iter().filter_map(|(counter, rate)| {
-            let (ours, theirs) = (rate.base.0, listed[counter.0 as usize].filter(|rate| *rate > 0)?);
-            let is_far = ours > 0 && (ours.max(theirs) / ours.min(theirs)) >= MOST_TIMES_OFF;
+        let sets = sets(model, at);
+        let rates = sets.iter().flat_map(|(at, rates)| rates.iter().map(move |(counter, rate)| (at, counter, rate)));
+        let far = rates.filter_map(|(at, counter, rate)| {
+            let theirs = listed[counter.0 as usize].filter(|rate| *rate > 0)?;
+            let is_far = |ours: &u64| *ours > 0 && ((*ours).max(theirs) / (*ours).min(theirs)) >= MOST_TIMES_OFF;
             // What is out of range has been named already.
-            (is_far && range(counter.0).contains(&ours)).then(|| {
+            let is_new = |ours: &u64| is_far(ours) && range(counter.0).contains(ours);
+            let mut ours = [rate.base].into_iter().chain(rate.over.iter().map(|(_, rate)| *rate)).map(|rate| rate.0);
+            ours.find(is_new).map(|ours| {
                 let problem = format!(
                     "{} US dollars for {} is {} times {} than the built-in table's {}: is the unit right? {MEANT}",
                     usd(ours),

@@ -17,9 +17,16 @@ const MANTLE: &str = "bedrock-mantle";
 /// The domains of AWS's endpoints, in all its partitions.
 const DOMAINS: [&str; 4] = [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"];
 
-/// Headers that belong to a signature: of no use under another one.
-const OF_A_SIGNATURE: [HeaderName; 4] =
-    [AUTHORIZATION, HeaderName::from_static("x-amz-date"), SECURITY_TOKEN, CONTENT_SHA256];
+/// Headers that go no further where weir signs: those of another signature, and keys that are for somebody else.
+const LEFT_BEHIND: [HeaderName; 7] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-amz-date"),
+    SECURITY_TOKEN,
+    CONTENT_SHA256,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 
@@ -90,7 +97,7 @@ pub(super) async fn authorise(signer: Option<&Signer>, request: &mut Request<Req
     }
     let scope = scope(&claim, host, signer.region())?;
     let identity = signer.identity().await.map_err(Unsigned::NoIdentity)?;
-    for name in OF_A_SIGNATURE {
+    for name in LEFT_BEHIND {
         request.headers_mut().remove(name);
     }
     Signer::sign(request, &identity, &scope)

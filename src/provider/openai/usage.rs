@@ -293,8 +293,12 @@ impl Reported<'_> {
         if let Some(ticks) = self.cost_in_usd_ticks.0 {
             return Some(PicoUsd::new(u128::from(ticks) * PICO_PER_TICK));
         }
-        let upstream = self.cost_details.get().filter(|_| self.is_byok.0).and_then(|it| it.upstream_inference_cost.0);
-        self.cost.0.map(|cost| cost + upstream.unwrap_or_default())
+        if self.is_byok.0 {
+            // A fee alone is not what the call costs.
+            let upstream = self.cost_details.get().and_then(|it| it.upstream_inference_cost.0)?;
+            return self.cost.0.map(|fee| fee + upstream);
+        }
+        self.cost.0
     }
 }
 
