@@ -125,7 +125,7 @@ impl Downward {
         let cut = |said| End { outcome, error_type: Some(error_type), detail: None, said };
         if let Some(reader) = self.reader.take() {
             reader.finish(&mut |news| match news {
-                News::Ended(turn, told) => self.books.end(turn, cut(told.said)),
+                News::Ended(turn, told) => self.books.end(turn, cut(bounded(told.said))),
                 other => self.books.note(other),
             });
         }
@@ -165,7 +165,7 @@ impl Books {
                 // Another model than the one that answers did this.
                 let mut entry = self.entry(operation, None);
                 entry.answered_in_session(told.status);
-                entry.close(end_of(told.status, told.said));
+                entry.close(end_of(told.status, bounded(told.said)));
             }
             News::Complained(status) => self.complaint = Some(status),
         }
@@ -175,7 +175,7 @@ impl Books {
         if let Some(entry) = self.turns.get_mut(&turn) {
             entry.answered_in_session(told.status);
         }
-        self.end(turn, end_of(told.status, told.said));
+        self.end(turn, end_of(told.status, bounded(told.said)));
     }
 
     fn end(&mut self, turn: Turn, end: End) {
@@ -202,4 +202,9 @@ impl std::fmt::Debug for Downward {
 /// The code of a close frame; 1005 if it has none.
 fn close_code(payload: &[u8]) -> u16 {
     payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
+}
+
+/// What was said, with no word of the provider's longer than is kept.
+fn bounded(said: Said) -> Said {
+    Said { facts: said.facts.bounded(), ..said }
 }

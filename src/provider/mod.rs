@@ -522,3 +522,26 @@ pub struct Problem<'a> {
     /// The exchange's id.
     pub request_id: &'a str,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_elsewhere_may_change_and_what_holds_itself_may_not() {
+        for (part, outside) in [
+            (r#"{"image_url":{"url":"https://example.com/a.png"}}"#, true),
+            (r#"{"image_url":{"url":"gs://bucket/a.png"}}"#, true),
+            (r#"{"image_url":{"url":"data:image/png;base64,AA"}}"#, false),
+            (r#"{"document_url":"https://example.com/a.pdf"}"#, true),
+            (r#"{"input_audio":"https://example.com/a.mp3"}"#, true),
+            (r#"{"input_audio":{"data":"AA","format":"mp3"}}"#, false),
+            (r#"{"file":{"file_data":"https://example.com/a.pdf"}}"#, true),
+            (r#"{"instances":[{"image":{"gcsUri":"gs://bucket/a.png"}}]}"#, true),
+            (r#"{"file_id":"file-1"}"#, true),
+            (r#"{"text":"see https://example.com"}"#, false),
+        ] {
+            assert_eq!(refers_outside(&serde_json::from_str(part).expect("JSON")), outside, "{part}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::client::collect_broken;
 use crate::support::fake::{Fake, Script};
 use crate::support::weir::Weir;
 
@@ -42,6 +43,30 @@ async fn what_the_provider_charges_is_the_cost_and_what_it_saves() {
         assert_eq!(weir.metric(series).await, expected, "{series}");
     }
     weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_count_or_a_cost_on_the_way_is_not_the_bill() {
+    // Perplexity counts and charges in every chunk: what the first one says is not what the call comes to.
+    let chunk =
+        b"data: {\"model\":\"gpt-5-mini\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one two three\"}}],\
+        \"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1,\"total_tokens\":6,\"cost\":{\"total_cost\":0.5}}}\n\n";
+    let error = b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n";
+    let ask = br#"{"model":"gpt-5-mini","stream":true,"messages":[{"role":"user","content":"count"}]}"#;
+    for (script, end) in
+        [(Script::begin_sse().pieces(&[chunk]), "broke off"), (Script::sse(&[chunk, error]), "failed on the way")]
+    {
+        let fake = Fake::always(script).await;
+        let weir = Weir::before(&fake.url()).await;
+        let answer = weir.client.open(http::Method::POST, &weir.url(CHAT), &[], ask).await;
+        collect_broken(answer).await;
+        weir.settled().await;
+        let calls = r#"weir_billable_requests_total{provider="openai",provenance="estimated"}"#;
+        assert_eq!(weir.metric(calls).await, 1.0, "{end}");
+        let output = r#"weir_tokens_total{provider="openai",model="gpt-5-mini",token_type="output"}"#;
+        assert_eq!(weir.metric(output).await, 3.0, "{end}: the tokens that came, not the one that was counted");
+        weir.stop().await;
+    }
 }
 
 #[tokio::test]

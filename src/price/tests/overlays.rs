@@ -63,6 +63,16 @@ fn rates_in_the_wrong_unit_are_refused_with_what_was_meant() {
             assert_eq!(meant, "", "{slip}: meant so");
         }
     }
+    for later in [
+        r#""rates":{"input_tokens":"1.25"},"overrides":[{"from":"2027-01-01","rates":{"input_tokens":"0.00125"}}]"#,
+        r#""rates":{"input_tokens":"1.25"},"variants":[{"if":{"a":"b"},"rates":{"input_tokens":"0.00125"}}]"#,
+        r#""rates":{"input_tokens":{"base":"1.25","over":[[200000,"0.0025"]]}}"#,
+    ] {
+        assert!(
+            mistakes_in("openai", "gpt-5", later).contains("times less"),
+            "per thousand, but not at first: {later}"
+        );
+    }
     for fine in [r#"{"input_tokens":"0"}"#, r#"{"input_tokens":"0.001"}"#, r#"{"output_tokens":"1000"}"#, "{}"] {
         assert_eq!(mistakes_in("house", "m", &format!(r#""rates":{fine}"#)), "");
     }

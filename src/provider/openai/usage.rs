@@ -450,6 +450,8 @@ mod tests {
             (r#"{"cost":0.0001,"is_byok":false,"cost_details":{"upstream_inference_cost":0.002}}"#, Some(100_000_000)),
             (r#"{"cost":0.0001,"is_byok":true,"cost_details":{"upstream_inference_cost":0.002}}"#, Some(2_100_000_000)),
             (r#"{"cost":0.0001,"cost_details":{"upstream_inference_cost":null}}"#, Some(100_000_000)),
+            (r#"{"cost":0,"is_byok":true,"cost_details":{"upstream_inference_cost":null}}"#, None),
+            (r#"{"cost":0,"is_byok":true}"#, None),
             (r#"{"cost":{"input_tokens_cost":0.001,"request_cost":0.005,"total_cost":0.006}}"#, Some(6_000_000_000)),
             (r#"{"cost_in_usd_ticks":37756000}"#, Some(3_775_600_000)),
             (r#"{"cost":"free"}"#, None),
