@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use weir::provider::session::{self, News};
 
-/// The first byte says which kind of session; each line is a message.
+// The first byte says which kind of session; each line is a message.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [kind, messages @ ..] = data else { return };
     let path = ["/v1/realtime", "/v1/responses"][usize::from(kind & 1)];
