@@ -2,7 +2,7 @@
 
 use weir::exchange::form::fields;
 
-/// The first line is the boundary.
+// The first line is the boundary.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return };
     let (boundary, body) = data.split_at(end);

@@ -4,7 +4,7 @@ use std::fs;
 
 use weir::price::{PriceError, Prices, Settings};
 
-/// As `weir prices check` reads a file: it is a table, or its mistakes are named.
+// As `weir prices check` reads a file: it is a table, or its mistakes are named.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let path = std::env::temp_dir().join(format!("weir-fuzz-{}.json", std::process::id()));
     fs::write(&path, data).expect("the file can be written");
