@@ -2,18 +2,15 @@
 
 mod reply;
 
-use std::borrow::Cow;
-
 use http::{HeaderName, Method};
 use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, UsageRequest, has_part,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, has_part, is_given,
     refers_outside, text,
 };
-use crate::record::call::Delivery;
 
 /// Where the Anthropic API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -63,25 +60,12 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     let Request { endpoint, body, .. } = *request;
-    let streams = body.get("stream").as_bool() == Some(true);
-    Asked {
-        model: text(body.get("model")).map(Cow::from),
-        operation: endpoint.operation(),
-        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
-        user: text(body.get("metadata").get("user_id")),
-        usage: UsageRequest::Unneeded,
-        reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
-        counted: None,
-    }
+    Asked { user: text(body.get("metadata").get("user_id")), ..request.asks(reuse(endpoint, body)) }
 }
 
 /// Whether the answer may serve another, equal request.
 fn reuse(endpoint: Endpoint, body: &Value<'_>) -> Reuse {
-    let uses_state = KEPT_STATE.iter().any(|field| match body.get(*field) {
-        Value::Null => false,
-        Value::Array(values) => !values.is_empty(),
-        _ => true,
-    });
+    let uses_state = KEPT_STATE.iter().any(|field| is_given(body.get(*field)));
     // A request for no output warms the provider's cache: it is made for its side effect.
     let warms_cache = body.get("max_tokens").as_u64() == Some(0);
     let known = matches!(endpoint, Endpoint::Messages | Endpoint::CountMessages);
@@ -129,6 +113,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::record::call::Delivery;
 
     #[test]
     fn an_endpoint_is_a_post_to_a_path_with_a_known_end() {

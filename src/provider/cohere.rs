@@ -7,8 +7,6 @@ mod chat_v1;
 mod plain;
 mod usage;
 
-use std::borrow::Cow;
-
 use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
@@ -16,10 +14,9 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
-    openai, refers_outside, text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Ending, Format, NamesModel, Problem, ReadReply, Request, Reuse, is_given,
+    openai, refers_outside,
 };
-use crate::record::call::Delivery;
 
 /// Where the Cohere API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -70,28 +67,14 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
 }
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
-    let Request { endpoint, body, .. } = *request;
-    let streams = body.get("stream").as_bool() == Some(true);
-    Asked {
-        model: text(body.get("model")).map(Cow::from),
-        operation: endpoint.operation(),
-        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: reuse(body),
-        counted: None,
-    }
+    request.asks(reuse(request.body))
 }
 
 /// Whether the answer may serve another, equal request.
 fn reuse(body: &Value<'_>) -> Reuse {
-    let depends = STATE_OR_LIVE.iter().any(|field| match body.get(*field) {
-        Value::Null => false,
-        Value::Array(values) => !values.is_empty(),
-        _ => true,
-    });
+    let depends = STATE_OR_LIVE.iter().any(|field| is_given(body.get(*field)));
     let refers = MAY_REFER.iter().any(|field| refers_outside(body.get(*field)));
-    if depends || refers || !body.is_object() { Reuse::Never } else { Reuse::Allowed(IGNORED) }
+    if depends || refers { Reuse::Never } else { Reuse::Allowed(IGNORED) }
 }
 
 fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {

@@ -10,10 +10,7 @@ use serde_json_borrow::Value;
 
 use crate::frames::Event;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{
-    Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Request, Reuse, Said, UsageRequest, text,
-};
-use crate::record::call::Delivery;
+use crate::provider::{Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Request, Reuse, Said};
 use crate::record::usage::{Counter, Usage};
 
 /// How its requests and replies read.
@@ -24,23 +21,13 @@ pub(super) static FORMAT: Format =
 const IGNORED: &[&str] = &["cache_prompt", "id_slot"];
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
-    let Request { endpoint, body, .. } = *request;
-    let streams = body.get("stream").as_bool() == Some(true);
-    Asked {
-        model: text(body.get("model")).map(Into::into),
-        operation: endpoint.operation(),
-        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: reuse(body),
-        counted: None,
-    }
+    request.asks(reuse(request.body))
 }
 
 /// Whether the answer may serve another, equal request. One for no output is made to fill the server's memory.
 fn reuse(body: &Value<'_>) -> Reuse {
     let fills_memory = body.get("n_predict").as_u64() == Some(0);
-    if body.is_object() && !fills_memory { Reuse::Allowed(IGNORED) } else { Reuse::Never }
+    if fills_memory { Reuse::Never } else { Reuse::Allowed(IGNORED) }
 }
 
 /// Reads one reply.

@@ -323,6 +323,23 @@ pub struct Request<'a> {
     pub body: &'a Value<'a>,
 }
 
+impl<'a> Request<'a> {
+    /// What a request asks in most APIs: of the model that its body names, event by event where its body says so.
+    /// `reuse` holds where there is a body to tell requests apart.
+    fn asks(&self, reuse: Reuse) -> Asked<'a> {
+        let streams = self.body.get("stream").as_bool() == Some(true);
+        Asked {
+            model: text(self.body.get("model")).map(Cow::from),
+            operation: self.endpoint.operation(),
+            delivery: if streams { Delivery::Stream } else { Delivery::Whole },
+            user: None,
+            usage: UsageRequest::Unneeded,
+            reuse: if self.body.is_object() { reuse } else { Reuse::Never },
+            counted: None,
+        }
+    }
+}
+
 #[cfg(test)]
 impl<'a> Request<'a> {
     /// A request of which only the body matters.
@@ -492,6 +509,15 @@ fn has_part(path: &str, wanted: &str) -> bool {
     path.match_indices(wanted).any(|(at, _)| {
         path[..at].ends_with('/') && path[at + wanted.len()..].chars().next().is_none_or(|next| next == '/')
     })
+}
+
+/// Whether a member says anything: neither null nor an empty list.
+fn is_given(value: &Value<'_>) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Array(values) => !values.is_empty(),
+        _ => true,
+    }
 }
 
 /// A text that is not empty.

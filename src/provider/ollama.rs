@@ -4,8 +4,6 @@
 
 mod reply;
 
-use std::borrow::Cow;
-
 use http::Method;
 use http::header::AUTHORIZATION;
 use serde_json::json;
@@ -13,8 +11,7 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, UsageRequest, anthropic, openai,
-    text,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, anthropic, openai, text,
 };
 use crate::record::call::Delivery;
 
@@ -58,15 +55,8 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     let Request { endpoint, body, .. } = *request;
     let streams = endpoint != Endpoint::OllamaEmbed && body.get("stream").as_bool() != Some(false);
-    Asked {
-        model: text(body.get("model")).map(Cow::from),
-        operation: endpoint.operation(),
-        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: if body.is_object() && !only_loads(endpoint, body) { Reuse::Allowed(IGNORED) } else { Reuse::Never },
-        counted: None,
-    }
+    let reuse = if only_loads(endpoint, body) { Reuse::Never } else { Reuse::Allowed(IGNORED) };
+    Asked { delivery: if streams { Delivery::Stream } else { Delivery::Whole }, ..request.asks(reuse) }
 }
 
 /// Whether a request asks for nothing but that the model be loaded, or put away.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::frames::Event;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{Asked, Ending, EventKind, Format, ReadReply, Request, Reuse, Said, UsageRequest, text};
+use crate::provider::{Asked, Ending, EventKind, Format, ReadReply, Request, Reuse, Said};
 use crate::record::call::Delivery;
 use crate::record::usage::Usage;
 
@@ -19,18 +19,10 @@ pub(super) static FORMAT: Format =
     Format { asked, request_usage: None, reader: |_| Box::<Reply>::default(), key_headers: &[] };
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
-    let Request { endpoint, body, .. } = *request;
-    let streams = endpoint == Endpoint::TgiGenerateStream || body.get("stream").as_bool() == Some(true);
-    Asked {
-        // A server has one model; but some gateways in front of several take its name.
-        model: text(body.get("model")).map(Into::into),
-        operation: endpoint.operation(),
-        delivery: if streams { Delivery::Stream } else { Delivery::Whole },
-        user: None,
-        usage: UsageRequest::Unneeded,
-        reuse: if body.is_object() { Reuse::Allowed(&[]) } else { Reuse::Never },
-        counted: None,
-    }
+    // A server has one model; but some gateways in front of several take its name.
+    let asked = request.asks(Reuse::Allowed(&[]));
+    let always_streams = request.endpoint == Endpoint::TgiGenerateStream;
+    Asked { delivery: if always_streams { Delivery::Stream } else { asked.delivery }, ..asked }
 }
 
 /// Reads one reply.
