@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
     use crate::cache::key::Question;
+    use crate::cache::{About, Reply};
 
     fn key(number: usize) -> Key {
         let body = serde_json_borrow::Value::Number((number as u64).into());
@@ -100,10 +101,8 @@ mod tests {
     }
 
     fn stored(bytes: usize) -> Stored {
-        Stored::new(
-            Instant::now(),
-            Duration::from_secs(60),
-            crate::cache::Reply {
+        Stored {
+            reply: Reply {
                 status: http::StatusCode::OK,
                 headers: http::HeaderMap::new(),
                 body: Bytes::from(vec![0; bytes]),
@@ -111,7 +110,10 @@ mod tests {
                 usage: Arc::default(),
                 provider_cost: None,
             },
-        )
+            about: About { provider: "p".into(), model: None, namespace: None },
+            since: Instant::now(),
+            lifetime: Duration::from_secs(60),
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod freshness;
 pub mod key;
 pub mod memory;
+pub mod policy;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,9 +15,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::cache::freshness::is_fresh;
+use crate::cache::freshness::{Directives, is_fresh};
 use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted};
+use crate::cache::policy::Terms;
 use crate::record::ReplyFacts;
 use crate::record::usage::Usage;
 use crate::units::{ByteSize, PicoUsd, Span};
@@ -101,10 +103,10 @@ impl Cache {
         self.max_entry_bytes
     }
 
-    /// How long a response stored now may serve.
+    /// The terms of a request that says this of stored responses.
     #[must_use]
-    pub const fn ttl(&self) -> Duration {
-        self.ttl
+    pub const fn terms(&self, directives: Directives) -> Terms {
+        Terms { directives, lifetime: self.ttl }
     }
 
     /// Looks for a response to the request that has this key.
@@ -116,8 +118,9 @@ impl Cache {
     }
 
     /// Stores a complete, successful reply; what was stored under its key before is replaced.
-    pub fn store(&self, key: Key, reply: Reply, now: Instant) {
-        self.memory.put(key, Stored::new(now, self.ttl, reply));
+    pub fn store(&self, reusable: Reusable, reply: Reply, now: Instant) {
+        let Reusable { key, about, terms } = reusable;
+        self.memory.put(key, Stored { reply, about, since: now, lifetime: terms.lifetime });
     }
 
     /// How full it is.
@@ -125,6 +128,28 @@ impl Cache {
     pub fn occupancy(&self) -> Occupancy {
         self.memory.occupancy()
     }
+}
+
+/// What a stored response is about, beyond its key: what an operator can name it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The provider's configured name.
+    pub provider: Arc<str>,
+    /// The model asked for, as the app spelt it.
+    pub model: Option<Box<str>>,
+    /// The caller's namespace.
+    pub namespace: Option<Box<str>>,
+}
+
+/// What makes the answer to a request reusable: the question it answers, and the request's own terms.
+#[derive(Clone, Debug)]
+pub struct Reusable {
+    /// The question.
+    pub key: Key,
+    /// What it is about.
+    pub about: About,
+    /// The terms.
+    pub terms: Terms,
 }
 
 /// A reply worth storing.
@@ -171,13 +196,16 @@ const OVERHEAD_BYTES: u64 = 1024;
 #[derive(Debug)]
 pub struct Stored {
     reply: Reply,
+    about: About,
     since: Instant,
     lifetime: Duration,
 }
 
 impl Stored {
-    fn new(since: Instant, lifetime: Duration, reply: Reply) -> Self {
-        Self { reply, since, lifetime }
+    /// What it is about.
+    #[must_use]
+    pub const fn about(&self) -> &About {
+        &self.about
     }
 
     /// The reply.
@@ -240,7 +268,9 @@ mod tests {
         let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
         let start = Instant::now();
         assert!(matches!(cache.look_up(&key(), start), Lookup::Absent));
-        cache.store(key(), reply(&[]), start);
+        let about = About { provider: "p".into(), model: None, namespace: None };
+        let terms = cache.terms(Directives::default());
+        cache.store(Reusable { key: key(), about, terms }, reply(&[]), start);
         let aged = Duration::from_secs(3599);
         assert!(matches!(cache.look_up(&key(), start + aged), Lookup::Fresh(_, age) if age == aged));
         assert!(matches!(cache.look_up(&key(), start + Duration::from_secs(3600)), Lookup::Stale));

@@ -6,6 +6,7 @@ pub mod estimate;
 mod filter;
 pub mod form;
 mod kept;
+mod recall;
 mod relay;
 pub mod reply;
 mod route;
@@ -20,23 +21,21 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::freshness::Directives;
-use crate::cache::key::{Key, Question};
-use crate::cache::{self, Cache, Lookup};
+use crate::cache::{self, Cache, Reusable};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::kept::Kept;
+use crate::exchange::recall::{Question, Recalled};
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::tee::{Keep, Plan, Tee};
@@ -44,10 +43,9 @@ use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::headers;
 use crate::provider::reader::Reader;
-use crate::provider::{self, Provider, Reuse, UsageRequest};
+use crate::provider::{self, Provider, UsageRequest};
 use crate::record::Attempt;
 use crate::record::call::Caller;
-use crate::record::outcome::{BypassReason, CacheStatus};
 use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
@@ -298,22 +296,13 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     };
     entry.body_kept(body.len());
 
-    let plan = understand(&rooms, &route, &head, &body, &mut entry);
-    if let Some(key) = plan.key.filter(|_| plan.may_answer_from_cache) {
-        let started = Instant::now();
-        let found = rooms.cache.look_up(&key, started);
-        let took = Some(started.elapsed());
-        match found {
-            Lookup::Fresh(stored, age) => {
-                entry.looked_up(CacheStatus::Hit, took);
-                return reply::stored(&rooms, &stored, age, entry);
-            }
-            Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
-            Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
-        }
-    }
+    let Understood { reusable, asks_for_usage } = understand(&rooms, &route, &head, &body, &mut entry);
+    let mut entry = match recall::recall(&rooms, reusable.as_ref(), entry) {
+        Recalled::Answered(response) => return response,
+        Recalled::Ask(entry) => entry,
+    };
 
-    let weir_asked = plan.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
+    let weir_asked = asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
     prepare(&rooms, &route, &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
     *upward.method_mut() = head.method;
@@ -326,7 +315,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         Err(failure) => return reply::failed(&rooms, &route.to.provider, &failure, entry),
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
-    forward(&rooms, &route, answer, Wishes { key: plan.key, weir_asked }, entry)
+    forward(&rooms, &route, answer, Wishes { reusable, weir_asked }, entry)
 }
 
 fn kind(method: &Method, route: Option<&Route>) -> Kind {
@@ -335,10 +324,9 @@ fn kind(method: &Method, route: Option<&Route>) -> Kind {
 }
 
 /// What is to be done with a call, once its body has been read.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Understood {
-    key: Option<Key>,
-    may_answer_from_cache: bool,
+    reusable: Option<Reusable>,
     asks_for_usage: bool,
 }
 
@@ -369,69 +357,11 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     if rooms.settings.estimate_usage && entry::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
-    let directives = Directives::of(headers);
-    let bypass = match asked.reuse {
-        _ if !rooms.cache.is_on() => Some(BypassReason::Off),
-        Reuse::Never => Some(BypassReason::Uncacheable),
-        Reuse::Allowed(_) if directives.no_cache || directives.no_store => Some(BypassReason::RequestDirective),
-        Reuse::Allowed(_) => None,
-    };
-    if let Some(reason) = bypass {
-        entry.looked_up(CacheStatus::Bypass(reason), None);
-    }
-    // With `no-cache` alone, the new answer may take the place of the stored one.
-    let may_store = bypass.is_none() || (bypass == Some(BypassReason::RequestDirective) && !directives.no_store);
-    let key = match asked.reuse {
-        Reuse::Allowed(ignored) if may_store => Some(key(route, head, entry, &json, ignored)),
-        _ => None,
-    };
+    let question = Question { route, head, body: &json };
     Understood {
-        key,
-        may_answer_from_cache: bypass.is_none(),
+        reusable: recall::reusable(rooms, &question, asked.reuse, entry),
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
     }
-}
-
-fn key(route: &Route, head: &Parts, entry: &Entry, body: &Value<'_>, ignored: &[&str]) -> Key {
-    let headers = &head.headers;
-    let names = route.to.provider.api.dialect().credential_queries;
-    let (in_query, query) = route::part_credentials(head.uri.query(), names);
-    let mut credentials: Vec<(&[u8], &[u8])> = headers
-        .iter()
-        .filter(|(name, _)| may_be_credential(name))
-        .filter_map(|(name, value)| Some((name.as_str().as_bytes(), route.to.identifying(name, value)?)))
-        .chain(in_query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
-        .collect();
-    credentials.sort_unstable();
-    let headers: Vec<(&[u8], &[u8])> = route
-        .endpoint
-        .format()
-        .key_headers
-        .iter()
-        .copied()
-        // The answer's form: a client gets what it can undo.
-        .chain([ACCEPT_ENCODING.as_str()])
-        .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_bytes(), value.as_bytes())))
-        .collect();
-    let target = &route.target;
-    let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(target.path()), query.as_deref()];
-    let place = place.map(|part| part.unwrap_or_default().as_bytes());
-    Key::of(&Question {
-        namespace: entry.call().caller.namespace.as_deref(),
-        provider: &route.to.provider.name,
-        target: &place,
-        credentials: &credentials,
-        headers: &headers,
-        body,
-        ignored,
-    })
-}
-
-/// Whether a header may hold a credential, or say for whom a gateway acts: those of the known APIs, and whatever else
-/// sounds like one. A header too many costs a miss; one too few would hand an answer to a stranger.
-fn may_be_credential(name: &HeaderName) -> bool {
-    const SOUNDS: [&str; 8] = ["auth", "key", "token", "cookie", "secret", "credential", "x-portkey-", "cf-aig-"];
-    name != "idempotency-key" && SOUNDS.iter().any(|sound| name.as_str().contains(sound))
 }
 
 /// Asks for usage in the app's place. The reply must then come uncompressed, so that the chunk can be taken out.
@@ -464,9 +394,8 @@ fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
 }
 
 /// What is to become of an answer beside being forwarded.
-#[derive(Clone, Copy)]
 struct Wishes {
-    key: Option<Key>,
+    reusable: Option<Reusable>,
     weir_asked: bool,
 }
 
@@ -490,8 +419,8 @@ fn forward(
         // What is announced would no longer be what comes.
         head.headers.remove(CONTENT_LENGTH);
     }
-    let keep = wishes.key.filter(|_| head.status.is_success()).map(|key| Keep {
-        key,
+    let keep = wishes.reusable.filter(|_| head.status.is_success()).map(|reusable| Keep {
+        reusable,
         headers: cache::kept_headers(&head.headers),
         body: bytes::BytesMut::new(),
         limit: rooms.cache.max_entry_bytes(),
@@ -516,23 +445,5 @@ mod tests {
         assert_eq!(namespace("équipe".as_bytes()).as_deref(), Some("équipe"));
         assert_eq!(namespace(b"\xe9quipe").as_deref(), Some("\\xe9quipe"));
         assert_eq!(namespace(b"  "), None);
-    }
-
-    #[test]
-    fn whatever_sounds_like_a_credential_keeps_callers_apart() {
-        for (name, expected) in [
-            ("authorization", true),
-            ("x-api-key", true),
-            ("ocp-apim-subscription-key", true),
-            ("x-portkey-config", true),
-            ("helicone-auth", true),
-            ("cookie", true),
-            ("idempotency-key", false),
-            ("user-agent", false),
-            ("x-stainless-retry-count", false),
-            ("traceparent", false),
-        ] {
-            assert_eq!(may_be_credential(&HeaderName::from_static(name)), expected, "{name}");
-        }
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn walk(
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return forward(rooms, route, answer, Wishes { key: None, weir_asked: false }, entry);
+        return forward(rooms, route, answer, Wishes { reusable: None, weir_asked: false }, entry);
     }
     let provider = hyper::upgrade::on(&mut answer);
     let mut headers = std::mem::take(answer.headers_mut());

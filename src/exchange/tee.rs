@@ -15,8 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::cache;
-use crate::cache::key::Key;
+use crate::cache::{self, Reusable};
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::filter::Filter;
 use crate::exchange::{OnDisconnect, Rooms};
@@ -56,7 +55,7 @@ pub(super) struct Plan {
 
 /// A reply being kept for the cache.
 pub(super) struct Keep {
-    pub(super) key: Key,
+    pub(super) reusable: Reusable,
     pub(super) headers: HeaderMap,
     pub(super) body: BytesMut,
     pub(super) limit: usize,
@@ -211,12 +210,12 @@ impl Tee {
     fn close_at_end(&mut self, said: Said) {
         let stored = self.offer_to_cache(&said);
         self.entry.close(end_of(self.status, said));
-        if let Some((key, reply)) = stored {
-            self.rooms.cache.store(key, reply, Instant::now());
+        if let Some((reusable, reply)) = stored {
+            self.rooms.cache.store(reusable, reply, Instant::now());
         }
     }
 
-    fn offer_to_cache(&mut self, said: &Said) -> Option<(Key, cache::Reply)> {
+    fn offer_to_cache(&mut self, said: &Said) -> Option<(Reusable, cache::Reply)> {
         let keep = self.keep.take()?;
         let result = if self.status != StatusCode::OK || said.ending != Ending::Complete {
             StoreResult::NotCacheable
@@ -240,7 +239,7 @@ impl Tee {
             usage,
             provider_cost: said.provider_cost,
         };
-        Some((keep.key, reply))
+        Some((keep.reusable, reply))
     }
 }
 

@@ -1,0 +1,150 @@
+//! Recall: the corridor's part about stored answers. Whether this request may be answered by one, and have its own
+//! stored; where one is looked for, in which order; what becomes of the request when there is none.
+//!
+//! The only place that knows the order of the cache's rooms. What an answer looks like on its way to the app is the
+//! business of `exchange::reply`.
+
+use std::sync::Arc;
+
+use http::header::ACCEPT_ENCODING;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderName, Response};
+use serde_json_borrow::Value;
+use tokio::time::Instant;
+
+use crate::cache::freshness::Directives;
+use crate::cache::key::{self, Key};
+use crate::cache::{About, Lookup, Reusable};
+use crate::exchange::Rooms;
+use crate::exchange::entry::Entry;
+use crate::exchange::reply::{self, Body};
+use crate::exchange::route::{self, Route};
+use crate::provider::Reuse;
+use crate::record::outcome::{BypassReason, CacheStatus};
+
+/// A request, as far as it tells one question from another.
+pub(super) struct Question<'a> {
+    pub(super) route: &'a Route,
+    pub(super) head: &'a Parts,
+    pub(super) body: &'a Value<'a>,
+}
+
+/// What recalling came to.
+pub(super) enum Recalled {
+    /// The app has its answer.
+    Answered(Response<Body>),
+    /// The provider has to be asked.
+    Ask(Entry),
+}
+
+/// Whether the answer to this request may be a stored one, or be stored; if not, the entry is told why.
+pub(super) fn reusable(rooms: &Rooms, asked: &Question<'_>, reuse: Reuse, entry: &mut Entry) -> Option<Reusable> {
+    let terms = rooms.cache.terms(Directives::of(&asked.head.headers));
+    let bypass = match reuse {
+        _ if !rooms.cache.is_on() => Some(BypassReason::Off),
+        Reuse::Never => Some(BypassReason::Uncacheable),
+        Reuse::Allowed(_) if !terms.may_answer() => Some(BypassReason::RequestDirective),
+        Reuse::Allowed(_) => None,
+    };
+    if let Some(reason) = bypass {
+        entry.looked_up(CacheStatus::Bypass(reason), None);
+    }
+    match reuse {
+        Reuse::Allowed(ignored) if rooms.cache.is_on() && terms.may_store() => {
+            let caller = &entry.call().caller;
+            let about = About {
+                provider: Arc::clone(&asked.route.to.provider.name),
+                model: entry.call().model.clone(),
+                namespace: caller.namespace.clone(),
+            };
+            Some(Reusable { key: key(asked, caller.namespace.as_deref(), ignored), about, terms })
+        }
+        _ => None,
+    }
+}
+
+/// Looks for an answer: in memory.
+pub(super) fn recall(rooms: &Arc<Rooms>, reusable: Option<&Reusable>, mut entry: Entry) -> Recalled {
+    let Some(Reusable { key, .. }) = reusable.filter(|reusable| reusable.terms.may_answer()) else {
+        return Recalled::Ask(entry);
+    };
+    let started = Instant::now();
+    let found = rooms.cache.look_up(key, started);
+    let took = Some(started.elapsed());
+    match found {
+        Lookup::Fresh(stored, age) => {
+            entry.looked_up(CacheStatus::Hit, took);
+            return Recalled::Answered(reply::stored(rooms, &stored, age, entry));
+        }
+        Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
+        Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
+    }
+    Recalled::Ask(entry)
+}
+
+fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
+    let Question { route, head, body } = *asked;
+    let headers = &head.headers;
+    let names = route.to.provider.api.dialect().credential_queries;
+    let (in_query, query) = route::part_credentials(head.uri.query(), names);
+    let mut credentials: Vec<(&[u8], &[u8])> = headers
+        .iter()
+        .filter(|(name, _)| may_be_credential(name))
+        .filter_map(|(name, value)| Some((name.as_str().as_bytes(), route.to.identifying(name, value)?)))
+        .chain(in_query.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+        .collect();
+    credentials.sort_unstable();
+    let headers: Vec<(&[u8], &[u8])> = route
+        .endpoint
+        .format()
+        .key_headers
+        .iter()
+        .copied()
+        // The answer's form: a client gets what it can undo.
+        .chain([ACCEPT_ENCODING.as_str()])
+        .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_bytes(), value.as_bytes())))
+        .collect();
+    let target = &route.target;
+    let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(target.path()), query.as_deref()];
+    let place = place.map(|part| part.unwrap_or_default().as_bytes());
+    Key::of(&key::Question {
+        namespace,
+        provider: &route.to.provider.name,
+        target: &place,
+        credentials: &credentials,
+        headers: &headers,
+        body,
+        ignored,
+    })
+}
+
+/// Whether a header may hold a credential, or say for whom a gateway acts: those of the known APIs, and whatever else
+/// sounds like one. A header too many costs a miss; one too few would hand an answer to a stranger.
+fn may_be_credential(name: &HeaderName) -> bool {
+    const SOUNDS: [&str; 8] = ["auth", "key", "token", "cookie", "secret", "credential", "x-portkey-", "cf-aig-"];
+    name != "idempotency-key" && SOUNDS.iter().any(|sound| name.as_str().contains(sound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_sounds_like_a_credential_keeps_callers_apart() {
+        for (name, expected) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("ocp-apim-subscription-key", true),
+            ("x-portkey-config", true),
+            ("helicone-auth", true),
+            ("cookie", true),
+            ("idempotency-key", false),
+            ("user-agent", false),
+            ("x-stainless-retry-count", false),
+            ("traceparent", false),
+        ] {
+            assert_eq!(may_be_credential(&HeaderName::from_static(name)), expected, "{name}");
+        }
+    }
+}
