@@ -36,6 +36,7 @@ use crate::tokens;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{Trust, Upstream};
+use crate::warm;
 
 /// weir, built and bound, not yet serving.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub struct App {
     operator: TcpListener,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
+    warm: Vec<warm::Settings>,
 }
 
 /// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
@@ -60,6 +62,14 @@ pub struct Unusable(anyhow::Error);
 /// [`Unusable`] with what cannot, and the knob that names it.
 pub fn check(config: &Config) -> Result<(), Unusable> {
     Built::from(config).map(drop).map_err(Unusable)
+}
+
+/// The rooms that `config` asks for, of a weir that serves nobody: for questions about routes and prices.
+///
+/// # Errors
+/// [`Unusable`] with what cannot be used, and the knob that names it.
+pub fn rooms(config: &Config) -> Result<Arc<Rooms>, Unusable> {
+    Built::from(config).map(|built| built.rooms).map_err(Unusable)
 }
 
 /// What is made of a configuration before anything is bound.
@@ -126,7 +136,8 @@ impl App {
         let Built { rooms, metrics, watched_keys, signers } = Built::from(&config).map_err(Unusable)?;
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        Ok(Self { rooms, metrics, connections: config.connections, downstream, operator, watched_keys, signers })
+        let Config { connections, warm, .. } = config;
+        Ok(Self { rooms, metrics, connections, downstream, operator, watched_keys, signers, warm })
     }
 
     /// Where the app's calls come in.
@@ -170,6 +181,11 @@ impl App {
         watchers.spawn(tokens::let_unused_go());
         for signer in self.signers {
             watchers.spawn(signer.keep());
+        }
+        if let Ok(own) = self.downstream.local_addr().map(listener::reachable) {
+            for warmed in self.warm {
+                watchers.spawn(warm::on_schedule(Arc::clone(&self.rooms), own, warmed));
+            }
         }
         let readiness = Readiness::starting();
         let admin = Admin { metrics: self.metrics, readiness: readiness.clone() };

@@ -24,3 +24,4 @@ pub mod sinks;
 pub mod tokens;
 pub mod units;
 pub mod upstream;
+pub mod warm;

@@ -69,6 +69,14 @@ impl PicoUsd {
     }
 }
 
+impl FromStr for PicoUsd {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::of_usd(text).ok_or_else(|| format!("`{text}` is no amount of US dollars: write one such as 0.50"))
+    }
+}
+
 impl Add for PicoUsd {
     type Output = Self;
 
@@ -205,6 +213,10 @@ where
             text.parse().map_err(E::custom)
         }
 
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+            number.to_string().parse().map_err(E::custom)
+        }
+
         fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
             number.to_string().parse().map_err(E::custom)
         }
@@ -214,7 +226,7 @@ where
 }
 
 macro_rules! written_as_text {
-    ($type:ident, $expected:literal, $($example:literal),+) => {
+    ($type:ident, $number:literal, $expected:literal, $($example:literal),+) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 from_text(deserializer, $expected)
@@ -233,14 +245,15 @@ macro_rules! written_as_text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "minimum": 0, "description": $expected, "examples": [$($example),+] })
+                json_schema!({ "type": ["string", $number], "minimum": 0, "description": $expected, "examples": [$($example),+] })
             }
         }
     };
 }
 
-written_as_text!(Span, "a duration such as 250ms, 30s, 5m or 1h", "250ms", "30s", "5m", "1h");
-written_as_text!(ByteSize, "a size such as 512KiB, 64MiB or 1GiB", "512KiB", "64MiB", "1GiB");
+written_as_text!(Span, "integer", "a duration such as 250ms, 30s, 5m or 1h", "250ms", "30s", "5m", "1h");
+written_as_text!(ByteSize, "integer", "a size such as 512KiB, 64MiB or 1GiB", "512KiB", "64MiB", "1GiB");
+written_as_text!(PicoUsd, "number", "an amount of US dollars such as 0.50", "0.50", "100");
 
 #[cfg(test)]
 mod tests {

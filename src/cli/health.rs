@@ -1,6 +1,6 @@
 //! `weir health`: is the weir that runs here well? For probes in images that hold no other program.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::cli::{SourceArguments, print};
 use crate::config;
+use crate::listener::reachable;
 use crate::units::Span;
 
 /// The longest status line read, in bytes. weir's own are far shorter.
@@ -59,25 +60,4 @@ async fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut line = String::new();
     BufReader::new(connection.take(LONGEST_LINE)).read_line(&mut line).await?;
     Ok(line)
-}
-
-/// An address at which what listens on `address` is reached from the same machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_of_all_interfaces_is_reached_on_loopback() {
-        for (listen, expected) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
-            assert_eq!(reachable(listen.parse().expect("an address")).to_string(), expected);
-        }
-    }
 }

@@ -12,6 +12,7 @@ pub mod prices;
 pub mod run;
 pub mod simulate;
 pub mod version;
+pub mod warm;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
@@ -61,6 +62,8 @@ enum Command {
     /// Show what is known of prices, or check a file of your own
     #[command(subcommand)]
     Prices(prices::Command),
+    /// Send requests from a file through a running weir, so that their answers are stored
+    Warm(warm::Arguments),
     /// Ask a running weir whether it is well
     Health(health::Arguments),
     /// Print the version
@@ -125,6 +128,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config::run(&command),
         Command::Price(arguments) => price::run(&arguments),
         Command::Prices(command) => prices::run(&command),
+        Command::Warm(arguments) => warm::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),

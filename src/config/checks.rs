@@ -15,6 +15,7 @@ use crate::config::mistake::{Mistake, Path, shown};
 use crate::config::tree::Tree;
 use crate::config::yaml;
 use crate::units::Span;
+use crate::warm::lines::Lines;
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
 const MAY_BE_ZERO: &[&str] = &[
@@ -90,6 +91,12 @@ impl<'a> Checks<'a> {
         }
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
+        }
+        for (position, warm) in file.warm.iter().enumerate() {
+            if let Err(error) = Lines::check(&warm.file) {
+                let path = Path::of(["warm"]).position(position).name("file");
+                self.note(path, format!("{:#}", anyhow::Error::new(error)));
+            }
         }
         for (position, ca_file) in file.upstream.ca_files.iter().enumerate() {
             if let Err(error) = std::fs::read(ca_file) {

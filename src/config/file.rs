@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, listener, price, provider, sinks, upstream};
+use crate::{admin, cache, exchange, listener, price, provider, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +35,9 @@ pub struct File {
     pub calls: exchange::Settings,
     /// The cache of answers.
     pub cache: cache::Settings,
+    /// Files of requests that are sent through weir on a schedule, so that their answers are stored. A list; each has
+    /// a `file`, and may have `every`, `rate` and `max_usd` (docs/warm.md).
+    pub warm: Vec<warm::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
     /// What weir says about its work.
@@ -52,6 +55,7 @@ impl Default for File {
             upstream: upstream::Settings::default(),
             calls: exchange::Settings::default(),
             cache: cache::Settings::default(),
+            warm: Vec::new(),
             prices: price::Settings::default(),
             telemetry: sinks::Settings::default(),
         }

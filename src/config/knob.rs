@@ -44,7 +44,7 @@ pub(super) enum Kind {
     Choice,
     /// A text.
     Text,
-    /// A duration or a size: a number and a unit.
+    /// A duration or a size, a number and a unit; or an amount of money.
     Quantity,
     /// `true` or `false`.
     Boolean,
@@ -73,7 +73,7 @@ impl Knob {
             Kind::Choice
         } else if self.accepts("array") {
             Kind::List
-        } else if self.accepts("string") && self.accepts("integer") {
+        } else if self.accepts("string") && (self.accepts("integer") || self.accepts("number")) {
             Kind::Quantity
         } else if self.accepts("string") {
             Kind::Text

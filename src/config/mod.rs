@@ -29,7 +29,7 @@ use crate::config::knob::Knob;
 use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::provider::Provider;
-use crate::{admin, cache, exchange, listener, price, sinks, upstream};
+use crate::{admin, cache, exchange, listener, price, sinks, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct Config {
     pub calls: exchange::Settings,
     /// The cache.
     pub cache: cache::Settings,
+    /// Files of requests to be sent on a schedule.
+    pub warm: Vec<warm::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
     /// What weir says about its work.
@@ -110,6 +112,7 @@ impl Config {
             upstream: file.upstream,
             calls: file.calls,
             cache: file.cache,
+            warm: file.warm,
             prices: file.prices,
             telemetry: file.telemetry,
         })
@@ -250,7 +253,10 @@ mod tests {
                 "cache:\n  ttl: 5\n",
                 "weir.yaml:2: cache.ttl: `5` is not a duration: write a number and a unit, such as 250ms, 30s, 5m or 1h",
             ),
-            ("cache:\n  ttl: 1.5\n", "weir.yaml:2: cache.ttl: `1.5` is not a duration such as 250ms, 30s, 5m or 1h"),
+            (
+                "cache:\n  ttl: 1.5\n",
+                "weir.yaml:2: cache.ttl: `1.5` is not a duration: write a number and a unit, such as 250ms, 30s, 5m or 1h",
+            ),
             ("cache:\n  ttl: 0s\n", "weir.yaml:2: cache.ttl: must be more than zero: the default is 1h"),
             ("cache: { ttl: 100years }\n", "weir.yaml:1: cache.ttl: is too long: write at most 10 years"),
             ("cache: { max_entrys: 5 }\n", "weir.yaml:1: cache.max_entrys: unknown name: did you mean `max_entries`?"),

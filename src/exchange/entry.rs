@@ -9,16 +9,17 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::{Destination, Rooms};
-use crate::price::{Answer, Question};
-use crate::provider::{Ending, NamesModel, PricedAs, Said};
+use crate::price::Answer;
+use crate::provider::{Ending, PricedAs, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
 use crate::record::provenance::{Settled, settle};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
-use crate::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
+use crate::record::{Attempt, CacheFacts, Record, Timing};
 use crate::tokens::Vocabulary;
 
 /// The label of requests that are for no provider weir knows.
@@ -287,26 +288,6 @@ pub(super) struct Kind {
     pub(super) may_be_billed: bool,
 }
 
-/// What can be estimated of an operation's usage: only what is text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Estimable {
-    /// What goes in and what comes out.
-    Both,
-    /// What goes in; nothing comes out that is billed.
-    Input,
-}
-
-impl Estimable {
-    /// `None` where neither is text, or nothing is billed.
-    pub(super) const fn of(operation: Operation) -> Option<Self> {
-        match operation {
-            Operation::Chat | Operation::TextCompletion | Operation::GenerateContent => Some(Self::Both),
-            Operation::Embeddings => Some(Self::Input),
-            _ => None,
-        }
-    }
-}
-
 impl Open {
     fn close(mut self: Box<Self>, mut end: End) {
         let ended = Instant::now();
@@ -400,35 +381,16 @@ impl Open {
         }
     }
 
-    /// Prices what was used, on a miss and on a hit alike. A reply that broke off reported only a part of its usage:
-    /// unless the rest is estimated, its cost is unknown, not what that part would cost.
+    /// Prices what was used, on a miss and on a hit alike.
     fn price(&self, said: &Said) -> Answer {
         let Some(to) = &self.to else { return Answer { cost: Cost::Nothing, model: None } };
-        let facts = &said.facts;
-        let models = [facts.model.as_deref(), self.call.model.as_deref()];
-        let [first, next] = match to.provider.api.dialect().names_model {
-            NamesModel::Reply => models,
-            NamesModel::Request => [models[1], models[0]],
-        };
-        let context = context(facts);
-        let question = Question {
-            source: &to.prices,
-            response_model: first,
-            request_model: next,
-            usage: said.usage.as_ref().filter(|usage| usage.is_estimated() || !is_half_a_bill(&self.call, said, usage)),
-            context: &context,
-            at: self.arrived_at,
-        };
-        let mut answer = self.rooms.prices.price(&question);
-        if answer.model.is_none()
-            && let Some(behind) = to.provider.model_behind(models)
-        {
-            answer = self.rooms.prices.price(&Question { request_model: Some(behind), ..question });
-        }
+        let answer = bill::price(&self.rooms.prices, to, &self.call, said, self.arrived_at);
         if self.is_free_of_charge(said) {
             return Answer { cost: Cost::Nothing, ..answer };
         }
-        if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) = (answer.cost, first.or(next)) {
+        if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) =
+            (answer.cost, bill::models(to, &self.call, said).into_iter().flatten().next())
+        {
             self.rooms.prices.name_unknown(&to.prices, model);
         }
         answer
@@ -458,39 +420,4 @@ impl Open {
             first_token: between(marks.sent, marks.first_token),
         }
     }
-}
-
-/// What a reply says that sets its price beside the model and the counts.
-fn context(facts: &ReplyFacts) -> Vec<(&str, &str)> {
-    let tier = facts.service_tier.as_deref();
-    let batch = tier.filter(|tier| *tier == "batch");
-    [
-        ("service_tier", tier),
-        ("processing", batch),
-        ("speed", facts.speed.as_deref()),
-        ("inference_geo", facts.inference_geo.as_deref()),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-    .collect()
-}
-
-/// Whether a reply ended, by breaking off or by an error on the way, before the model had said why it stopped: its
-/// counts and its cost, if any, are those of a moment on the way.
-fn was_cut(said: &Said, delivery: Delivery) -> bool {
-    let on_the_way = match said.ending {
-        Ending::Unfinished => true,
-        Ending::Failed => delivery == Delivery::Stream,
-        Ending::Complete | Ending::Declined | Ending::Unknown => false,
-    };
-    on_the_way && said.facts.finish_reasons.is_empty()
-}
-
-/// Whether a usage of `call` lacks what came after it, or all that was generated.
-fn is_half_a_bill(call: &Call, said: &Said, usage: &Usage) -> bool {
-    let lacks_output = usage.get(Counter::OutputTokens).is_none();
-    let generated = said.output.bytes() > 0 && usage.get(Counter::InputTokens).is_some();
-    was_cut(said, call.delivery)
-        || (lacks_output && said.ending == Ending::Failed)
-        || (lacks_output && generated && Estimable::of(call.operation) == Some(Estimable::Both))
 }

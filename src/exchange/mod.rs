@@ -1,11 +1,13 @@
 //! Exchange: the corridor, and the only place that knows the order of things. One request in, one response out, one
 //! record.
 
+mod bill;
 mod entry;
 pub mod estimate;
 mod filter;
 pub mod form;
 mod kept;
+pub mod quote;
 mod recall;
 mod relay;
 pub mod reply;
@@ -354,7 +356,7 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     }
     entry.counted(asked.counted);
     let Some(plain) = plain.as_ref().filter(|_| is_read) else { return Understood::default() };
-    if rooms.settings.estimate_usage && entry::Estimable::of(asked.operation).is_some() {
+    if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
     let question = Question { route, head, body: &json };

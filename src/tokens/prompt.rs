@@ -88,6 +88,33 @@ const AROUND_A_MEMBER: u64 = 2;
 /// A text of at least this length without any white space, in the letters of base64, is no text.
 const SHORTEST_BASE64: usize = 256;
 
+/// What APIs call the most tokens that a model may generate for one choice.
+const MOST_OUTPUT: [&str; 9] = [
+    "maxOutputTokens",
+    "maxTokens",
+    "maxTokenCount",
+    "max_completion_tokens",
+    "max_new_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "n_predict",
+    "num_predict",
+];
+
+/// What they call the number of choices.
+const CHOICES: [&str; 3] = ["candidateCount", "n", "num_generations"];
+
+/// Members that may hold these, beside the request itself.
+const PARAMETERS: [&str; 5] = ["generationConfig", "inferenceConfig", "options", "parameters", "textGenerationConfig"];
+
+/// The most tokens that a request lets a model generate, in all its choices; `None` if it sets no limit.
+#[must_use]
+pub fn most_output(request: &Value<'_>) -> Option<u64> {
+    let places = || std::iter::once(request).chain(PARAMETERS.iter().map(|name| request.get(*name)));
+    let number = |names: &[&str]| places().find_map(|place| names.iter().find_map(|name| place.get(*name).as_u64()));
+    number(&MOST_OUTPUT).map(|most| most.saturating_mul(number(&CHOICES).unwrap_or(1).max(1)))
+}
+
 /// How large a prompt is: what there is to tell without counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measure {
@@ -225,6 +252,24 @@ mod tests {
             ("no request", "[1,2]", "", 0),
         ] {
             assert_eq!(prompt(request), (texts.to_owned(), beside), "{api}");
+        }
+    }
+
+    #[test]
+    fn the_most_that_a_request_lets_a_model_generate_is_found() {
+        for (api, request, expected) in [
+            ("chat completions", r#"{"max_completion_tokens":100,"n":3}"#, Some(300)),
+            ("responses", r#"{"max_output_tokens":100}"#, Some(100)),
+            ("messages", r#"{"max_tokens":100,"tools":[{"input_schema":{"properties":{"n":2}}}]}"#, Some(100)),
+            ("Gemini", r#"{"generationConfig":{"maxOutputTokens":100,"candidateCount":2}}"#, Some(200)),
+            ("Converse", r#"{"inferenceConfig":{"maxTokens":100}}"#, Some(100)),
+            ("Ollama", r#"{"options":{"num_predict":100}}"#, Some(100)),
+            ("Ollama without a limit", r#"{"options":{"num_predict":-1}}"#, None),
+            ("TGI", r#"{"parameters":{"max_new_tokens":100}}"#, Some(100)),
+            ("no limit", r#"{"messages":[{"max_tokens":5}]}"#, None),
+            ("no request", "[1]", None),
+        ] {
+            assert_eq!(most_output(&serde_json::from_str(request).expect("JSON")), expected, "{api}");
         }
     }
 

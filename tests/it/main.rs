@@ -19,4 +19,5 @@ mod shutdown;
 mod streaming;
 mod support;
 mod vendors;
+mod warming;
 mod wire;
