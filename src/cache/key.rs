@@ -4,7 +4,9 @@
 //! by value: order of members, white space, and the spelling of numbers and strings do not matter.
 
 use std::fmt;
+use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json_borrow::{ObjectAsVec, Value};
 use sha2::{Digest, Sha256};
 
@@ -15,9 +17,48 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key([u8; 32]);
 
-impl fmt::Debug for Key {
+impl fmt::Display for Key {
+    /// 64 hexadecimal digits, as [`Key::from_str`] reads them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key is 64 hexadecimal digits")]
+pub struct NoKey;
+
+impl FromStr for Key {
+    type Err = NoKey;
+
+    fn from_str(text: &str) -> Result<Self, NoKey> {
+        let mut key = [0; 32];
+        if text.len() != 2 * key.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(NoKey);
+        }
+        for (position, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * position..2 * position + 2], 16).map_err(|_| NoKey)?;
+        }
+        Ok(Self(key))
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -212,6 +253,16 @@ mod tests {
             for other in &bodies[i + 1..] {
                 assert_ne!(key_of(one), key_of(other), "{one} and {other}");
             }
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_back_as_it_is_written() {
+        let key = key_of("{}");
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!(key.to_string().to_uppercase().parse(), Ok(key));
+        for no_key in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"+0".repeat(32), &"é".repeat(32)] {
+            assert_eq!(no_key.parse::<Key>(), Err(NoKey), "{no_key}");
         }
     }
 

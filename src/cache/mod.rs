@@ -1,6 +1,7 @@
 //! Cache: what may be stored, under which key, for how long. Sees keys and responses; not providers, not prices.
 
 pub mod freshness;
+pub mod invalidation;
 pub mod key;
 pub mod memory;
 pub mod policy;
