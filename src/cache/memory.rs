@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::notification::RemovalCause;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use crate::cache::Stored;
@@ -71,6 +72,21 @@ impl Memory {
         self.entries.insert(key, Arc::new(stored));
     }
 
+    /// Gives up the responses that `is_dead`, and tells how many they were.
+    pub(super) fn give_up(&self, is_dead: impl Fn(&Key, &Stored) -> bool) -> u64 {
+        let dead: Vec<Key> =
+            self.entries.iter().filter(|(key, stored)| is_dead(key, stored)).map(|(key, _)| *key).collect();
+        // By now another may stand in its place.
+        let is_given_up = |key: &Key| {
+            let result = self.entries.entry(*key).and_compute_with(|entry| match entry {
+                Some(entry) if is_dead(key, entry.value()) => Op::Remove,
+                _ => Op::Nop,
+            });
+            matches!(result, CompResult::Removed(_))
+        };
+        dead.iter().filter(|key| is_given_up(key)).count() as u64
+    }
+
     pub(super) fn occupancy(&self) -> Occupancy {
         self.entries.run_pending_tasks();
         let bytes = self.entries.iter().map(|(_, stored)| stored.size()).sum();
@@ -80,10 +96,13 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use bytes::Bytes;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::cache::invalidation::Asked;
     use crate::cache::key::Question;
     use crate::cache::{About, Reply};
 
@@ -111,9 +130,28 @@ mod tests {
                 provider_cost: None,
             },
             about: About { provider: "p".into(), model: None, namespace: None },
+            asked: Asked::default(),
             since: Instant::now(),
             lifetime: Duration::from_secs(60),
         }
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted_and_told() {
+        let told = Arc::new(AtomicU64::new(0));
+        let listener = Arc::clone(&told);
+        let on_evicted = Box::new(move |why| {
+            assert_eq!(why, Eviction::Invalidated);
+            listener.fetch_add(1, Ordering::Relaxed);
+        });
+        let memory = Memory::new(100, ByteSize::mib(1), Duration::from_secs(60), on_evicted);
+        for number in 0..50 {
+            memory.put(key(number), stored(number));
+        }
+        assert_eq!(memory.give_up(|_, stored| stored.reply.body.len() < 20), 20);
+        assert_eq!((memory.occupancy().entries, told.load(Ordering::Relaxed)), (30, 20));
+        assert!(memory.get(&key(19)).is_none() && memory.get(&key(20)).is_some());
+        assert_eq!(memory.give_up(|_, _| false), 0);
     }
 
     #[test]

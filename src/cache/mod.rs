@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::cache::freshness::{Directives, is_fresh};
+use crate::cache::invalidation::{Asked, Entry, Filter, Rules};
 use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted};
 use crate::cache::policy::Terms;
@@ -69,6 +70,7 @@ pub struct Cache {
     ttl: Duration,
     max_entry_bytes: usize,
     memory: Memory,
+    rules: Rules,
 }
 
 /// What a look-up found.
@@ -88,8 +90,10 @@ impl Cache {
     pub fn new(settings: &Settings, on_evicted: OnEvicted) -> Self {
         let ttl = settings.ttl.get();
         // Kept as long again once stale, so that an answer that has expired can be told from one never seen.
-        let memory = Memory::new(settings.max_entries, settings.max_bytes, ttl.saturating_mul(2), on_evicted);
-        Self { mode: settings.mode, ttl, max_entry_bytes: settings.max_entry_bytes.as_len(), memory }
+        let keep = ttl.saturating_mul(2);
+        let memory = Memory::new(settings.max_entries, settings.max_bytes, keep, on_evicted);
+        let max_entry_bytes = settings.max_entry_bytes.as_len();
+        Self { mode: settings.mode, ttl, max_entry_bytes, memory, rules: Rules::new(keep) }
     }
 
     /// Whether anything is cached at all.
@@ -113,15 +117,40 @@ impl Cache {
     /// Looks for a response to the request that has this key.
     #[must_use]
     pub fn look_up(&self, key: &Key, now: Instant) -> Lookup {
-        let Some(stored) = self.memory.get(key) else { return Lookup::Absent };
+        let stored = self.memory.get(key).filter(|stored| !self.rules.is_dead(&stored.entry(key)));
+        let Some(stored) = stored else { return Lookup::Absent };
         let age = stored.age(now);
         if is_fresh(age, stored.lifetime) { Lookup::Fresh(stored, age) } else { Lookup::Stale }
     }
 
-    /// Stores a complete, successful reply; what was stored under its key before is replaced.
+    /// Whether the answer to this request is dead before it is stored: a rule made since it was asked names it.
+    #[must_use]
+    pub fn is_dead(&self, reusable: &Reusable, now: Instant) -> bool {
+        let Reusable { key, about, asked, .. } = reusable;
+        self.rules.is_dead(&Entry { key, about, asked: *asked, since: now })
+    }
+
+    /// Stores a complete, successful reply, unless it [is dead](Self::is_dead); what was stored under its key before is
+    /// replaced.
     pub fn store(&self, reusable: Reusable, reply: Reply, now: Instant) {
-        let Reusable { key, about, terms } = reusable;
-        self.memory.put(key, Stored { reply, about, since: now, lifetime: terms.lifetime });
+        if self.is_dead(&reusable, now) {
+            return;
+        }
+        let Reusable { key, about, asked, terms } = reusable;
+        self.memory.put(key, Stored { reply, about, asked, since: now, lifetime: terms.lifetime });
+    }
+
+    /// The rules by which stored responses die.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// From now on, what `filter` names is dead; `made` is when that was decided. Then gives the dead up, and tells how
+    /// many there were: that takes milliseconds for many entries, and is not for a thread that serves calls.
+    pub fn invalidate(&self, filter: Filter, made: Instant, now: Instant) -> u64 {
+        self.rules.make(filter, made, now);
+        self.memory.give_up(|key, stored| self.rules.is_dead(&stored.entry(key)))
     }
 
     /// How full it is.
@@ -149,6 +178,8 @@ pub struct Reusable {
     pub key: Key,
     /// What it is about.
     pub about: About,
+    /// When it was asked, as [`Rules::asked`] tells.
+    pub asked: Asked,
     /// The terms.
     pub terms: Terms,
 }
@@ -198,6 +229,7 @@ const OVERHEAD_BYTES: u64 = 1024;
 pub struct Stored {
     reply: Reply,
     about: About,
+    asked: Asked,
     since: Instant,
     lifetime: Duration,
 }
@@ -225,6 +257,10 @@ impl Stored {
     #[must_use]
     pub const fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+
+    fn entry<'a>(&'a self, key: &'a Key) -> Entry<'a> {
+        Entry { key, about: &self.about, asked: self.asked, since: self.since }
     }
 
     fn size(&self) -> u64 {
@@ -264,14 +300,36 @@ mod tests {
         })
     }
 
+    fn reusable(cache: &Cache, provider: &str) -> Reusable {
+        let about = About { provider: provider.into(), model: None, namespace: None };
+        Reusable { key: key(), about, asked: cache.rules().asked(), terms: cache.terms(Directives::default()) }
+    }
+
+    #[test]
+    fn a_dead_reply_is_absent_given_up_and_not_stored_again() {
+        let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
+        let now = Instant::now();
+        let (stored, on_its_way) = (reusable(&cache, "p"), reusable(&cache, "p"));
+        cache.store(stored, reply(&[]), now);
+        let other = Filter { provider: Some("other".into()), ..Filter::default() };
+        assert_eq!(cache.invalidate(other, now, now), 0);
+        assert!(matches!(cache.look_up(&key(), now), Lookup::Fresh(..)));
+        assert_eq!(cache.invalidate(Filter::default(), now, now), 1);
+        assert!(matches!(cache.look_up(&key(), now), Lookup::Absent));
+        assert!(cache.is_dead(&on_its_way, now));
+        cache.store(on_its_way, reply(&[]), now);
+        assert!(matches!(cache.look_up(&key(), now), Lookup::Absent), "asked before, stored after");
+        cache.store(reusable(&cache, "p"), reply(&[]), now);
+        assert!(matches!(cache.look_up(&key(), now), Lookup::Fresh(..)), "asked after");
+        assert_eq!(cache.occupancy().entries, 1);
+    }
+
     #[test]
     fn a_stored_reply_is_fresh_then_stale() {
         let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
         let start = Instant::now();
         assert!(matches!(cache.look_up(&key(), start), Lookup::Absent));
-        let about = About { provider: "p".into(), model: None, namespace: None };
-        let terms = cache.terms(Directives::default());
-        cache.store(Reusable { key: key(), about, terms }, reply(&[]), start);
+        cache.store(reusable(&cache, "p"), reply(&[]), start);
         let aged = Duration::from_secs(3599);
         assert!(matches!(cache.look_up(&key(), start + aged), Lookup::Fresh(_, age) if age == aged));
         assert!(matches!(cache.look_up(&key(), start + Duration::from_secs(3600)), Lookup::Stale));

@@ -58,7 +58,8 @@ pub(super) fn reusable(rooms: &Rooms, asked: &Question<'_>, reuse: Reuse, entry:
                 model: entry.call().model.clone(),
                 namespace: caller.namespace.clone(),
             };
-            Some(Reusable { key: key(asked, caller.namespace.as_deref(), ignored), about, terms })
+            let key = key(asked, caller.namespace.as_deref(), ignored);
+            Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
         }
         _ => None,
     }

@@ -217,7 +217,8 @@ impl Tee {
 
     fn offer_to_cache(&mut self, said: &Said) -> Option<(Reusable, cache::Reply)> {
         let keep = self.keep.take()?;
-        let result = if self.status != StatusCode::OK || said.ending != Ending::Complete {
+        let is_for_nobody = || self.rooms.cache.is_dead(&keep.reusable, Instant::now());
+        let result = if self.status != StatusCode::OK || said.ending != Ending::Complete || is_for_nobody() {
             StoreResult::NotCacheable
         } else if keep.body.len() > keep.limit {
             StoreResult::TooLarge

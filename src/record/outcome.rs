@@ -175,7 +175,7 @@ pub enum StoreResult {
     Stored,
     /// Over the size cap.
     TooLarge,
-    /// Not complete, not a success, or the request said `no-store`.
+    /// Not complete, not a success, invalidated on its way, or the request said `no-store`.
     NotCacheable,
 }
 
