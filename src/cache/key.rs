@@ -1,17 +1,21 @@
 //! Key: equal requests by equal credentials in one namespace have equal keys, and no others do.
 //!
-//! SHA-256 over tagged, length-prefixed parts, so that no two different inputs run into the same bytes. JSON is taken
-//! by value: order of members, white space, and the spelling of numbers and strings do not matter.
+//! SHA-256 over tagged parts of announced length, so that no two different inputs run into the same bytes. JSON is taken
+//! by value: order of members, white space, and the spelling of numbers and strings do not matter; but a body with a
+//! number that a parser does not keep exactly is taken as it is spelt as well. How deep a value goes is bounded by its
+//! parser: `serde_json` takes no text deeper than 128.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json_borrow::{ObjectAsVec, Value};
+use serde_json_borrow::{Number, ObjectAsVec, Value};
 use sha2::{Digest, Sha256};
 
+use crate::cache::decimal::{self, Decimal};
+
 /// Changes whenever the meaning of a key does, so that no old entry answers a new question.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Names one stored answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,9 +79,13 @@ pub struct Question<'a> {
     pub credentials: &'a [(&'a [u8], &'a [u8])],
     /// Names and values of the headers that change the answer or its form.
     pub headers: &'a [(&'a [u8], &'a [u8])],
-    /// The request's body.
+    /// The request's body, as it is spelt.
+    pub text: &'a [u8],
+    /// The same, parsed.
     pub body: &'a Value<'a>,
-    /// Top-level members of the body that are known not to change the answer.
+    /// What of the body is known not to change the answer, in ascending order, by its place: `user` is that member of
+    /// the body; `tools[].cache_control` that member of each item of `tools`; `system[cachePoint]` each item of `system`
+    /// that has this member and no other. Nothing is left out by its name alone, wherever it stands.
     pub ignored: &'a [&'a str],
 }
 
@@ -85,35 +93,100 @@ impl Key {
     /// The key of `question`.
     #[must_use]
     pub fn of(question: &Question<'_>) -> Self {
-        let mut hash = Canonical(Sha256::new_with_prefix([VERSION]));
-        hash.optional(question.namespace.map(str::as_bytes));
-        hash.bytes(question.provider.as_bytes());
-        hash.list(question.target);
-        hash.pairs(question.credentials);
-        hash.pairs(question.headers);
-        match question.body {
-            Value::Object(members) => hash.object(members, question.ignored),
-            other => hash.value(other),
-        }
-        Self(hash.0.finalize().into())
+        let mut canonical = Canonical { hash: Sha256::new_with_prefix([VERSION]), members: Vec::new() };
+        canonical.optional(question.namespace.map(str::as_bytes));
+        canonical.bytes(question.provider.as_bytes());
+        canonical.list(question.target);
+        canonical.pairs(question.credentials);
+        canonical.pairs(question.headers);
+        canonical.value(question.body, Ignored { places: question.ignored, read: 0 });
+        canonical.optional((!decimal::are_kept(question.text)).then_some(question.text));
+        Self(canonical.hash.finalize().into())
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
-/// Feeds values into the hash so that different values are different bytes.
-struct Canonical(Sha256);
+/// What is to be left out of one value: the places whose first `read` bytes led to it.
+#[derive(Clone, Copy)]
+struct Ignored<'a> {
+    places: &'a [&'a str],
+    read: usize,
+}
 
-impl Canonical {
+impl Ignored<'_> {
+    const NOTHING: Self = Self { places: &[], read: 0 };
+
+    /// Whether an object's member of this name is left out.
+    fn has_member(self, name: &str) -> bool {
+        self.ends_with(|rest| rest == name && is_plain(name))
+    }
+
+    /// Whether an array's item is left out: one that has a member of some name, and no other.
+    fn has_item(self, item: &Value<'_>) -> bool {
+        let Some(members) = item.as_object().filter(|members| members.len() == 1) else { return false };
+        members.iter().all(|(name, _)| self.ends_with(|rest| rest.strip_suffix(']') == Some(name) && is_plain(name)))
+    }
+
+    fn ends_with(self, is_end: impl Fn(&str) -> bool) -> bool {
+        self.places.iter().any(|place| is_end(&place[self.read..]))
+    }
+
+    /// What is to be left out of an object's member `name`.
+    fn of_member(self, name: &str, value: &Value<'_>) -> Self {
+        match value {
+            Value::Object(_) if is_plain(name) => self.behind(name, b'.'),
+            Value::Array(_) if is_plain(name) => self.behind(name, b'['),
+            _ => Self::NOTHING,
+        }
+    }
+
+    /// What is to be left out of an array's item.
+    fn of_item(self, item: &Value<'_>) -> Self {
+        if item.is_object() { self.behind("]", b'.') } else { Self::NOTHING }
+    }
+
+    /// The places that go on with `step` and a sign: neighbours, as places are in ascending order.
+    fn behind(self, step: &str, sign: u8) -> Self {
+        let goes_on = |place: &&str| {
+            let rest = &place.as_bytes()[self.read..];
+            rest.get(step.len()) == Some(&sign) && rest.starts_with(step.as_bytes())
+        };
+        let Some(first) = self.places.iter().position(&goes_on) else { return Self::NOTHING };
+        let places = &self.places[first..];
+        let count = places.iter().take_while(|place| goes_on(place)).count();
+        Self { places: &places[..count], read: self.read + step.len() + 1 }
+    }
+}
+
+/// Whether a name has no sign that means something in a place; no field of an API has one.
+fn is_plain(name: &str) -> bool {
+    !name.contains(['.', '[', ']'])
+}
+
+/// Feeds values into the hash so that different values are different bytes.
+struct Canonical<'a> {
+    hash: Sha256,
+    /// Members of the objects that lead to the value at hand, sorted by name, object by object.
+    members: Vec<(&'a str, &'a Value<'a>)>,
+}
+
+impl<'a> Canonical<'a> {
     fn tag(&mut self, tag: u8) {
-        self.0.update([tag]);
+        self.hash.update([tag]);
     }
 
     fn count(&mut self, count: usize) {
-        self.0.update((count as u64).to_le_bytes());
+        self.hash.update((count as u64).to_le_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.update(bytes);
+        self.hash.update(bytes);
     }
 
     fn optional(&mut self, bytes: Option<&[u8]>) {
@@ -136,59 +209,50 @@ impl Canonical {
         }
     }
 
-    fn value(&mut self, value: &Value<'_>) {
+    fn value(&mut self, value: &'a Value<'a>, ignored: Ignored<'_>) {
         match value {
             Value::Null => self.tag(b'z'),
             Value::Bool(false) => self.tag(b'f'),
             Value::Bool(true) => self.tag(b't'),
-            Value::Number(_) => self.number(value),
+            Value::Number(number) => self.number(*number),
             Value::Str(text) => {
                 self.tag(b's');
                 self.bytes(text.as_bytes());
             }
-            Value::Array(items) => {
-                self.tag(b'[');
-                self.count(items.len());
-                for item in items {
-                    self.value(item);
-                }
-            }
-            Value::Object(members) => self.object(members, &[]),
+            Value::Array(items) => self.array(items, ignored),
+            Value::Object(members) => self.object(members, ignored),
         }
     }
 
-    /// A whole number is the same number however it is written: `1`, `1.0`, `10e-1`. Beyond 2⁵³ a float no longer
-    /// names one whole number, and stays a float.
-    #[expect(clippy::cast_possible_truncation, reason = "only whole numbers below 2^53 are converted")]
-    fn number(&mut self, value: &Value<'_>) {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        let whole = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
-        let float = value.as_f64().unwrap_or_default();
-        match whole {
-            Some(whole) => self.whole(whole),
-            None if float.fract() == 0.0 && float.abs() < EXACT => self.whole(i128::from(float as i64)),
-            None => {
-                self.tag(b'd');
-                self.0.update(float.to_bits().to_le_bytes());
-            }
+    fn number(&mut self, number: Number) {
+        let Decimal { is_negative, digits, exponent } = Decimal::of(number);
+        self.tag(if is_negative { b'-' } else { b'+' });
+        self.hash.update(digits.to_le_bytes());
+        self.hash.update(exponent.to_le_bytes());
+    }
+
+    fn array(&mut self, items: &'a [Value<'a>], ignored: Ignored<'_>) {
+        let items = items.iter().filter(|item| !ignored.has_item(item));
+        self.tag(b'[');
+        self.count(items.clone().count());
+        for item in items {
+            self.value(item, ignored.of_item(item));
         }
     }
 
-    fn whole(&mut self, number: i128) {
-        self.tag(b'i');
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn object(&mut self, members: &ObjectAsVec<'_>, ignored: &[&str]) {
-        let mut members: Vec<_> = members.iter().filter(|(name, _)| !ignored.contains(name)).collect();
+    fn object(&mut self, members: &'a ObjectAsVec<'a>, ignored: Ignored<'_>) {
+        let first = self.members.len();
+        self.members.extend(members.iter().filter(|(name, _)| !ignored.has_member(name)));
         // Stable: of members with one name, which JSON leaves undefined, the order is part of the key.
-        members.sort_by_key(|(name, _)| *name);
+        self.members[first..].sort_by_key(|(name, _)| *name);
         self.tag(b'{');
-        self.count(members.len());
-        for (name, value) in members {
+        self.count(self.members.len() - first);
+        for at in first..self.members.len() {
+            let (name, value) = self.members[at];
             self.bytes(name.as_bytes());
-            self.value(value);
+            self.value(value, ignored.of_member(name, value));
         }
+        self.members.truncate(first);
     }
 }
 
@@ -196,20 +260,30 @@ impl Canonical {
 mod tests {
     use super::*;
 
+    const IGNORED: &[&str] = &[
+        "messages[].content[].cache_control",
+        "messages[].content[].content[].cache_control",
+        "messages[].content[cachePoint]",
+        "toolConfig.tools[cachePoint]",
+        "tools[].cache_control",
+        "user",
+    ];
+
     fn key_of(body: &str) -> Key {
         key(body, Some("team"), &[(b"authorization", b"Bearer a")])
     }
 
-    fn key(body: &str, namespace: Option<&str>, credentials: &[(&[u8], &[u8])]) -> Key {
-        let body: Value<'_> = serde_json::from_str(body).expect("JSON");
+    fn key(text: &str, namespace: Option<&str>, credentials: &[(&[u8], &[u8])]) -> Key {
+        let body: Value<'_> = serde_json::from_str(text).expect("JSON");
         Key::of(&Question {
             namespace,
             provider: "openai",
             target: &[b"POST", b"https://api.openai.com", b"/v1/chat/completions"],
             credentials,
             headers: &[],
+            text: text.as_bytes(),
             body: &body,
-            ignored: &["user"],
+            ignored: IGNORED,
         })
     }
 
@@ -229,11 +303,17 @@ mod tests {
     #[test]
     fn any_other_difference_does() {
         let bodies = [
+            "null",
+            "[]",
+            "{}",
             r#"{"model":"m"}"#,
             r#"{"model":"M"}"#,
+            r#"{"model":"m\u0000"}"#,
             r#"{"model":null}"#,
             r#"{"model":["m"]}"#,
             r#"{"model":{"m":1}}"#,
+            r#"{"model":"m","model":"n"}"#,
+            r#"{"model":"n","model":"m"}"#,
             r#"{"model":"m","a":null}"#,
             r#"{"model":"m","a":false}"#,
             r#"{"model":"m","a":0}"#,
@@ -246,6 +326,11 @@ mod tests {
             r#"{"model":"m","a":[1,[2]]}"#,
             r#"{"model":"m","a":18446744073709551615}"#,
             r#"{"model":"m","a":18446744073709551614}"#,
+            r#"{"model":"m","a":18446744073709551616}"#,
+            r#"{"model":"m","a":18446744073709551617}"#,
+            r#"{"model":"m","a":0.10000000000000000001}"#,
+            r#"{"model":"m","a":0.10000000000000000002}"#,
+            r#"{"model":"m","a":1e-400}"#,
             r#"{"model":"m","a":{"user":"x"}}"#,
             r#"{"model":"m","a":{"user":"y"}}"#,
         ];
@@ -267,6 +352,59 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_is_left_out_at_its_place() {
+        for (with, without) in [
+            (r#"{"user":"a"}"#, "{}"),
+            (r#"{"tools":[{"cache_control":1,"name":"a"},{"name":"b"}]}"#, r#"{"tools":[{"name":"a"},{"name":"b"}]}"#),
+            (r#"{"messages":[{"content":[{"cache_control":{}}]}]}"#, r#"{"messages":[{"content":[{}]}]}"#),
+            (
+                r#"{"messages":[{"content":[{"text":"a"},{"content":[{"cache_control":null}]}]}]}"#,
+                r#"{"messages":[{"content":[{"text":"a"},{"content":[{}]}]}]}"#,
+            ),
+            (
+                r#"{"messages":[{"content":[{"text":"a"},{"cachePoint":{"type":"default"}}]}]}"#,
+                r#"{"messages":[{"content":[{"text":"a"}]}]}"#,
+            ),
+            (r#"{"toolConfig":{"tools":[{"cachePoint":{}},1]}}"#, r#"{"toolConfig":{"tools":[1]}}"#),
+        ] {
+            assert_eq!(key_of(with), key_of(without), "{with}");
+        }
+    }
+
+    #[test]
+    fn what_has_the_name_of_something_left_out_counts_elsewhere() {
+        for (one, other) in [
+            (r#"{"a":{"user":1}}"#, r#"{"a":{}}"#),
+            (r#"{"messages":[{"user":1}]}"#, r#"{"messages":[{}]}"#),
+            (r#"{"cache_control":1}"#, "{}"),
+            (r#"{"tools":{"cache_control":1}}"#, r#"{"tools":{}}"#),
+            (r#"{"tools":[[{"cache_control":1}]]}"#, r#"{"tools":[[{}]]}"#),
+            (r#"{"tools":[{"schema":{"cache_control":1}}]}"#, r#"{"tools":[{"schema":{}}]}"#),
+            (r#"{"messages":[{"content":{"cache_control":1}}]}"#, r#"{"messages":[{"content":{}}]}"#),
+            (
+                r#"{"messages":[{"content":[{"input":{"cache_control":1}}]}]}"#,
+                r#"{"messages":[{"content":[{"input":{}}]}]}"#,
+            ),
+            (
+                r#"{"messages":[{"content":[{"cachePoint":1,"text":"a"}]}]}"#,
+                r#"{"messages":[{"content":[{"text":"a"}]}]}"#,
+            ),
+            (r#"{"messages":[{"content":[["cachePoint"]]}]}"#, r#"{"messages":[{"content":[]}]}"#),
+            (r#"{"toolConfig":{"tools":{"cachePoint":1}}}"#, r#"{"toolConfig":{"tools":{}}}"#),
+            (r#"{"toolConfig":[{"tools":[{"cachePoint":1}]}]}"#, r#"{"toolConfig":[{"tools":[]}]}"#),
+            // A text that is taken as it is spelt is taken whole.
+            (r#"{"user":1e-400}"#, "{}"),
+            // Names that read like places.
+            (r#"{"tools[].cache_control":1}"#, "{}"),
+            (r#"{"messages[].content":[{"cache_control":1}]}"#, r#"{"messages[].content":[{}]}"#),
+            (r#"{"messages":[{"].content[cachePoint":1}]}"#, r#"{"messages":[]}"#),
+            (r#"{"toolConfig.tools":[{"cachePoint":1}]}"#, r#"{"toolConfig.tools":[]}"#),
+        ] {
+            assert_ne!(key_of(one), key_of(other), "{one}");
+        }
+    }
+
+    #[test]
     fn namespaces_and_credentials_are_kept_apart() {
         let keys = [
             key("{}", None, &[(b"n", b"a")]),
@@ -280,5 +418,12 @@ mod tests {
         for (i, one) in keys.iter().enumerate() {
             assert!(!keys[i + 1..].contains(one));
         }
+    }
+
+    #[test]
+    fn a_key_reads_as_64_digits() {
+        let key = key_of("{}");
+        assert_eq!(key.to_string().len(), 64);
+        assert_eq!(key.to_string()[..2], format!("{:02x}", key.as_bytes()[0]));
     }
 }

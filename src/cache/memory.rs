@@ -114,6 +114,7 @@ mod tests {
             target: &[],
             credentials: &[],
             headers: &[],
+            text: b"",
             body: &body,
             ignored: &[],
         })

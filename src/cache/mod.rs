@@ -1,5 +1,6 @@
 //! Cache: what may be stored, under which key, for how long. Sees keys and responses; not providers, not prices.
 
+mod decimal;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
@@ -295,6 +296,7 @@ mod tests {
             target: &[],
             credentials: &[],
             headers: &[],
+            text: b"null",
             body: &serde_json_borrow::Value::Null,
             ignored: &[],
         })

@@ -359,7 +359,7 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
-    let question = Question { route, head, body: &json };
+    let question = Question { route, head, text: plain, body: &json };
     Understood {
         reusable: recall::reusable(rooms, &question, asked.reuse, entry),
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,

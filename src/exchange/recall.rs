@@ -27,6 +27,9 @@ use crate::record::outcome::{BypassReason, CacheStatus};
 pub(super) struct Question<'a> {
     pub(super) route: &'a Route,
     pub(super) head: &'a Parts,
+    /// Its body without its content coding.
+    pub(super) text: &'a [u8],
+    /// The same, parsed.
     pub(super) body: &'a Value<'a>,
 }
 
@@ -85,7 +88,7 @@ pub(super) fn recall(rooms: &Arc<Rooms>, reusable: Option<&Reusable>, mut entry:
 }
 
 fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
-    let Question { route, head, body } = *asked;
+    let Question { route, head, text, body } = *asked;
     let headers = &head.headers;
     let names = route.to.provider.api.dialect().credential_queries;
     let (in_query, query) = route::part_credentials(head.uri.query(), names);
@@ -115,6 +118,7 @@ fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
         target: &place,
         credentials: &credentials,
         headers: &headers,
+        text,
         body,
         ignored,
     })

@@ -29,11 +29,24 @@ pub(super) static FORMAT: Format = Format {
     asked,
     request_usage: None,
     reader: |endpoint| reply::reader(endpoint),
-    key_headers: &["anthropic-version", "anthropic-beta"],
+    key_headers: &["anthropic-beta", "anthropic-version"],
 };
 
-/// Fields of a request that do not change the answer. `cache_control` is about billing only.
-const IGNORED: &[&str] = &["metadata", "service_tier", "speed", "inference_geo", "diagnostics", "cache_control"];
+/// Parts of a request that do not change the answer. `cache_control` is about billing only, wherever the API takes it:
+/// a block of a tool's result and of a document may have one as well.
+const IGNORED: &[&str] = &[
+    "cache_control",
+    "diagnostics",
+    "inference_geo",
+    "messages[].content[].cache_control",
+    "messages[].content[].content[].cache_control",
+    "messages[].content[].source.content[].cache_control",
+    "metadata",
+    "service_tier",
+    "speed",
+    "system[].cache_control",
+    "tools[].cache_control",
+];
 
 /// Fields that tie a message to state or services of the provider.
 const KEPT_STATE: &[&str] = &["container", "thread", "fallbacks", "fallback_credit_token", "mcp_servers"];

@@ -53,8 +53,16 @@ pub(super) static FORMAT: Format = Format {
 /// Which exception an error reply is.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
-/// Fields of a `Converse` request that do not change the answer.
-const IGNORED: &[&str] = &["requestMetadata", "serviceTier", "performanceConfig"];
+/// Parts of a `Converse` request that do not change the answer. A block that marks what AWS is to cache is about billing
+/// only.
+const IGNORED: &[&str] = &[
+    "messages[].content[cachePoint]",
+    "performanceConfig",
+    "requestMetadata",
+    "serviceTier",
+    "system[cachePoint]",
+    "toolConfig.tools[cachePoint]",
+];
 
 /// What a path that ends so, after the model, is.
 const ACTIONS: &[(&str, Endpoint)] = &[

@@ -394,7 +394,9 @@ pub enum UsageRequest {
 /// Whether an answer may serve another, equal request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// It may; these top-level fields are known not to change the answer.
+    /// It may; these parts of the body, in ascending order, are known not to change the answer. Each is named by its
+    /// place: `user`, `tools[].cache_control` for that member of each item of `tools`, `system[cachePoint]` for each item
+    /// of `system` that has this member and no other.
     Allowed(&'static [&'static str]),
     /// It may not: the call has side effects, or its answer depends on state or live data.
     Never,

@@ -13,20 +13,22 @@ use crate::record::call::Delivery;
 use crate::record::usage::Counter;
 
 /// Fields of chat requests and of requests for a response that do not change the answer. (A response may only be reused
-/// if `store` is false.)
+/// if `store` is false.) vLLM and its kin take `priority` and `request_id`; vendors refuse them, or do not know them.
 const GENERATION_IGNORED: &[&str] = &[
-    "user",
     "metadata",
-    "safety_identifier",
+    "priority",
     "prompt_cache_key",
-    "prompt_cache_retention",
     "prompt_cache_options",
+    "prompt_cache_retention",
+    "request_id",
+    "safety_identifier",
     "service_tier",
     "store",
+    "user",
 ];
 
 /// Fields of other requests that do not change the answer.
-const IGNORED: &[&str] = &["user"];
+const IGNORED: &[&str] = &["priority", "request_id", "user"];
 
 /// Fields that make an answer depend on live data: OpenAI's, xAI's and `OpenRouter`'s ways to ask for a web search.
 const LIVE_DATA: &[&str] = &["web_search_options", "search_parameters", "plugins"];
