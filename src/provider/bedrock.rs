@@ -18,7 +18,7 @@ use serde_json_borrow::Value;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
-    anthropic, openai, refers_outside, text,
+    anthropic, is_sampled, openai, refers_outside, text,
 };
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
@@ -100,12 +100,14 @@ fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     let Request { endpoint, body, .. } = *request;
     let (id, action) = model_and_action(request.path).unwrap_or_default();
     let model = model(id);
+    let operation = if endpoint == Endpoint::InvokeModel { operation(&model, body) } else { endpoint.operation() };
     Asked {
-        operation: if endpoint == Endpoint::InvokeModel { operation(&model, body) } else { endpoint.operation() },
+        operation,
         delivery: if action.ends_with("-stream") { Delivery::Stream } else { Delivery::Whole },
         user: text(body.get("metadata").get("user_id")),
         usage: UsageRequest::Unneeded,
         reuse: if body.is_object() { reuse(request, &model) } else { Reuse::Never },
+        is_sampled: is_sampled(operation, body),
         counted: None,
         model: Some(model).filter(|model| !model.is_empty()),
     }

@@ -335,6 +335,7 @@ impl<'a> Request<'a> {
             user: None,
             usage: UsageRequest::Unneeded,
             reuse: if self.body.is_object() { reuse } else { Reuse::Never },
+            is_sampled: is_sampled(self.endpoint.operation(), self.body),
             counted: None,
         }
     }
@@ -378,6 +379,8 @@ pub struct Asked<'a> {
     pub usage: UsageRequest,
     /// Whether the answer may serve another, equal request.
     pub reuse: Reuse,
+    /// Whether the answer is drawn by chance, so that equal requests are meant to have different ones.
+    pub is_sampled: bool,
     /// What is billed by the request's own measure, whatever the reply says: the characters of a text to be spoken.
     pub counted: Option<(Counter, u64)>,
 }
@@ -513,6 +516,35 @@ fn has_part(path: &str, wanted: &str) -> bool {
     })
 }
 
+/// Where a request has what governs sampling, beside its top level: Gemini, Bedrock's Converse, Amazon's own models and
+/// what Converse hands on to others; then Ollama, and servers that generate text for whoever asks.
+const SAMPLING: [&str; 7] = [
+    "generationConfig",
+    "generation_config",
+    "inferenceConfig",
+    "textGenerationConfig",
+    "additionalModelRequestFields",
+    "options",
+    "parameters",
+];
+
+/// Whether the answer to a request is drawn by chance: something is generated, and neither is the temperature exactly 0
+/// nor a seed given. What is not given is not zero: each API has a default of its own.
+fn is_sampled(operation: Operation, body: &Value<'_>) -> bool {
+    let is_pinned = |place: &Value<'_>| {
+        place.get("temperature").as_f64() == Some(0.0)
+            || ["seed", "random_seed"].iter().any(|name| is_seed(place.get(*name)))
+            // Text Generation Inference takes no temperature of 0.
+            || place.get("do_sample").as_bool() == Some(false)
+    };
+    operation.generates() && !is_pinned(body) && !SAMPLING.iter().any(|name| is_pinned(body.get(*name)))
+}
+
+/// A whole number; but -1 stands for any at llama.cpp, Ollama and vLLM.
+fn is_seed(value: &Value<'_>) -> bool {
+    value.as_u64().is_some() || value.as_i64().is_some_and(|seed| seed != -1)
+}
+
 /// Whether a member says anything: neither null nor an empty list.
 fn is_given(value: &Value<'_>) -> bool {
     match value {
@@ -554,6 +586,80 @@ pub struct Problem<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_drawn_by_chance_unless_the_request_says_otherwise_in_its_apis_own_words() {
+        use Api::{Anthropic, AzureOpenAi, Bedrock, Cohere, Gemini, Ollama, OpenAi, VertexAi};
+        const CHAT: &str = "/v1/chat/completions";
+        const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+        for (api, path, body, sampled) in [
+            (OpenAi, CHAT, "{}", true),
+            (OpenAi, CHAT, r#"{"temperature":0}"#, false),
+            (OpenAi, CHAT, r#"{"temperature":0.0}"#, false),
+            (OpenAi, CHAT, r#"{"temperature":-0.0}"#, false),
+            (OpenAi, CHAT, r#"{"temperature":1e-9}"#, true),
+            (OpenAi, CHAT, r#"{"temperature":"0"}"#, true),
+            (OpenAi, CHAT, r#"{"temperature":null}"#, true),
+            (OpenAi, CHAT, r#"{"temperature":1,"seed":7}"#, false),
+            (OpenAi, CHAT, r#"{"seed":0}"#, false),
+            (OpenAi, CHAT, r#"{"seed":-7}"#, false),
+            (OpenAi, CHAT, r#"{"seed":-1}"#, true),
+            (OpenAi, CHAT, r#"{"seed":null}"#, true),
+            (OpenAi, CHAT, r#"{"messages":[{"temperature":0,"seed":7}]}"#, true),
+            (OpenAi, CHAT, r#"{"random_seed":7}"#, false), // Mistral
+            (OpenAi, "/v1/completions", r#"{"temperature":0}"#, false),
+            (OpenAi, "/v1/responses", r#"{"temperature":0}"#, false),
+            (OpenAi, "/v1/responses", r#"{"temperature":0.7}"#, true),
+            (OpenAi, "/v1/embeddings", "{}", false),
+            (OpenAi, "/v1/moderations", "{}", false),
+            (OpenAi, "/v1/ocr", "{}", false),
+            (OpenAi, "/v1/responses/input_tokens", "{}", false),
+            (OpenAi, "/v1/images/generations", "{}", true),
+            (OpenAi, "/v1/messages", r#"{"temperature":0}"#, false),
+            (OpenAi, "/generate", "{}", true),
+            (OpenAi, "/generate", r#"{"parameters":{"seed":7}}"#, false),
+            (OpenAi, "/generate", r#"{"parameters":{"do_sample":false}}"#, false),
+            (OpenAi, "/completion", r#"{"temperature":0}"#, false),
+            (AzureOpenAi, "/openai/deployments/d/chat/completions", r#"{"temperature":0}"#, false),
+            (Anthropic, "/v1/messages", "{}", true),
+            (Anthropic, "/v1/messages", r#"{"temperature":0}"#, false),
+            (Anthropic, "/v1/messages/count_tokens", "{}", false),
+            (Gemini, GENERATE, r#"{"temperature":0.5}"#, true),
+            (Gemini, GENERATE, r#"{"generationConfig":{"temperature":0}}"#, false),
+            (Gemini, GENERATE, r#"{"generation_config":{"seed":7}}"#, false),
+            (Gemini, "/v1beta/models/gemini-embedding-2:embedContent", "{}", false),
+            (Gemini, "/v1beta/models/gemini-2.5-flash:countTokens", "{}", false),
+            (VertexAi, "/v1/publishers/google/models/g:generateContent", r#"{"generationConfig":{"seed":7}}"#, false),
+            (VertexAi, "/v1/publishers/anthropic/models/claude:rawPredict", r#"{"temperature":0}"#, false),
+            (VertexAi, "/v1/publishers/google/models/text-embedding-005:predict", "{}", false),
+            (Bedrock, "/model/m/converse", r#"{"inferenceConfig":{"maxTokens":5}}"#, true),
+            (Bedrock, "/model/m/converse", r#"{"inferenceConfig":{"temperature":0}}"#, false),
+            (Bedrock, "/model/m/converse", r#"{"additionalModelRequestFields":{"seed":7}}"#, false),
+            (Bedrock, "/model/amazon.titan/invoke", r#"{"textGenerationConfig":{"temperature":0}}"#, false),
+            (Bedrock, "/model/amazon.nova/invoke", r#"{"messages":[],"inferenceConfig":{"temperature":0}}"#, false),
+            (Bedrock, "/model/meta.llama/invoke", r#"{"prompt":"hi","temperature":0}"#, false),
+            (Bedrock, "/model/meta.llama/invoke", r#"{"prompt":"hi"}"#, true),
+            (Bedrock, "/model/amazon.titan-embed/invoke", r#"{"inputText":"hi"}"#, false),
+            (Bedrock, "/model/cohere.rerank/invoke", r#"{"query":"hi","documents":["a"]}"#, false),
+            (Bedrock, "/model/m/count-tokens", "{}", false),
+            (Cohere, "/v2/chat", r#"{"seed":7}"#, false),
+            (Cohere, "/v2/chat", r#"{"temperature":0.3}"#, true),
+            (Cohere, "/v1/chat", r#"{"temperature":0}"#, false),
+            (Cohere, "/v2/rerank", "{}", false),
+            (Cohere, "/v1/classify", "{}", false),
+            (Cohere, "/v1/tokenize", "{}", false),
+            (Ollama, "/api/chat", r#"{"temperature":0}"#, false),
+            (Ollama, "/api/chat", r#"{"options":{"num_ctx":4096}}"#, true),
+            (Ollama, "/api/chat", r#"{"options":{"temperature":0}}"#, false),
+            (Ollama, "/api/generate", r#"{"options":{"seed":42}}"#, false),
+            (Ollama, "/api/embed", "{}", false),
+        ] {
+            let endpoint = (api.dialect().endpoint)(&Method::POST, path);
+            let value = serde_json::from_str(body).expect("JSON");
+            let asked = (endpoint.format().asked)(&Request { endpoint, path, query: None, body: &value });
+            assert_eq!(asked.is_sampled, sampled, "{api:?} {path} {body}");
+        }
+    }
 
     #[test]
     fn what_is_kept_elsewhere_may_change_and_what_holds_itself_may_not() {

@@ -75,6 +75,15 @@ impl Operation {
         }
     }
 
+    /// Whether the answer is made anew, so that chance may have a part in it; if not, it follows from the request.
+    #[must_use]
+    pub const fn generates(self) -> bool {
+        !matches!(
+            self,
+            Self::Embeddings | Self::Ocr | Self::Rerank | Self::Classification | Self::CountTokens | Self::Moderation
+        )
+    }
+
     /// Whether the provider bills such a call by its usage. Unbilled calls have no cost to miss.
     #[must_use]
     pub const fn is_billed(self) -> bool {

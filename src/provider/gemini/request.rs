@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
-use crate::provider::{Asked, Request, Reuse, UsageRequest, refers_outside, text};
+use crate::provider::{Asked, Request, Reuse, UsageRequest, is_sampled, refers_outside, text};
 use crate::record::call::Delivery;
 
 /// Fields of a request that do not change the answer, in both spellings that the API takes.
@@ -33,6 +33,7 @@ pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         user: None,
         usage: UsageRequest::Unneeded,
         reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+        is_sampled: is_sampled(endpoint.operation(), body),
         counted: None,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
-use crate::provider::{Asked, Request, Reuse, UsageRequest, refers_outside, text};
+use crate::provider::{Asked, Request, Reuse, UsageRequest, is_sampled, refers_outside, text};
 use crate::record::call::Delivery;
 use crate::record::usage::Counter;
 
@@ -59,6 +59,7 @@ pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
         user: text("safety_identifier").or_else(|| text("user")),
         usage: if has_usage_option && streams && !wants_usage { UsageRequest::Missing } else { UsageRequest::Unneeded },
         reuse: if body.is_object() { reuse(endpoint, body) } else { Reuse::Never },
+        is_sampled: is_sampled(endpoint.operation(), body),
         counted: characters(endpoint, body),
     }
 }
