@@ -5,6 +5,7 @@
 //! rule is there for every look-up at once, however long it takes to give the dead up. Knows what an entry is about,
 //! its key and its age; not where entries are kept, and not the clock.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use globset::{GlobBuilder, GlobSet};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::time::Instant;
 
@@ -124,7 +126,9 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    fn matches(&self, name: &str) -> bool {
+    /// Whether `name` looks so.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
         self.glob.is_match(name)
     }
 }
@@ -162,6 +166,16 @@ impl Serialize for Pattern {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Box::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Pattern {
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "what names look like, such as gpt-5* or {team-a,team-b}" })
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
+use moka::policy;
 use moka::sync::Cache;
 
-use crate::cache::Stored;
 use crate::cache::key::Key;
-use crate::units::ByteSize;
+use crate::cache::{EvictionPolicy, Settings, Stored};
 
 /// Why a stored response was given up: the label `reason` of `weir_cache_evictions_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,16 +45,21 @@ pub struct Occupancy {
 }
 
 impl Memory {
-    /// Room for `max_entries` responses and `max_bytes` bytes, whichever is reached first, each kept for `keep`.
+    /// Room for `max_entries` responses and `max_bytes` bytes, whichever is reached first, each kept for as long as it
+    /// is worth it.
     ///
     /// moka bounds one weight. With a weight of at least `max_bytes / max_entries` each, neither bound can be passed.
-    pub(super) fn new(max_entries: u64, max_bytes: ByteSize, keep: Duration, on_evicted: OnEvicted) -> Self {
-        let capacity = max_bytes.bytes();
-        let least = capacity.div_ceil(max_entries.max(1));
+    pub(super) fn new(settings: &Settings, on_evicted: OnEvicted) -> Self {
+        let capacity = settings.max_bytes.bytes();
+        let least = capacity.div_ceil(settings.max_entries.max(1));
         let entries = Cache::builder()
             .max_capacity(capacity)
             .weigher(move |_, stored: &Arc<Stored>| u32::try_from(stored.size().max(least)).unwrap_or(u32::MAX))
-            .time_to_live(keep)
+            .eviction_policy(match settings.eviction {
+                EvictionPolicy::TinyLfu => policy::EvictionPolicy::tiny_lfu(),
+                EvictionPolicy::Lru => policy::EvictionPolicy::lru(),
+            })
+            .expire_after(AsLongAsWorthIt)
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size => on_evicted(Eviction::Size),
                 RemovalCause::Expired => on_evicted(Eviction::Ttl),
@@ -94,48 +100,33 @@ impl Memory {
     }
 }
 
+/// Gives each response up once it is no longer worth keeping, however often it is read.
+struct AsLongAsWorthIt;
+
+#[expect(clippy::disallowed_types, reason = "moka's interface; its clock is not read here")]
+impl Expiry<Key, Arc<Stored>> for AsLongAsWorthIt {
+    fn expire_after_create(&self, _: &Key, stored: &Arc<Stored>, _: std::time::Instant) -> Option<Duration> {
+        Some(stored.keep_for)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        stored: &Arc<Stored>,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(stored.keep_for)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use bytes::Bytes;
-    use tokio::time::Instant;
-
     use super::*;
-    use crate::cache::invalidation::Asked;
-    use crate::cache::key::Question;
-    use crate::cache::{About, Reply};
-
-    fn key(number: usize) -> Key {
-        let body = serde_json_borrow::Value::Number((number as u64).into());
-        Key::of(&Question {
-            namespace: None,
-            provider: "p",
-            target: &[],
-            credentials: &[],
-            headers: &[],
-            text: b"",
-            body: &body,
-            ignored: &[],
-        })
-    }
-
-    fn stored(bytes: usize) -> Stored {
-        Stored {
-            reply: Reply {
-                status: http::StatusCode::OK,
-                headers: http::HeaderMap::new(),
-                body: Bytes::from(vec![0; bytes]),
-                facts: crate::record::ReplyFacts::default(),
-                usage: Arc::default(),
-                provider_cost: None,
-            },
-            about: About { provider: "p".into(), model: None, namespace: None },
-            asked: Asked::default(),
-            since: Instant::now(),
-            lifetime: Duration::from_secs(60),
-        }
-    }
+    use crate::cache::tests::{key, stored};
+    use crate::units::ByteSize;
 
     #[test]
     fn what_is_given_up_is_counted_and_told() {
@@ -145,9 +136,9 @@ mod tests {
             assert_eq!(why, Eviction::Invalidated);
             listener.fetch_add(1, Ordering::Relaxed);
         });
-        let memory = Memory::new(100, ByteSize::mib(1), Duration::from_secs(60), on_evicted);
-        for number in 0..50 {
-            memory.put(key(number), stored(number));
+        let memory = Memory::new(&Settings { max_bytes: ByteSize::mib(1), ..Settings::default() }, on_evicted);
+        for number in 0..50_u8 {
+            memory.put(key(number.into()), stored(number.into()));
         }
         assert_eq!(memory.give_up(|_, stored| stored.reply.body.len() < 20), 20);
         assert_eq!((memory.occupancy().entries, told.load(Ordering::Relaxed)), (30, 20));
@@ -157,13 +148,14 @@ mod tests {
 
     #[test]
     fn neither_bound_is_ever_passed() {
-        for (size, max_entries, max_bytes) in [(10, 20, 64), (4000, 1000, 64), (1000, 40, 64)] {
-            let memory = Memory::new(max_entries, ByteSize::mib(1), Duration::from_secs(60), Box::new(|_| {}));
+        for (size, max_entries) in [(10, 20), (4000, 1000), (1000, 40)] {
+            let settings = Settings { max_entries, max_bytes: ByteSize::mib(1), ..Settings::default() };
+            let memory = Memory::new(&settings, Box::new(|_| {}));
             for number in 0..2000 {
                 memory.put(key(number), stored(size));
             }
             let now = memory.occupancy();
-            assert!(now.entries <= max_entries && now.bytes <= max_bytes << 20, "{now:?}");
+            assert!(now.entries <= max_entries && now.bytes <= now.capacity_bytes, "{now:?}");
             assert!(now.entries > 0);
         }
     }

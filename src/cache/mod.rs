@@ -6,23 +6,26 @@ pub mod invalidation;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod refresh;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::cache::freshness::{Directives, is_fresh};
+use crate::cache::freshness::{Verdict, judge};
 use crate::cache::invalidation::{Asked, Entry, Filter, Rules};
 use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted};
-use crate::cache::policy::Terms;
+use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
+use crate::cache::refresh::{Refresh, Refreshes};
 use crate::record::ReplyFacts;
+use crate::record::outcome::BypassReason;
 use crate::record::usage::Usage;
 use crate::units::{ByteSize, PicoUsd, Span};
 
@@ -30,26 +33,40 @@ use crate::units::{ByteSize, PicoUsd, Span};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// What is cached: `all` that may be, or nothing (`off`).
+    /// What is cached: `all` that may be, only the `deterministic` (where nothing is sampled: embeddings and the like,
+    /// a temperature of exactly 0, or a seed), only what requests ask for by their headers (`opt_in`), or nothing
+    /// (`off`).
     pub mode: Mode,
-    /// How long a stored answer may serve.
+    /// How long a stored answer may serve. A request's `X-Cache-TTL` goes before it.
     pub ttl: Span,
+    /// How long after that it may still serve, at once, while a new one is fetched in the background.
+    pub stale_while_revalidate: Span,
+    /// Most answers fetched in the background at once; further ones stay stale until they are asked for again.
+    pub max_refreshes: usize,
+    /// What holds for some requests in place of the above: the first rule that is for a request counts, and what it
+    /// leaves out is as above.
+    #[schemars(example = [Rule::example()])]
+    pub rules: Vec<Rule>,
     /// Most answers held. Together with `max_bytes`: each answer counts as at least `max_bytes / max_entries`.
     pub max_entries: u64,
-    /// Most memory held by answers.
+    /// Most memory held by answers, with all that belongs to them.
     pub max_bytes: ByteSize,
     /// The largest answer worth storing.
     pub max_entry_bytes: ByteSize,
+    /// Which answers are given up when there is no more room: by `tiny_lfu`, those asked for least often, and a new one
+    /// is taken in only if it is asked for more often than those it would displace; by `lru`, those not asked for for
+    /// the longest time.
+    pub eviction: EvictionPolicy,
 }
 
-/// What is cached.
+/// Which answers are given up when there is no more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// All that may be.
-    All,
-    /// Nothing.
-    Off,
+pub enum EvictionPolicy {
+    /// The least often used.
+    TinyLfu,
+    /// The least recently used.
+    Lru,
 }
 
 impl Default for Settings {
@@ -57,9 +74,13 @@ impl Default for Settings {
         Self {
             mode: Mode::All,
             ttl: Span::from_secs(3600),
+            stale_while_revalidate: Span::from_secs(0),
+            max_refreshes: 64,
+            rules: Vec::new(),
             max_entries: 10_000,
             max_bytes: ByteSize::mib(64),
             max_entry_bytes: ByteSize::mib(1),
+            eviction: EvictionPolicy::TinyLfu,
         }
     }
 }
@@ -67,40 +88,50 @@ impl Default for Settings {
 /// Stored responses and the rules they live by.
 #[derive(Debug)]
 pub struct Cache {
-    mode: Mode,
-    ttl: Duration,
+    policy: Policy,
     max_entry_bytes: usize,
     memory: Memory,
     rules: Rules,
+    refreshes: Refreshes,
 }
 
 /// What a look-up found.
 #[derive(Debug)]
 pub enum Lookup {
-    /// A response that may answer now, and its age.
-    Fresh(Arc<Stored>, Duration),
+    /// A response that may answer now.
+    Usable(Usable),
+    /// A fresh response, but not what the request wants: it is too old for it, or not fresh for long enough.
+    Declined,
     /// A response, but too old.
     Stale,
     /// None.
     Absent,
 }
 
+/// A stored response that may answer now.
+#[derive(Debug)]
+pub struct Usable {
+    /// The response.
+    pub stored: Arc<Stored>,
+    /// Its age.
+    pub age: Duration,
+    /// The task to fetch a new one, where that falls to whoever found this one.
+    pub refresh: Option<Refresh>,
+}
+
 impl Cache {
     /// An empty cache. `on_evicted` is told of each response given up.
     #[must_use]
     pub fn new(settings: &Settings, on_evicted: OnEvicted) -> Self {
-        let ttl = settings.ttl.get();
-        // Kept as long again once stale, so that an answer that has expired can be told from one never seen.
-        let keep = ttl.saturating_mul(2);
-        let memory = Memory::new(settings.max_entries, settings.max_bytes, keep, on_evicted);
-        let max_entry_bytes = settings.max_entry_bytes.as_len();
-        Self { mode: settings.mode, ttl, max_entry_bytes, memory, rules: Rules::new(keep) }
-    }
-
-    /// Whether anything is cached at all.
-    #[must_use]
-    pub const fn is_on(&self) -> bool {
-        matches!(self.mode, Mode::All)
+        let policy = Policy::new(settings);
+        let entries_live = policy.longest_kept();
+        Self {
+            policy,
+            max_entry_bytes: settings.max_entry_bytes.as_len(),
+            memory: Memory::new(settings, on_evicted),
+            rules: Rules::new(entries_live),
+            refreshes: Refreshes::new(settings.max_refreshes),
+        }
     }
 
     /// The largest body worth keeping for [`Cache::store`].
@@ -109,19 +140,35 @@ impl Cache {
         self.max_entry_bytes
     }
 
-    /// The terms of a request that says this of stored responses.
-    #[must_use]
-    pub const fn terms(&self, directives: Directives) -> Terms {
-        Terms { directives, lifetime: self.ttl }
+    /// The terms of a request about this that has these `preferences`, and whose answer is drawn by chance or not.
+    ///
+    /// # Errors
+    /// With the reason, if it has no use of the cache.
+    pub fn terms(&self, about: &About, preferences: &Preferences, is_sampled: bool) -> Result<Terms, BypassReason> {
+        self.policy.terms(about, preferences, is_sampled)
     }
 
-    /// Looks for a response to the request that has this key.
+    /// Looks for a response to a request.
     #[must_use]
-    pub fn look_up(&self, key: &Key, now: Instant) -> Lookup {
+    pub fn look_up(&self, reusable: &Reusable, now: Instant) -> Lookup {
+        let key = &reusable.key;
         let stored = self.memory.get(key).filter(|stored| !self.rules.is_dead(&stored.entry(key)));
-        let Some(stored) = stored else { return Lookup::Absent };
+        stored.map_or(Lookup::Absent, |stored| self.judge(stored, reusable, now))
+    }
+
+    /// What a response stored under a request's key is to that request. The first who finds one that is to be fetched
+    /// anew gets the task; but nothing is fetched for a request that wants a stored response only.
+    fn judge(&self, stored: Arc<Stored>, reusable: &Reusable, now: Instant) -> Lookup {
+        let Reusable { key, terms, .. } = reusable;
         let age = stored.age(now);
-        if is_fresh(age, stored.lifetime) { Lookup::Fresh(stored, age) } else { Lookup::Stale }
+        let refresh = match judge(age, stored.lifetime, terms.window, &terms.directives) {
+            Verdict::Fresh | Verdict::Stale { revalidate: false } => None,
+            Verdict::Stale { revalidate: true } if terms.directives.only_if_cached => None,
+            Verdict::Stale { revalidate: true } => self.refreshes.begin(*key),
+            Verdict::Declined => return Lookup::Declined,
+            Verdict::Expired => return Lookup::Stale,
+        };
+        Lookup::Usable(Usable { stored, age, refresh })
     }
 
     /// Whether the answer to this request is dead before it is stored: a rule made since it was asked names it.
@@ -138,7 +185,8 @@ impl Cache {
             return;
         }
         let Reusable { key, about, asked, terms } = reusable;
-        self.memory.put(key, Stored { reply, about, asked, since: now, lifetime: terms.lifetime });
+        let stored = Stored { reply, about, asked, since: now, lifetime: terms.lifetime, keep_for: terms.keep_for() };
+        self.memory.put(key, stored);
     }
 
     /// The rules by which stored responses die.
@@ -205,7 +253,7 @@ pub struct Reply {
 /// Header fields that hold for a stored response: they describe the body. All others belong to the exchange that
 /// brought it (`date`, `set-cookie`, request ids, rate limits). Amazon says there what other vendors say in the body:
 /// apps read the type of a stream's data and the token counts from it.
-const KEPT_HEADERS: [HeaderName; 7] = [
+static KEPT_HEADERS: [HeaderName; 7] = [
     CONTENT_TYPE,
     CONTENT_ENCODING,
     HeaderName::from_static("x-amzn-bedrock-content-type"),
@@ -215,15 +263,17 @@ const KEPT_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("x-amzn-bedrock-cache-write-input-token-count"),
 ];
 
-/// The header fields of a response that are worth storing.
+/// The header fields of a response that are worth storing: copies of their own, for the ones that came are parts of
+/// the connection's buffer, and would keep all of it.
 #[must_use]
 pub fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let kept = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
-    KEPT_HEADERS.iter().filter_map(kept).collect()
+    let found = || KEPT_HEADERS.iter().filter_map(|name| Some((name, headers.get(name)?)));
+    let mut kept = HeaderMap::with_capacity(found().count());
+    for (name, value) in found() {
+        kept.extend(HeaderValue::from_bytes(value.as_bytes()).ok().map(|copy| (name.clone(), copy)));
+    }
+    kept
 }
-
-/// What a stored response takes beside its body, roughly: headers, facts, and moka's own.
-const OVERHEAD_BYTES: u64 = 1024;
 
 /// A stored response.
 #[derive(Debug)]
@@ -233,6 +283,7 @@ pub struct Stored {
     asked: Asked,
     since: Instant,
     lifetime: Duration,
+    keep_for: Duration,
 }
 
 impl Stored {
@@ -264,13 +315,50 @@ impl Stored {
         Entry { key, about: &self.about, asked: self.asked, since: self.since }
     }
 
+    /// What it takes of the memory, with its key and its places in moka, as the allocator hands it out.
     fn size(&self) -> u64 {
-        self.reply.body.len() as u64 + OVERHEAD_BYTES
+        let Reply { headers, body, facts, .. } = &self.reply;
+        let values = headers.values().map(|value| allocated(value.len()));
+        let table = allocated(headers.capacity() * HEADER_BYTES);
+        let strings = [&self.about.model, &self.about.namespace, &facts.model, &facts.id, &facts.service_tier]
+            .into_iter()
+            .chain([&facts.speed, &facts.inference_geo])
+            .flatten();
+        let words = facts.finish_reasons.iter().chain(&facts.tools);
+        let lists = [&facts.finish_reasons, &facts.tools].map(|list| allocated(size_of_val(list.as_slice())));
+        let parts = values.chain(strings.chain(words).map(|text| allocated(text.len()))).chain(lists).chain([
+            table,
+            allocated(body.len()),
+            FIXED_BYTES,
+        ]);
+        parts.sum::<usize>() as u64
     }
+}
+
+/// What each stored response takes whatever is in it: itself, its usage, what `Bytes` adds to a body that is shared, and
+/// moka's: the key, the entry, its place in the table (twice as many as are in use) and in the lists by which it is
+/// given up.
+const FIXED_BYTES: usize = allocated(size_of::<Stored>() + COUNTS_BYTES)
+    + allocated(size_of::<OnceLock<Usage>>() + COUNTS_BYTES)
+    + allocated(24)
+    + allocated(size_of::<Key>() + COUNTS_BYTES)
+    + 448;
+
+/// The two counts of an `Arc`.
+const COUNTS_BYTES: usize = 16;
+
+/// A place in a `HeaderMap`: hash, name, value and links, and its share of the index.
+const HEADER_BYTES: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 40;
+
+/// What an allocator hands out for so many bytes: its own words, and the next of its sizes.
+const fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::CACHE_CONTROL;
+
     use super::*;
     use crate::cache::key::Question;
 
@@ -289,52 +377,103 @@ mod tests {
         }
     }
 
-    fn key() -> Key {
+    /// A key for each number.
+    pub(super) fn key(number: u64) -> Key {
         Key::of(&Question {
             namespace: None,
             provider: "p",
             target: &[],
             credentials: &[],
             headers: &[],
-            text: b"null",
-            body: &serde_json_borrow::Value::Null,
+            text: b"",
+            body: &serde_json_borrow::Value::Number(number.into()),
             ignored: &[],
         })
     }
 
-    fn reusable(cache: &Cache, provider: &str) -> Reusable {
-        let about = About { provider: provider.into(), model: None, namespace: None };
-        Reusable { key: key(), about, asked: cache.rules().asked(), terms: cache.terms(Directives::default()) }
+    fn question(cache: &Cache, cache_control: &str) -> Reusable {
+        let about = About { provider: "p".into(), model: None, namespace: None };
+        let mut request = HeaderMap::new();
+        request.insert(CACHE_CONTROL, cache_control.parse().expect("a header value"));
+        let terms = cache.terms(&about, &Preferences::of(&request), true).expect("all is cached");
+        Reusable { key: key(1), about, asked: cache.rules().asked(), terms }
     }
 
     #[test]
     fn a_dead_reply_is_absent_given_up_and_not_stored_again() {
         let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
         let now = Instant::now();
-        let (stored, on_its_way) = (reusable(&cache, "p"), reusable(&cache, "p"));
+        let asked = || question(&cache, "");
+        let (stored, on_its_way) = (asked(), asked());
         cache.store(stored, reply(&[]), now);
         let other = Filter { provider: Some("other".into()), ..Filter::default() };
         assert_eq!(cache.invalidate(other, now, now), 0);
-        assert!(matches!(cache.look_up(&key(), now), Lookup::Fresh(..)));
+        assert!(matches!(cache.look_up(&asked(), now), Lookup::Usable(..)));
         assert_eq!(cache.invalidate(Filter::default(), now, now), 1);
-        assert!(matches!(cache.look_up(&key(), now), Lookup::Absent));
+        assert!(matches!(cache.look_up(&asked(), now), Lookup::Absent));
         assert!(cache.is_dead(&on_its_way, now));
         cache.store(on_its_way, reply(&[]), now);
-        assert!(matches!(cache.look_up(&key(), now), Lookup::Absent), "asked before, stored after");
-        cache.store(reusable(&cache, "p"), reply(&[]), now);
-        assert!(matches!(cache.look_up(&key(), now), Lookup::Fresh(..)), "asked after");
+        assert!(matches!(cache.look_up(&asked(), now), Lookup::Absent), "asked before, stored after");
+        cache.store(asked(), reply(&[]), now);
+        assert!(matches!(cache.look_up(&asked(), now), Lookup::Usable(..)), "asked after");
         assert_eq!(cache.occupancy().entries, 1);
     }
 
+    /// A stored response with a body of so many bytes.
+    pub(super) fn stored(bytes: usize) -> Stored {
+        let about = About { provider: "p".into(), model: None, namespace: None };
+        let lifetime = Duration::from_secs(60);
+        let reply = Reply { body: vec![0; bytes].into(), ..reply(&[]) };
+        let asked = Asked::default();
+        Stored { reply, about, asked, since: Instant::now(), lifetime, keep_for: lifetime * 2 }
+    }
+
     #[test]
-    fn a_stored_reply_is_fresh_then_stale() {
-        let cache = Cache::new(&Settings::default(), Box::new(|_| {}));
+    fn a_stored_reply_is_fresh_then_refreshed_then_stale() {
+        let window = Span::from_secs(100);
+        let settings = Settings { stale_while_revalidate: window, ..Settings::default() };
+        let cache = Cache::new(&settings, Box::new(|_| {}));
         let start = Instant::now();
-        assert!(matches!(cache.look_up(&key(), start), Lookup::Absent));
-        cache.store(reusable(&cache, "p"), reply(&[]), start);
-        let aged = Duration::from_secs(3599);
-        assert!(matches!(cache.look_up(&key(), start + aged), Lookup::Fresh(_, age) if age == aged));
-        assert!(matches!(cache.look_up(&key(), start + Duration::from_secs(3600)), Lookup::Stale));
+        let look_up = |cache_control, after| {
+            let after = Duration::from_secs(after);
+            match cache.look_up(&question(&cache, cache_control), start + after) {
+                Lookup::Usable(Usable { age, refresh, .. }) => {
+                    assert_eq!(age, after);
+                    if refresh.is_some() { "usable, to be refreshed" } else { "usable" }
+                }
+                Lookup::Declined => "declined",
+                Lookup::Stale => "stale",
+                Lookup::Absent => "absent",
+            }
+        };
+        assert_eq!(look_up("", 0), "absent");
+        cache.store(question(&cache, ""), reply(&[]), start);
+        for (cache_control, after, expected) in [
+            ("", 3599, "usable"),
+            ("max-age=5", 3599, "declined"),
+            ("", 3600, "usable, to be refreshed"),
+            ("only-if-cached", 3600, "usable"),
+            ("max-stale=500", 3700, "usable"),
+            ("", 3700, "stale"),
+        ] {
+            assert_eq!(look_up(cache_control, after), expected, "{cache_control} after {after}");
+        }
+    }
+
+    #[test]
+    fn one_of_those_who_find_a_stale_reply_is_to_refresh_it() {
+        let settings = Settings { stale_while_revalidate: Span::from_secs(100), ..Settings::default() };
+        let cache = Cache::new(&settings, Box::new(|_| {}));
+        let start = Instant::now();
+        cache.store(question(&cache, ""), reply(&[]), start);
+        let find = || match cache.look_up(&question(&cache, ""), start + Duration::from_secs(3650)) {
+            Lookup::Usable(usable) => usable.refresh,
+            other => panic!("{other:?}"),
+        };
+        let refresh = find();
+        assert!(refresh.is_some() && find().is_none());
+        drop(refresh);
+        assert!(find().is_some(), "it failed: another may try");
     }
 
     #[test]

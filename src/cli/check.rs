@@ -41,11 +41,16 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
     }
     let cache = &config.cache;
     let mode = serde_json::to_value(cache.mode).expect("a mode is plain data");
+    let rules = match cache.rules.len() {
+        0 => String::new(),
+        1 => ", 1 rule".to_owned(),
+        many => format!(", {many} rules"),
+    };
     match mode.as_str() {
-        Some("off") | None => writeln!(text, "cache      off")?,
+        Some("off") | None => writeln!(text, "cache      off{rules}")?,
         Some(mode) => writeln!(
             text,
-            "cache      {mode}: ttl {}, at most {} entries and {}",
+            "cache      {mode}: ttl {}, at most {} entries and {}{rules}",
             cache.ttl, cache.max_entries, cache.max_bytes
         )?,
     }

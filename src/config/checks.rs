@@ -11,14 +11,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
-use crate::config::mistake::{Mistake, Path, shown};
+use crate::config::mistake::{Mistake, Path, Step, nearest, shown};
 use crate::config::tree::Tree;
 use crate::config::yaml;
+use crate::provider::KNOWN;
 use crate::units::Span;
 use crate::warm::lines::Lines;
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
 const MAY_BE_ZERO: &[&str] = &[
+    "cache.stale_while_revalidate",
+    "cache.rules.stale_while_revalidate",
     "calls.max_estimate_bytes",
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
@@ -43,6 +46,7 @@ const NOT_FOR_IDENTITY: &[&str] = &[
     "host",
     "transfer-encoding",
     "x-api-key",
+    "x-cache-ttl",
 ];
 
 /// The mistakes found so far, and what is needed to find more.
@@ -89,6 +93,7 @@ impl<'a> Checks<'a> {
             let message = format!("must not be more than `cache.max_bytes`, which is {}", file.cache.max_bytes);
             self.note(Path::of(["cache", "max_entry_bytes"]), message);
         }
+        self.cache_rules(file);
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
         }
@@ -106,12 +111,39 @@ impl<'a> Checks<'a> {
         }
     }
 
+    /// Whether each rule of the cache is for somebody, and says something.
+    fn cache_rules(&mut self, file: &File) {
+        for (position, rule) in file.cache.rules.iter().enumerate() {
+            let path = Path::of(["cache", "rules"]).position(position);
+            let is_known =
+                |name: &String| file.providers.contains_key(name) || KNOWN.iter().any(|known| known.name == name);
+            if let Some(name) = rule.provider.as_ref().filter(|name| !is_known(name)) {
+                let names = file.providers.keys().map(String::as_str).chain(KNOWN.iter().map(|known| known.name));
+                let fix = match nearest(name, names) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "write the name of one of `providers`".to_owned(),
+                };
+                self.note(path.name("provider"), format!("there is no provider {}: {fix}", shown(name)));
+            }
+            // What was written and is wrong has been left out, and reported.
+            let is_whole = self.mistakes.iter().all(|known| !known.path.is_within(&path));
+            if is_whole && !rule.sets_anything() {
+                self.note(path, "sets nothing: write `mode`, `ttl` or `stale_while_revalidate`");
+            }
+        }
+    }
+
     /// The rules that hold for every knob of a kind, so that a new knob need not be named here.
     fn knobs(&mut self, path: &Path, knob: Knob, written: &Value, default: &Value) {
         match (knob.kind(), written) {
             (Kind::Section, _) => {
                 for (name, child) in knob.children() {
                     self.knobs(&path.name(name), child, &written[name], &default[name]);
+                }
+            }
+            (Kind::List, Value::Array(items)) => {
+                for (position, item) in items.iter().enumerate() {
+                    self.knobs(&path.position(position), knob.item(), item, &Value::Null);
                 }
             }
             (Kind::Number, Value::Number(number)) if number.as_u64() == Some(0) => self.zero(path, default),
@@ -137,9 +169,18 @@ impl<'a> Checks<'a> {
     }
 
     fn zero(&mut self, path: &Path, default: &Value) {
-        if !MAY_BE_ZERO.contains(&path.to_string().as_str()) {
-            self.note(path.clone(), format!("must be more than zero: the default is {}", yaml::write(default)));
+        let names = path.steps().iter().filter_map(|step| match step {
+            Step::Name(name) => Some(name.as_str()),
+            Step::Position(_) => None,
+        });
+        if MAY_BE_ZERO.contains(&names.collect::<Vec<_>>().join(".").as_str()) {
+            return;
         }
+        let message = match default {
+            Value::Null => "must be more than zero".to_owned(),
+            default => format!("must be more than zero: the default is {}", yaml::write(default)),
+        };
+        self.note(path.clone(), message);
     }
 }
 

@@ -85,6 +85,7 @@ fn body(name: &str, knob: Knob, value: &Value, place: Place) -> Vec<String> {
             [format!("{name}:")].into_iter().chain(children.map(|line| indented(&line))).collect()
         }
         Kind::Names => named(name, knob, value, place),
+        Kind::List if knob.item().kind() == Kind::Section => items(name, knob, place),
         _ if !value.is_null() => vec![format!("{name}: {}", yaml::write(value))],
         _ if !knob.example().is_null() => vec![format!("{name}: {}", yaml::write(knob.example()))],
         _ => vec![format!("{name}:")],
@@ -103,10 +104,23 @@ fn named(name: &str, knob: Knob, value: &Value, place: Place) -> Vec<String> {
     lines
 }
 
+/// The lines of a list of sections: an example that says what may be written in each.
+fn items(name: &str, knob: Knob, place: Place) -> Vec<String> {
+    let mut lines = vec![format!("{name}:")];
+    for example in knob.example().as_array().into_iter().flatten() {
+        let place = place.indented().indented();
+        lines.push("  -".to_owned());
+        let children = knob.item().children().flat_map(|(name, child)| entry(name, child, &example[name], place));
+        lines.extend(children.map(|line| indented(&indented(&line))));
+    }
+    lines
+}
+
 /// Whether nothing is set here.
 fn is_blank(knob: Knob, value: &Value) -> bool {
     match knob.kind() {
         Kind::Section => knob.children().all(|(name, child)| is_blank(child, &value[name])),
+        Kind::List if knob.item().kind() == Kind::Section => value.as_array().is_none_or(Vec::is_empty),
         _ => value.is_null(),
     }
 }
@@ -159,17 +173,17 @@ mod tests {
             .filter_map(|line| {
                 let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
                 let bare = rest.strip_prefix("# ").unwrap_or(rest);
-                // A comment's comment stays one; prose has no `name:` at its beginning.
+                // A comment's comment stays one; prose has no `name:` at its beginning, nor is it a dash.
                 let name = bare.trim_start().split_once(':').map(|(name, _)| name);
                 let is_knob =
                     name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-                is_knob.then(|| format!("{indent}{bare}\n"))
+                (is_knob || bare.trim() == "-").then(|| format!("{indent}{bare}\n"))
             })
             .collect();
         let mut mistakes = Vec::new();
         let file = Tree::parse(&text, "weir.yaml").expect("it is YAML").file(&mut mistakes);
         assert_eq!(mistakes, [], "{text}");
-        assert!(file.providers.contains_key("local"), "{text}");
+        assert!(file.providers.contains_key("local") && !file.cache.rules.is_empty(), "{text}");
     }
 
     #[test]

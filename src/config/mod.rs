@@ -273,7 +273,43 @@ mod tests {
                 "cache: { max_bytes: 64 apples }\n",
                 "weir.yaml:1: cache.max_bytes: `64 apples` is not a size: write a number and a unit, such as 512KiB, 64MiB or 1GiB",
             ),
-            ("cache: { mode: of }\n", "weir.yaml:1: cache.mode: `of` is not one of `all`, `off`: did you mean `off`?"),
+            (
+                "cache: { mode: of }\n",
+                "weir.yaml:1: cache.mode: `of` is not one of `all`, `deterministic`, `opt_in`, `off`: did you mean `off`?",
+            ),
+            (
+                "cache:\n  rules:\n    - ttl: 5m\n    - model: gpt-5*\n",
+                "weir.yaml:4: cache.rules[1]: sets nothing: write `mode`, `ttl` or `stale_while_revalidate`",
+            ),
+            (
+                "cache:\n  rules:\n    - provider: opnai\n      mode: off\n",
+                "weir.yaml:3: cache.rules[0].provider: there is no provider `opnai`: did you mean `openai`?",
+            ),
+            (
+                "cache: { rules: [{ provider: elsewhere, mode: off }] }\n",
+                "weir.yaml:1: cache.rules[0].provider: there is no provider `elsewhere`: write the name of one of `providers`",
+            ),
+            (
+                "cache: { rules: [{ model: \"gpt-[5\", mode: off }] }\n",
+                "weir.yaml:1: cache.rules[0].model: error parsing glob 'gpt-[5': unclosed character class; missing ']'",
+            ),
+            ("cache: { rules: [{ ttl: 0s }] }\n", "weir.yaml:1: cache.rules[0].ttl: must be more than zero"),
+            (
+                "cache: { rules: [{ mode: on }] }\n",
+                "weir.yaml:1: cache.rules[0].mode: `on` is not one of `all`, `deterministic`, `opt_in`, `off`: write one of them",
+            ),
+            (
+                "cache: { rules: [{ ttls: 5m }] }\n",
+                "weir.yaml:1: cache.rules[0].ttls: unknown name: did you mean `ttl`?",
+            ),
+            (
+                "cache: { rules: [off] }\n",
+                "weir.yaml:1: cache.rules[0]: a section is expected, not a text: write names below it",
+            ),
+            (
+                "cache: { stale_while_revalidate: 100years }\n",
+                "weir.yaml:1: cache.stale_while_revalidate: is too long: write at most 10 years",
+            ),
         ] {
             assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
         }
@@ -459,7 +495,10 @@ mod tests {
         apply_flag(&set("cache.ttl", "3m"), &mut tree).expect("the knob exists");
         let cache = tree.file(&mut mistakes).cache;
         assert_eq!(mistakes, []);
-        assert_eq!((cache.ttl.to_string().as_str(), cache.max_entries, cache.mode), ("3m", 2, cache::Mode::Off));
+        assert_eq!(
+            (cache.ttl.to_string().as_str(), cache.max_entries, cache.mode),
+            ("3m", 2, cache::policy::Mode::Off)
+        );
     }
 
     #[test]

@@ -144,6 +144,11 @@ fn fill_blanks(node: &mut Value, knob: Knob) {
     if node.is_null() && matches!(knob.kind(), Kind::Section | Kind::Names) {
         *node = Value::Object(Map::new());
     }
+    if let (Kind::List, Value::Array(items)) = (knob.kind(), &mut *node) {
+        for item in items {
+            fill_blanks(item, knob.item());
+        }
+    }
     let Some(section) = node.as_object_mut() else { return };
     section.retain(|name, value| {
         // A blank behind an unknown name stays, so that the name is reported.
@@ -159,6 +164,10 @@ fn misfits(node: &Value, knob: Knob, path: &Path) -> Vec<Path> {
         (Kind::Section | Kind::Names, Value::Object(section)) => {
             let children = section.iter().filter_map(|(name, node)| Some((name, node, knob.child(name)?)));
             children.flat_map(|(name, node, child)| misfits(node, child, &path.name(name))).collect()
+        }
+        (Kind::List, Value::Array(items)) => {
+            let items = items.iter().enumerate();
+            items.flat_map(|(position, item)| misfits(item, knob.item(), &path.position(position))).collect()
         }
         (Kind::Section | Kind::Names, _) => vec![path.clone()],
         _ => Vec::new(),

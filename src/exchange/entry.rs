@@ -13,7 +13,7 @@ use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::{Destination, Rooms};
 use crate::price::Answer;
-use crate::provider::{Ending, PricedAs, Said};
+use crate::provider::{Ending, PricedAs, Provider, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
@@ -136,6 +136,16 @@ impl Entry {
     /// The exchange's id.
     pub(super) fn id(&self) -> RequestId {
         self.get().id
+    }
+
+    /// The provider it is for, if weir knows it.
+    pub(super) fn provider(&self) -> Option<&Provider> {
+        self.get().to.as_ref().map(|to| &*to.provider)
+    }
+
+    /// The attempt to ask the provider, if there was one.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        self.get().attempt
     }
 
     /// The call, as far as it is understood.

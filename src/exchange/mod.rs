@@ -9,6 +9,7 @@ pub mod form;
 mod kept;
 pub mod quote;
 mod recall;
+mod refresh;
 mod relay;
 pub mod reply;
 mod route;
@@ -33,7 +34,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{self, Cache, Reusable};
+use crate::cache::{self, Cache, Reusable, policy};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::kept::Kept;
@@ -280,7 +281,7 @@ async fn walk_on(rooms: Arc<Rooms>, request: Request<Incoming>, gone: Cancellati
 
 /// The corridor, from one end to the other.
 async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let caller = rooms.who.read(&head.headers);
     let route = Route::find(&rooms, &head.method, &head.uri);
     let mut entry =
@@ -293,19 +294,35 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     let needs_body = route.endpoint.is_read() || route.to.upstream.signs();
     let most = needs_body.then_some(rooms.settings.max_request_bytes);
     let keep_up_to = most.and_then(|most| kept::limit(&head.headers, &body, most));
-    let Ok(mut body) = Kept::read(body, keep_up_to).await else {
+    let Ok(body) = Kept::read(body, keep_up_to).await else {
         return reply::broken_request(&rooms, &route.to.provider, entry);
     };
     entry.body_kept(body.len());
 
-    let Understood { reusable, asks_for_usage } = understand(&rooms, &route, &head, &body, &mut entry);
-    let mut entry = match recall::recall(&rooms, reusable.as_ref(), entry) {
-        Recalled::Answered(response) => return response,
-        Recalled::Ask(entry) => entry,
-    };
+    let asking = Asking { route, head, body };
+    let understood = understand(&rooms, &asking, &mut entry);
+    match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry) {
+        Recalled::Answered(response) => response,
+        Recalled::Stale(response, task) => {
+            refresh::begin(&rooms, asking, task);
+            response
+        }
+        Recalled::Ask(entry) => ask(&rooms, asking, understood, entry).await,
+    }
+}
 
-    let weir_asked = asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
-    prepare(&rooms, &route, &mut head.headers);
+/// A request, and where it goes.
+struct Asking {
+    route: Route,
+    head: Parts,
+    body: Kept,
+}
+
+/// Asks the provider.
+async fn ask(rooms: &Arc<Rooms>, asking: Asking, understood: Understood, mut entry: Entry) -> Response<Body> {
+    let Asking { route, mut head, mut body } = asking;
+    let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
+    prepare(rooms, &route, &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
     *upward.method_mut() = head.method;
     *upward.uri_mut() = route.target.clone();
@@ -314,10 +331,11 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     entry.sending();
     let answer = match route.to.upstream.send(upward).await {
         Ok(answer) => answer,
-        Err(failure) => return reply::failed(&rooms, &route.to.provider, &failure, entry),
+        Err(failure) => return reply::failed(rooms, &route.to.provider, &failure, entry),
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
-    forward(&rooms, &route, answer, Wishes { reusable, weir_asked }, entry)
+    let reusable = understood.reusable.filter(|reusable| reusable.terms.may_store());
+    forward(rooms, &route, answer, Wishes { reusable, weir_asked }, entry)
 }
 
 fn kind(method: &Method, route: Option<&Route>) -> Kind {
@@ -328,14 +346,17 @@ fn kind(method: &Method, route: Option<&Route>) -> Kind {
 /// What is to be done with a call, once its body has been read.
 #[derive(Default)]
 struct Understood {
+    preferences: policy::Preferences,
     reusable: Option<Reusable>,
     asks_for_usage: bool,
 }
 
 /// Reads the request once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
 /// answer may be stored. What its path says is known even where its body cannot be read.
-fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &mut Entry) -> Understood {
+fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
+    let Asking { route, head, body } = asking;
     let headers = &head.headers;
+    let preferences = policy::Preferences::of(headers);
     let plain = match body {
         Kept::Whole(bytes) => kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()),
         Kept::Beginning(..) => None,
@@ -355,13 +376,16 @@ fn understand(rooms: &Rooms, route: &Route, head: &Parts, body: &Kept, entry: &m
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
-    let Some(plain) = plain.as_ref().filter(|_| is_read) else { return Understood::default() };
+    let Some(plain) = plain.as_ref().filter(|_| is_read) else {
+        return Understood { preferences, ..Understood::default() };
+    };
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
     let question = Question { route, head, text: plain, body: &json };
     Understood {
-        reusable: recall::reusable(rooms, &question, asked.reuse, entry),
+        preferences,
+        reusable: recall::reusable(rooms, &question, &asked, &preferences, entry),
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
     }
 }
@@ -386,6 +410,7 @@ fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> boo
 fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
     route::remove_hop_by_hop(headers);
     rooms.who.remove(headers);
+    headers.remove(policy::TTL_HEADER);
     if let Some(credential) = &route.to.credential {
         let dialect = route.to.provider.api.dialect();
         for name in dialect.credential_headers {

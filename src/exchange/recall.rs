@@ -13,14 +13,15 @@ use http::{HeaderName, Response};
 use serde_json_borrow::Value;
 use tokio::time::Instant;
 
-use crate::cache::freshness::Directives;
 use crate::cache::key::{self, Key};
-use crate::cache::{About, Lookup, Reusable};
+use crate::cache::policy::Preferences;
+use crate::cache::refresh::Refresh;
+use crate::cache::{About, Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
 use crate::exchange::entry::Entry;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
-use crate::provider::Reuse;
+use crate::provider::{Asked, Reuse};
 use crate::record::outcome::{BypassReason, CacheStatus};
 
 /// A request, as far as it tells one question from another.
@@ -37,54 +38,77 @@ pub(super) struct Question<'a> {
 pub(super) enum Recalled {
     /// The app has its answer.
     Answered(Response<Body>),
+    /// The same, but a newer one is to be fetched for those to come.
+    Stale(Response<Body>, Refresh),
     /// The provider has to be asked.
     Ask(Entry),
 }
 
 /// Whether the answer to this request may be a stored one, or be stored; if not, the entry is told why.
-pub(super) fn reusable(rooms: &Rooms, asked: &Question<'_>, reuse: Reuse, entry: &mut Entry) -> Option<Reusable> {
-    let terms = rooms.cache.terms(Directives::of(&asked.head.headers));
-    let bypass = match reuse {
-        _ if !rooms.cache.is_on() => Some(BypassReason::Off),
-        Reuse::Never => Some(BypassReason::Uncacheable),
-        Reuse::Allowed(_) if !terms.may_answer() => Some(BypassReason::RequestDirective),
-        Reuse::Allowed(_) => None,
+pub(super) fn reusable(
+    rooms: &Rooms,
+    question: &Question<'_>,
+    asked: &Asked<'_>,
+    preferences: &Preferences,
+    entry: &mut Entry,
+) -> Option<Reusable> {
+    let Reuse::Allowed(ignored) = asked.reuse else {
+        entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
+        return None;
     };
-    if let Some(reason) = bypass {
-        entry.looked_up(CacheStatus::Bypass(reason), None);
-    }
-    match reuse {
-        Reuse::Allowed(ignored) if rooms.cache.is_on() && terms.may_store() => {
-            let caller = &entry.call().caller;
-            let about = About {
-                provider: Arc::clone(&asked.route.to.provider.name),
-                model: entry.call().model.clone(),
-                namespace: caller.namespace.clone(),
-            };
-            let key = key(asked, caller.namespace.as_deref(), ignored);
-            Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
+    let caller = &entry.call().caller;
+    let about = About {
+        provider: Arc::clone(&question.route.to.provider.name),
+        model: entry.call().model.clone(),
+        namespace: caller.namespace.clone(),
+    };
+    let terms = match rooms.cache.terms(&about, preferences, asked.is_sampled) {
+        Ok(terms) => terms,
+        Err(reason) => {
+            entry.looked_up(CacheStatus::Bypass(reason), None);
+            return None;
         }
-        _ => None,
+    };
+    let key = key(question, caller.namespace.as_deref(), ignored);
+    if !terms.may_answer() {
+        entry.looked_up(CacheStatus::Bypass(BypassReason::RequestDirective), None);
     }
+    Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
 }
 
-/// Looks for an answer: in memory.
-pub(super) fn recall(rooms: &Arc<Rooms>, reusable: Option<&Reusable>, mut entry: Entry) -> Recalled {
-    let Some(Reusable { key, .. }) = reusable.filter(|reusable| reusable.terms.may_answer()) else {
-        return Recalled::Ask(entry);
-    };
-    let started = Instant::now();
-    let found = rooms.cache.look_up(key, started);
-    let took = Some(started.elapsed());
-    match found {
-        Lookup::Fresh(stored, age) => {
-            entry.looked_up(CacheStatus::Hit, took);
-            return Recalled::Answered(reply::stored(rooms, &stored, age, entry));
+/// Looks for an answer: in memory. A request that wants a stored one only is answered in any case.
+pub(super) fn recall(
+    rooms: &Arc<Rooms>,
+    preferences: &Preferences,
+    reusable: Option<&Reusable>,
+    mut entry: Entry,
+) -> Recalled {
+    if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
+        let started = Instant::now();
+        let found = rooms.cache.look_up(reusable, started);
+        let took = Some(started.elapsed());
+        match found {
+            Lookup::Usable(usable) => {
+                entry.looked_up(CacheStatus::Hit, took);
+                return answered(rooms, usable, entry);
+            }
+            Lookup::Declined => entry.looked_up(CacheStatus::Bypass(BypassReason::RequestDirective), took),
+            Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
+            Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
         }
-        Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
-        Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
+    }
+    if preferences.directives.only_if_cached {
+        return Recalled::Answered(reply::not_stored(rooms, entry));
     }
     Recalled::Ask(entry)
+}
+
+fn answered(rooms: &Rooms, usable: Usable, entry: Entry) -> Recalled {
+    let response = reply::stored(rooms, &usable.stored, usable.age, entry);
+    match usable.refresh {
+        Some(refresh) => Recalled::Stale(response, refresh),
+        None => Recalled::Answered(response),
+    }
 }
 
 fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {

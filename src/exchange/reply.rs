@@ -16,12 +16,13 @@ use crate::exchange::entry::{End, Entry};
 use crate::exchange::tee::{BrokenReply, Tee};
 use crate::provider::{Api, Ending, Problem, Provider, Said};
 use crate::record::Attempt;
-use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome};
 use crate::upstream::Failure;
 use crate::upstream::sign::Unsigned;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-request-id");
 
 /// The body of a response to the app.
@@ -117,7 +118,7 @@ pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut ent
     };
     let mut headers = reply.headers.clone();
     headers.insert(AGE, age.as_secs().into());
-    announce(rooms, &mut headers, &entry, Some(stored.lifetime().saturating_sub(age)));
+    announce(rooms, &mut headers, &entry, Told::Stored { ttl: ttl(stored.lifetime(), age) });
     entry.handed(reply.status.as_u16());
     let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
     response(reply.status, headers, Body::whole(reply.body.clone(), entry, end))
@@ -131,7 +132,7 @@ pub(super) fn forwarded(
     tee: impl FnOnce(Entry) -> Tee,
     mut entry: Entry,
 ) -> Response<Body> {
-    announce(rooms, &mut headers, &entry, None);
+    announce(rooms, &mut headers, &entry, Told::Forwarded);
     entry.handed(status.as_u16());
     response(status, headers, Body::tee(tee(entry)))
 }
@@ -139,7 +140,7 @@ pub(super) fn forwarded(
 /// The provider agrees to another protocol; its head, less what belongs to its own connection.
 pub(super) fn switched(rooms: &Rooms, mut headers: HeaderMap, entry: &mut Entry) -> Response<Body> {
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    announce(rooms, &mut headers, entry, None);
+    announce(rooms, &mut headers, entry, Told::Forwarded);
     entry.handed(status.as_u16());
     response(status, headers, Body(Kind::Nothing))
 }
@@ -202,6 +203,21 @@ pub(super) fn not_found(rooms: &Rooms, path: &str, entry: Entry) -> Response<Bod
     in_words(rooms, &Words { api: Api::OpenAi, status, code: "unknown_provider", message: &message }, end, entry)
 }
 
+/// The app wants a stored answer only, and there is none that may answer.
+pub(super) fn not_stored(rooms: &Rooms, entry: Entry) -> Response<Body> {
+    // "respond with either a stored response consistent with the other constraints of the request, or a 504 (Gateway
+    // Timeout) status code" (RFC 9111, section 5.2.1.7).
+    let status = StatusCode::GATEWAY_TIMEOUT;
+    let api = entry.provider().map_or(Api::OpenAi, |provider| provider.api);
+    let message = "no stored answer may serve this request, and its `Cache-Control: only-if-cached` wants no other: \
+                   leave that out to have the provider asked";
+    let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
+    let mut response = in_words(rooms, &Words { api, status, code: "not_stored", message }, end, entry);
+    // It would be the same again: the SDKs of OpenAI and Anthropic heed this, and try again at any 5xx without it.
+    response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
 /// The app's body broke off; nobody is likely to read the answer.
 pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -> Response<Body> {
     let message = "the request's body broke off before all of it had come";
@@ -227,7 +243,7 @@ fn in_words(rooms: &Rooms, words: &Words<'_>, end: End, mut entry: Entry) -> Res
     if let Some((name, value)) = &api.dialect().error_type {
         headers.insert(name, HeaderValue::from_static(value(status)));
     }
-    announce(rooms, &mut headers, &entry, None);
+    announce(rooms, &mut headers, &entry, Told::Own { code });
     entry.handed(status.as_u16());
     response(status, headers, Body::whole(body.into(), entry, end))
 }
@@ -239,20 +255,60 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
     response
 }
 
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug)]
+enum Told<'a> {
+    /// It was stored, and is fresh for so many seconds more, or has been stale for as many.
+    Stored { ttl: i64 },
+    /// The provider.
+    Forwarded,
+    /// weir itself, for this reason.
+    Own { code: &'a str },
+}
+
 /// What weir says of its own part, in `X-Cache`, `Cache-Status` (RFC 9211) and `X-Weir-Request-Id`.
-fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, ttl: Option<Duration>) {
+fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_>) {
     if !rooms.settings.response_headers {
         return;
     }
-    let (short, long) = match entry.cache_status() {
-        CacheStatus::Hit => ("HIT", text(format!("weir; hit; ttl={}", ttl.unwrap_or_default().as_secs()))),
-        CacheStatus::Miss => ("MISS", HeaderValue::from_static("weir; fwd=uri-miss")),
-        CacheStatus::Expired => ("MISS", HeaderValue::from_static("weir; fwd=stale")),
-        CacheStatus::Bypass(reason) => ("BYPASS", text(format!("weir; fwd=bypass; detail={}", reason.as_str()))),
+    let short = match entry.cache_status() {
+        CacheStatus::Hit => "HIT",
+        CacheStatus::Miss | CacheStatus::Expired => "MISS",
+        CacheStatus::Bypass(_) => "BYPASS",
     };
     headers.insert(X_CACHE, HeaderValue::from_static(short));
-    headers.append(CACHE_STATUS, long);
+    headers.append(CACHE_STATUS, text(cache_status(entry.cache_status(), entry.attempt(), told)));
     headers.insert(REQUEST_ID, text(entry.id().to_string()));
+}
+
+/// A member of `Cache-Status` (RFC 9211, section 2). Whether the answer will be stored is not known yet, and the key is
+/// nobody's business.
+fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -> String {
+    let (forward, reason) = match status {
+        CacheStatus::Hit => ("hit", None),
+        // The key is made of more than the URI: whether another was stored for the same URI cannot be told.
+        CacheStatus::Miss => ("fwd=miss", None),
+        CacheStatus::Expired => ("fwd=stale", None),
+        CacheStatus::Bypass(BypassReason::RequestDirective) => ("fwd=request", None),
+        CacheStatus::Bypass(reason) => ("fwd=bypass", Some(reason.as_str())),
+    };
+    let detail = reason.map(|reason| format!("; detail={reason}")).unwrap_or_default();
+    match (told, attempt) {
+        (Told::Stored { ttl }, _) => format!("weir; hit; ttl={ttl}"),
+        (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
+        (Told::Forwarded, _) => format!("weir; {forward}{detail}"),
+        (Told::Own { code }, Some(_)) => format!("weir; {forward}; detail=\"{code}\""),
+        (Told::Own { code }, None) => format!("weir; detail=\"{code}\""),
+    }
+}
+
+/// The seconds for which a response of this age is fresh: fewer than none if it is stale.
+fn ttl(lifetime: Duration, age: Duration) -> i64 {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match lifetime.checked_sub(age) {
+        Some(left) => seconds(left),
+        None => -seconds(age.saturating_sub(lifetime).saturating_add(Duration::from_nanos(999_999_999))),
+    }
 }
 
 fn text(value: String) -> HeaderValue {
@@ -272,4 +328,43 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = reason.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_status_is_worded_as_rfc_9211_asks() {
+        let answered = Some(Attempt::Answered(200));
+        let own = Told::Own { code: "timeout" };
+        let bypass = CacheStatus::Bypass;
+        for (status, attempt, told, expected) in [
+            (CacheStatus::Hit, None, Told::Stored { ttl: 30 }, "weir; hit; ttl=30"),
+            (CacheStatus::Hit, None, Told::Stored { ttl: -5 }, "weir; hit; ttl=-5"),
+            (CacheStatus::Miss, answered, Told::Forwarded, "weir; fwd=miss; fwd-status=200"),
+            (CacheStatus::Expired, answered, Told::Forwarded, "weir; fwd=stale; fwd-status=200"),
+            (
+                bypass(BypassReason::RequestDirective),
+                Some(Attempt::Answered(429)),
+                Told::Forwarded,
+                "weir; fwd=request; fwd-status=429",
+            ),
+            (bypass(BypassReason::Off), answered, Told::Forwarded, "weir; fwd=bypass; fwd-status=200; detail=off"),
+            (CacheStatus::Miss, Some(Attempt::TimedOut), own, "weir; fwd=miss; detail=\"timeout\""),
+            (bypass(BypassReason::Unread), None, own, "weir; detail=\"timeout\""),
+        ] {
+            assert_eq!(cache_status(status, attempt, told), expected);
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_negative_as_soon_as_a_response_is_stale() {
+        let millis = Duration::from_millis;
+        for (lifetime, age, expected) in
+            [(60_000, 0, 60), (60_000, 59_500, 0), (60_000, 60_000, 0), (60_000, 60_001, -1), (60_000, 61_001, -2)]
+        {
+            assert_eq!(ttl(millis(lifetime), millis(age)), expected, "{age}");
+        }
+    }
 }

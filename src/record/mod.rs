@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::record::call::{Call, RequestId};
 use crate::record::head::HeadFacts;
-use crate::record::outcome::{CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{Charge, Cost, Usage};
 
@@ -60,6 +60,14 @@ pub struct Record {
     pub bytes_in: u64,
     /// Bytes of body handed to the app.
     pub bytes_out: u64,
+}
+
+impl Record {
+    /// Whether an app made the call: not weir itself, for a newer answer than the one that is stored.
+    #[must_use]
+    pub fn is_of_app(&self) -> bool {
+        self.cache.status != CacheStatus::Bypass(BypassReason::Refresh)
+    }
 }
 
 /// What a reply says about itself, in the provider's words.

@@ -134,8 +134,16 @@ pub enum CacheStatus {
 pub enum BypassReason {
     /// The operator turned the cache off.
     Off,
-    /// The request's `Cache-Control` asked for it.
+    /// The request's `Cache-Control` asked for it, or wanted a newer answer than there is.
     RequestDirective,
+    /// Only what is not drawn by chance is cached, and this answer is.
+    Sampled,
+    /// Only what asks for the cache is cached, and this request does not.
+    NotAskedFor,
+    /// The request's `X-Cache-TTL` is no length of time.
+    UnreadableTtl,
+    /// It is weir's own call, for a newer answer than the one that is stored.
+    Refresh,
     /// This kind of call is never cached: it has side effects, uses state or live data, or is not known.
     Uncacheable,
     /// The request's body was too large to keep, or could not be read.
@@ -149,6 +157,10 @@ impl BypassReason {
         match self {
             Self::Off => "off",
             Self::RequestDirective => "request",
+            Self::Sampled => "sampled",
+            Self::NotAskedFor => "not-asked-for",
+            Self::UnreadableTtl => "unreadable-x-cache-ttl",
+            Self::Refresh => "refresh",
             Self::Uncacheable => "uncacheable",
             Self::Unread => "unread",
         }

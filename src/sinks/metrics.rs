@@ -196,8 +196,10 @@ impl Metrics {
         let call = self.call(self.names(record, provider));
         let agent = self.agent(record.call.caller.agent.as_deref());
         provider.in_flight.dec();
-        agent.requests.inc();
-        self.count_call(record, &call);
+        if record.is_of_app() {
+            agent.requests.inc();
+            self.count_call(record, &call);
+        }
         self.count_cache(record, &call);
         if record.cache.status == CacheStatus::Hit {
             count_saved(record, &call);
