@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::access::Token;
+use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::{self, Admin};
 use crate::cache::Cache;
@@ -49,6 +51,8 @@ pub struct App {
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
     warm: Vec<warm::Settings>,
+    token: Option<(Arc<Token>, PathBuf)>,
+    cache_settings: Arc<crate::cache::Settings>,
 }
 
 /// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
@@ -78,6 +82,7 @@ struct Built {
     metrics: Arc<Metrics>,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
+    token: Option<(Arc<Token>, PathBuf)>,
 }
 
 impl Built {
@@ -115,7 +120,7 @@ impl Built {
             destinations,
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
-            cache: cache(&config.cache, &metrics),
+            cache: Arc::new(cache(&config.cache, &metrics)),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),
@@ -123,7 +128,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
-        Ok(Self { rooms, metrics, watched_keys, signers })
+        Ok(Self { rooms, metrics, watched_keys, signers, token: token(config)? })
     }
 }
 
@@ -133,11 +138,22 @@ impl App {
     /// # Errors
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let Built { rooms, metrics, watched_keys, signers } = Built::from(&config).map_err(Unusable)?;
+        let Built { rooms, metrics, watched_keys, signers, token } = Built::from(&config).map_err(Unusable)?;
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        let Config { connections, warm, .. } = config;
-        Ok(Self { rooms, metrics, connections, downstream, operator, watched_keys, signers, warm })
+        let Config { connections, warm, cache, .. } = config;
+        Ok(Self {
+            rooms,
+            metrics,
+            connections,
+            downstream,
+            operator,
+            watched_keys,
+            signers,
+            warm,
+            token,
+            cache_settings: Arc::new(cache),
+        })
     }
 
     /// Where the app's calls come in.
@@ -187,8 +203,16 @@ impl App {
                 watchers.spawn(warm::on_schedule(Arc::clone(&self.rooms), own, warmed));
             }
         }
+        if let Some((token, path)) = &self.token {
+            watchers.spawn(Arc::clone(token).watch(path.clone()));
+        }
         let readiness = Readiness::starting();
-        let admin = Admin { metrics: self.metrics, readiness: readiness.clone() };
+        let admin = Admin {
+            metrics: self.metrics,
+            readiness: readiness.clone(),
+            token: self.token.map(|(token, _)| token),
+            cache: CacheSide { cache: Arc::clone(&self.rooms.cache), settings: self.cache_settings },
+        };
         let drained = CancellationToken::new();
         let admin_done = drained.clone();
         let operators_side = admin::run(self.operator, admin, async move { admin_done.cancelled().await });
@@ -282,6 +306,13 @@ fn destination(
         credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
         prices,
     })
+}
+
+/// The token of the operator's side, and the file it is in.
+fn token(config: &Config) -> anyhow::Result<Option<(Arc<Token>, PathBuf)>> {
+    let Some(path) = &config.admin.token_file else { return Ok(None) };
+    let token = Token::from_file(path).context("admin.token_file")?;
+    Ok(Some((Arc::new(token), path.clone())))
 }
 
 /// The price table, and every provider's place in it.

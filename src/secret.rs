@@ -1,8 +1,16 @@
-//! Secret: a string that prints `[redacted]`, wherever it is printed.
+//! Secret: a string that prints `[redacted]`, wherever it is printed, and a file that holds one and may change.
 //!
 //! Knows nothing of who uses it. There is no way to serialise one.
 
-use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often a file is read again. Kubernetes swaps a mounted secret by a symlink, which only reading notices
+/// everywhere.
+pub const REREAD_EVERY: Duration = Duration::from_secs(2);
 
 /// A credential. `Debug` and `Display` show `[redacted]`; [`Secret::expose`] is the only way to the text.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +38,30 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
+    }
+}
+
+/// Reads the file at `path` again and again, and gives it to `take`, which says whether that changed anything, or why
+/// it cannot be used; complains of that once. `what` names the secret. Runs until it is dropped.
+pub async fn reread<E: fmt::Display>(
+    path: &Path,
+    what: &'static str,
+    mut take: impl FnMut(io::Result<Secret>) -> Result<bool, E>,
+) {
+    let mut ticks = interval(REREAD_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut complained = false;
+    loop {
+        ticks.tick().await;
+        let taken = take(tokio::fs::read_to_string(path).await.map(Secret::new));
+        match &taken {
+            Ok(true) => tracing::info!(file.path = %path.display(), "the {what} has changed"),
+            Err(error) if !complained => {
+                tracing::warn!(error.message = %error, file.path = %path.display(), "keeping the last good {what}");
+            }
+            Ok(false) | Err(_) => {}
+        }
+        complained = taken.is_err();
     }
 }
 

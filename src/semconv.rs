@@ -110,6 +110,8 @@ pub mod label {
     pub const REVISION: &str = "revision";
     /// Where something comes from.
     pub const SOURCE: &str = "source";
+    /// What entries were chosen by.
+    pub const STRATEGY: &str = "strategy";
     /// Disjoint class of what is billed.
     pub const TOKEN_TYPE: &str = "token_type";
     /// A version.
@@ -118,6 +120,8 @@ pub mod label {
 
 /// Attribute names, for log fields.
 pub mod attribute {
+    /// Who changed something, or tried to.
+    pub const CLIENT_ADDRESS: &str = "client.address";
     /// Why a call did not end well.
     pub const ERROR_TYPE: &str = "error.type";
     /// The same in words.
@@ -140,6 +144,12 @@ pub mod attribute {
     pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
     /// The agent that asks.
     pub const WEIR_AGENT: &str = "weir.agent";
+    /// What an operator did.
+    pub const WEIR_AUDIT_ACTION: &str = "weir.audit.action";
+    /// How many cache entries that removed.
+    pub const WEIR_AUDIT_ENTRIES: &str = "weir.audit.entries";
+    /// What it was done to, in JSON.
+    pub const WEIR_AUDIT_WHAT: &str = "weir.audit.what";
     /// What the cache said.
     pub const WEIR_CACHE: &str = "weir.cache";
     /// Why a call was not looked up in the cache.
@@ -339,6 +349,8 @@ metrics! {
         "Entries removed", "when an entry is removed";
     CACHE_STORES = Counter "weir_cache_stores_total", "responses", [BACKEND, RESULT],
         "Responses offered to the cache", "when the call ends whose response was offered";
+    CACHE_INVALIDATIONS = Counter "weir_cache_invalidations_total", "commands", [STRATEGY],
+        "Invalidation commands executed", "when this instance has executed a command of its operator";
 
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";

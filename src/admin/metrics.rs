@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::admin::{Admin, problem};
+use crate::admin::Admin;
+use crate::admin::problem::Problem;
 use crate::sinks::exposition::weight;
 
 /// `GET /metrics`.
@@ -24,7 +25,7 @@ pub(super) async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Re
         (exposition.content_type, if gzip { compressed(&text) } else { text })
     });
     let Ok((content_type, body)) = scrape.await else {
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written");
+        return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written").into_response();
     };
     let mut response =
         ([(header::CONTENT_TYPE, content_type), (header::VARY, "accept, accept-encoding")], body).into_response();

@@ -1,30 +1,37 @@
-//! Admin: the operator's side. Metrics, health, version; one file for each resource.
+//! Admin: the operator's side. Metrics, health, version, the cache; one file for each resource.
 //!
-//! Never serves an app's call, and shows no prompt, no key and no user: what is here may be read by anyone who can
+//! Never serves an app's call. What needs no token shows no prompt, no key and no user: it may be read by anyone who can
 //! reach it.
 
+pub mod access;
+mod audit;
+mod body;
+pub mod cache;
 pub mod health;
 pub mod metrics;
+mod problem;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::{StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::http::{StatusCode, Uri};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::access::{Peer, Token};
+use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
+use crate::admin::problem::Problem;
 use crate::sinks::metrics::Metrics;
 
 /// Most connections at once: a few Prometheus servers, the kubelet and a person. More wait to be accepted.
@@ -41,13 +48,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where `/metrics`, `/livez`, `/readyz` and `/version` are served.
+    /// Where `/metrics`, `/livez`, `/readyz`, `/version` and `/api/v1/…` are served.
     pub listen: SocketAddr,
+    /// A file that holds the token (`Authorization: Bearer …`) which changes need, and from other machines whatever is
+    /// below `/api/v1/`. It is read again when it changes. Without it there are no changes.
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9348)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9348)), token_file: None }
     }
 }
 
@@ -58,6 +68,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Whether the app may send calls.
     pub readiness: Readiness,
+    /// What changes need; without one there are none.
+    pub token: Option<Arc<Token>>,
+    /// Stored answers.
+    pub cache: CacheSide,
 }
 
 /// Serves the admin side until `shutdown`, then lets requests in progress end. Dropping the future stops accepting;
@@ -70,8 +84,9 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Outp
     let accept = async {
         while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = serve(stream, router.clone(), stop.clone());
+                Ok((stream, peer)) => {
+                    let router = router.clone().layer(Extension(Peer(peer)));
+                    let connection = serve(stream, router, stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(seat);
@@ -121,6 +136,10 @@ fn router(admin: Admin) -> Router {
         .route("/readyz", get(health::ready))
         .route("/healthz", get(health::ready))
         .route("/version", get(health::version))
+        .route("/api/v1/cache/stats", get(cache::stats))
+        .route("/api/v1/cache/config", get(cache::config))
+        .route("/api/v1/cache/clear", post(cache::clear))
+        .route("/api/v1/cache/invalidate", post(cache::invalidate))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -129,30 +148,24 @@ fn router(admin: Admin) -> Router {
 async fn index() -> &'static str {
     "weir: the operator's side\n\
      \n\
-     GET /metrics   what was counted and measured, for Prometheus\n\
-     GET /livez     200 while weir runs\n\
-     GET /readyz    200 while weir takes calls, else 503\n\
-     GET /healthz   the same as /readyz\n\
-     GET /version   what is running\n"
+     GET  /metrics                   what was counted and measured, for Prometheus\n\
+     GET  /livez                     200 while weir runs\n\
+     GET  /readyz                    200 while weir takes calls, else 503\n\
+     GET  /healthz                   the same as /readyz\n\
+     GET  /version                   what is running\n\
+     GET  /api/v1/cache/stats        how the cache does\n\
+     GET  /api/v1/cache/config       what the cache was told to do\n\
+     POST /api/v1/cache/clear        remove every entry; needs the token\n\
+     POST /api/v1/cache/invalidate   remove the entries that a filter names; needs the token\n"
 }
 
-async fn not_found(uri: Uri) -> Response {
-    problem(StatusCode::NOT_FOUND, &format!("there is no {}; GET / lists what is here", uri.path()))
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}; GET / lists what is here", uri.path()))
 }
 
-async fn method_not_allowed(uri: Uri) -> Response {
-    problem(StatusCode::METHOD_NOT_ALLOWED, &format!("{} can only be read: use GET", uri.path()))
-}
-
-/// An error as RFC 9457 describes it. Its type is `about:blank`: the status says it all.
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+async fn method_not_allowed(uri: Uri) -> Problem {
+    let detail = format!("{} takes another method; GET / lists what is here", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
 #[cfg(test)]
@@ -167,11 +180,23 @@ mod tests {
     use hyper_util::client::legacy::Client;
     use hyper_util::client::legacy::connect::HttpConnector;
     use hyper_util::rt::TokioExecutor;
+    use serde_json::json;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
+    use tower_service::Service;
 
     use super::*;
+    use crate::cache::Cache;
     use crate::sinks::metrics::{About, PriceTable, Settings};
+
+    fn admin() -> Admin {
+        let prices = PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };
+        let about = About { version: "0.1.0", revision: "abc1234", prices };
+        let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
+        let settings = Arc::new(crate::cache::Settings::default());
+        let cache = Arc::new(Cache::new(&settings, Box::new(|_| {})));
+        Admin { metrics, readiness: Readiness::starting(), token: None, cache: CacheSide { cache, settings } }
+    }
 
     /// The admin side, really listening.
     struct Running {
@@ -184,15 +209,11 @@ mod tests {
 
     impl Running {
         async fn start() -> Self {
-            let prices =
-                PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };
-            let about = About { version: "0.1.0", revision: "abc1234", prices };
-            let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
             let readiness = Readiness::starting();
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
             let address = listener.local_addr().expect("a bound address");
             let (stop, stopped) = oneshot::channel();
-            let admin = Admin { metrics, readiness: readiness.clone() };
+            let admin = Admin { readiness: readiness.clone(), ..admin() };
             let server = tokio::spawn(run(listener, admin, async move {
                 let _ = stopped.await;
             }));
@@ -270,8 +291,52 @@ mod tests {
             })
         );
         let (_, index) = admin.get("/").await;
-        for path in ["/metrics", "/livez", "/readyz", "/healthz", "/version"] {
+        for path in
+            ["/metrics", "/livez", "/readyz", "/healthz", "/version", "/api/v1/cache/stats", "/api/v1/cache/config"]
+        {
             assert!(index.contains(path), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_do_what() {
+        const TOKEN: &str = "Bearer sesame";
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "sesame").expect("a written file");
+        let guarded = Admin { token: Some(Arc::new(Token::from_file(file.path()).expect("a token"))), ..admin() };
+        let open = admin();
+        let (read, change, health) = ("/api/v1/cache/stats", "/api/v1/cache/clear", "/metrics");
+        for (admin, peer, shown, path, expected) in [
+            (&open, "127.0.0.1:9", None, read, 200),
+            (&open, "[::1]:9", None, read, 200),
+            (&open, "10.0.0.1:9", None, read, 403),
+            (&open, "10.0.0.1:9", Some(TOKEN), read, 403),
+            (&open, "127.0.0.1:9", None, change, 403),
+            (&open, "127.0.0.1:9", Some(TOKEN), change, 403),
+            (&guarded, "127.0.0.1:9", None, read, 200),
+            (&guarded, "127.0.0.1:9", Some("Bearer simsim"), read, 200),
+            (&guarded, "10.0.0.1:9", None, read, 401),
+            (&guarded, "10.0.0.1:9", Some("Bearer simsim"), read, 401),
+            (&guarded, "10.0.0.1:9", Some(TOKEN), read, 200),
+            (&guarded, "127.0.0.1:9", None, change, 401),
+            (&guarded, "127.0.0.1:9", Some("Bearer simsim"), change, 401),
+            (&guarded, "127.0.0.1:9", Some(TOKEN), change, 200),
+            (&guarded, "10.0.0.1:9", Some(TOKEN), change, 200),
+            (&guarded, "10.0.0.1:9", None, health, 200),
+            (&open, "10.0.0.1:9", None, health, 200),
+        ] {
+            let mut router = router(admin.clone()).layer(Extension(Peer(peer.parse().expect("an address"))));
+            let method = if path == change { Method::POST } else { Method::GET };
+            let mut request = Request::builder().method(method).uri(path);
+            if let Some(shown) = shown {
+                request = request.header("authorization", shown);
+            }
+            let request = request.body(axum::body::Body::empty()).expect("a request");
+            let Ok(answer) = router.call(request).await;
+            let token = admin.token.is_some();
+            assert_eq!(answer.status(), expected, "{peer} asks for {path} with {shown:?}, token configured: {token}");
+            let challenge = answer.headers().contains_key("www-authenticate");
+            assert_eq!(challenge, expected == 401, "RFC 9110, section 15.5.2: a 401 says how to do better");
         }
     }
 

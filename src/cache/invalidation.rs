@@ -118,6 +118,27 @@ pub enum Strategy {
     All,
 }
 
+impl Strategy {
+    /// Every strategy, in the order of their numbers.
+    pub const ALL: [Self; 8] =
+        [Self::Provider, Self::Model, Self::Age, Self::Prefix, Self::Namespace, Self::Pattern, Self::Key, Self::All];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Model => "model",
+            Self::Age => "age",
+            Self::Prefix => "prefix",
+            Self::Namespace => "namespace",
+            Self::Pattern => "pattern",
+            Self::Key => "key",
+            Self::All => "all",
+        }
+    }
+}
+
 /// What names look like: `*` stands for any characters, `?` for one, `[a-c]` for one of these, `{a,b}` for either.
 #[derive(Clone, Debug)]
 pub struct Pattern {

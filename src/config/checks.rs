@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path as FilePath;
 
 use http::HeaderName;
 use serde_json::Value;
@@ -80,6 +81,17 @@ impl<'a> Checks<'a> {
         self.environment.get(name).map(String::as_str)
     }
 
+    /// Whether `file`, which `path` names, holds something; `what` is missing otherwise.
+    pub(super) fn secret_file(&mut self, path: Path, file: &FilePath, what: &str) -> bool {
+        let fault = match std::fs::read_to_string(file) {
+            Ok(secret) if !secret.trim().is_empty() => return true,
+            Ok(_) => format!("the file is empty: it must hold the {what}"),
+            Err(error) => format!("the file cannot be read: {error}"),
+        };
+        self.note(path, fault);
+        false
+    }
+
     /// Checks everything but the providers.
     pub(super) fn settings(&mut self, file: &File) {
         let written = file.to_value();
@@ -88,6 +100,9 @@ impl<'a> Checks<'a> {
         if overlap(file.listen, file.admin.listen) {
             let message = format!("{} is taken by `listen`: write another port", file.admin.listen);
             self.note(Path::of(["admin", "listen"]), message);
+        }
+        if let Some(token) = &file.admin.token_file {
+            self.secret_file(Path::of(["admin", "token_file"]), token, "token");
         }
         if file.cache.max_entry_bytes > file.cache.max_bytes && file.cache.max_bytes.bytes() > 0 {
             let message = format!("must not be more than `cache.max_bytes`, which is {}", file.cache.max_bytes);

@@ -135,17 +135,10 @@ fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Opti
             checks.note(path.name("api_key_env"), "there is an `api_key_file` too: remove one of them");
             None
         }
-        (Some(file), None) => match std::fs::read_to_string(file) {
-            Ok(key) if !key.trim().is_empty() => Some(CredentialSource::File(file.clone())),
-            Ok(_) => {
-                checks.note(path.name("api_key_file"), "the file is empty: it must hold the key");
-                None
-            }
-            Err(error) => {
-                checks.note(path.name("api_key_file"), format!("the file cannot be read: {error}"));
-                None
-            }
-        },
+        (Some(file), None) => {
+            let holds_a_key = checks.secret_file(path.name("api_key_file"), file, "key");
+            holds_a_key.then(|| CredentialSource::File(file.clone()))
+        }
         (None, Some(variable)) => match checks.variable(variable) {
             Some(key) if !key.trim().is_empty() => Some(CredentialSource::Environment(variable.clone())),
             _ => {

@@ -156,7 +156,7 @@ pub struct Rooms {
     /// How long a provider may fall silent in the middle of an answer.
     pub idle_timeout: Duration,
     /// Stored answers.
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.

@@ -21,6 +21,9 @@ use crate::record::provenance::Provenance;
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::semconv::attribute;
 
+/// The target of lines that say who changed what. They are written at `info`, whatever `level` says.
+pub const AUDIT: &str = "weir::audit";
+
 /// What the operator writes of log lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -89,9 +92,9 @@ const MOST_WAITING_LINES: usize = 8192;
 ///
 /// [`Error::Filter`] if `settings.level` cannot be read, [`Error::AlreadySetUp`] the second time.
 pub fn init(settings: &Settings) -> Result<WorkerGuard, Error> {
-    let filter = EnvFilter::builder()
-        .parse(&settings.level)
-        .map_err(|source| Error::Filter { filter: settings.level.clone(), source })?;
+    let unclear = |source| Error::Filter { filter: settings.level.clone(), source };
+    let filter = EnvFilter::builder().parse(&settings.level).map_err(unclear)?;
+    let filter = filter.add_directive(format!("{AUDIT}=info").parse().map_err(unclear)?);
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MOST_WAITING_LINES)

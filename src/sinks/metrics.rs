@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::invalidation::Strategy;
 use crate::labels::{self, Limiter};
 use crate::record::call::Delivery;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
@@ -23,6 +24,7 @@ use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
 use crate::sinks::families::Families;
 use crate::sinks::now::{Now, WatchCache, Watched};
+use crate::sinks::samples::Samples;
 use crate::sinks::series::{AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, Shelf, Side};
 use crate::units::PicoUsd;
 
@@ -190,6 +192,11 @@ impl Metrics {
         self.process.eviction(reason).inc();
     }
 
+    /// An operator's command to invalidate was executed.
+    pub fn invalidated(&self, strategy: Strategy) {
+        self.process.invalidation(strategy).inc();
+    }
+
     /// A call is over.
     pub fn closed(&self, record: &Record) {
         let provider = self.provider(&record.call.provider);
@@ -236,6 +243,18 @@ impl Metrics {
         encode_registry(&mut text, &last).expect("text is written to memory");
         encode_eof(&mut text).expect("text is written to memory");
         Format::accepted(accept).exposition(text)
+    }
+
+    /// What is scraped now, of the metrics whose names begin with `prefix`. Takes as long as a scrape.
+    ///
+    /// # Panics
+    ///
+    /// As [`Metrics::encode`] does.
+    #[must_use]
+    pub fn samples(&self, prefix: &str) -> Samples {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry).expect("text is written to memory");
+        Samples::read(&text, prefix)
     }
 
     fn count_call(&self, record: &Record, call: &CallSeries) {

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::cache::invalidation::Strategy;
 use crate::labels::other;
 use crate::record::call::Operation;
 use crate::record::outcome::{CacheStatus, Outcome, StoreResult};
@@ -43,6 +44,7 @@ pub(super) struct ProcessSeries {
     lookups: [Histogram; 3],
     stores: [Counter; 3],
     evictions: [Counter; 3],
+    invalidations: [Counter; Strategy::ALL.len()],
 }
 
 impl ProcessSeries {
@@ -60,6 +62,11 @@ impl ProcessSeries {
             lookups: families.cache_lookup.each(&memory, label::RESULT, ["hit", "miss", "expired"]),
             stores: families.cache_stores.each(&memory, label::RESULT, stores),
             evictions: families.cache_evictions.each(&memory, label::REASON, Eviction::ALL.map(Eviction::as_str)),
+            invalidations: families.cache_invalidations.each(
+                &Labels::new(),
+                label::STRATEGY,
+                Strategy::ALL.map(Strategy::as_str),
+            ),
         }
     }
 
@@ -74,6 +81,10 @@ impl ProcessSeries {
 
     pub(super) const fn eviction(&self, reason: Eviction) -> &Counter {
         &self.evictions[reason as usize]
+    }
+
+    pub(super) const fn invalidation(&self, strategy: Strategy) -> &Counter {
+        &self.invalidations[strategy as usize]
     }
 }
 

@@ -1,18 +1,13 @@
 //! Credential: the key weir puts in where the operator says so. Read from a file that is watched, or from the
 //! environment; never on the path of a call.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::{MissedTickBehavior, interval};
 
-use crate::secret::Secret;
-
-/// How often a key file is read again. Kubernetes swaps a mounted secret by a symlink, which only reading notices
-/// everywhere.
-const REREAD_EVERY: Duration = Duration::from_secs(2);
+use crate::secret::{self, Secret};
 
 /// A key could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +18,7 @@ pub enum CredentialError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// There is nothing in it, or something that cannot be a header.
     #[error("the API key in {origin} is empty or has characters that no header can carry")]
@@ -71,32 +66,20 @@ impl Credential {
     /// Reads the file at `path` again and again; a key that cannot be used never replaces one that could. Runs until
     /// it is dropped.
     pub async fn watch(self: Arc<Self>, path: PathBuf) {
-        let mut ticks = interval(REREAD_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complained = false;
-        loop {
-            ticks.tick().await;
-            let read = tokio::fs::read_to_string(&path)
-                .await
-                .map_err(|source| CredentialError::Unreadable { path: path.clone(), source })
-                .and_then(|key| self.replace(&Secret::new(key), &path));
-            if let Err(error) = &read
-                && !complained
-            {
-                tracing::warn!(error.message = %error, file.path = %path.display(), "keeping the last good API key");
-            }
-            complained = read.is_err();
-        }
+        let take = |read: io::Result<Secret>| {
+            let key = read.map_err(|source| CredentialError::Unreadable { path: path.clone(), source })?;
+            self.replace(&key, &path)
+        };
+        secret::reread(&path, "API key", take).await;
     }
 
-    fn replace(&self, key: &Secret, path: &Path) -> Result<(), CredentialError> {
+    /// Whether the key is another one than before.
+    fn replace(&self, key: &Secret, path: &Path) -> Result<bool, CredentialError> {
         let fresh = Self::holding(key, self.prefix, || path.display().to_string())?.header_value();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if *current != fresh {
-            *current = fresh;
-            tracing::info!(file.path = %path.display(), "the API key has changed");
-        }
-        Ok(())
+        let is_new = *current != fresh;
+        *current = fresh;
+        Ok(is_new)
     }
 
     fn holding(key: &Secret, prefix: &'static str, origin: impl FnOnce() -> String) -> Result<Self, CredentialError> {
@@ -144,7 +127,7 @@ mod tests {
 
         std::fs::write(&path, "second").expect("a written file");
         while credential.header_value() != "second" {
-            tokio::time::advance(REREAD_EVERY).await;
+            tokio::time::advance(secret::REREAD_EVERY).await;
             tokio::task::yield_now().await;
         }
         let broken = credential.replace(&Secret::new(""), &path);

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bedrock;
+mod cache_admin;
 mod caching;
 mod costs;
 mod estimates;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir::app::App;
@@ -21,14 +22,33 @@ pub(crate) struct Weir {
     rooms: Arc<Rooms>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
+    /// What has to be there while it runs.
+    files: Option<TempDir>,
 }
+
+/// What changes on the admin side need, where a test may change something.
+pub(crate) const TOKEN: &str = "sesame";
 
 impl Weir {
     /// Starts with `yaml` beside addresses on port 0.
     pub(crate) async fn start(yaml: &str) -> Self {
+        Self::start_in(&tempfile::tempdir().unwrap(), "", yaml).await
+    }
+
+    /// Starts in front of a provider at `url`, with a token: [`TOKEN`].
+    pub(crate) async fn operated(url: &str, yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let token = dir.path().join("token");
+        std::fs::write(&token, TOKEN).unwrap();
+        let token = format!(", token_file: {}", token.display());
+        let weir = Self::start_in(&dir, &token, &in_front_of(url, yaml)).await;
+        Self { files: Some(dir), ..weir }
+    }
+
+    async fn start_in(dir: &TempDir, admin: &str, yaml: &str) -> Self {
         let path = dir.path().join("weir.yaml");
-        std::fs::write(&path, format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0 }}\n{yaml}")).unwrap();
+        let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0{admin} }}\n{yaml}");
+        std::fs::write(&path, text).unwrap();
         let sources = Sources { file: Some(path), environment: BTreeMap::new(), flags: Vec::new() };
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::bind(config).await.unwrap();
@@ -45,6 +65,7 @@ impl Weir {
             rooms,
             stop: Some(stop),
             serving: Some(serving),
+            files: None,
         }
     }
 
@@ -55,15 +76,22 @@ impl Weir {
 
     /// The same, with more YAML.
     pub(crate) async fn before_with(url: &str, yaml: &str) -> Self {
-        let known = KNOWN.iter().map(|known| format!("  {}: {{ base_url: \"{url}\" }}\n", known.name));
-        let known: String = known.collect();
-        let local = format!("  local: {{ api: openai, base_url: \"{url}\", prices: free }}\n");
-        Self::start(&format!("providers:\n{known}{local}{yaml}\n")).await
+        Self::start(&in_front_of(url, yaml)).await
     }
 
     /// Posts JSON to a path of the app's side.
     pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.client.post(&format!("{}{path}", self.app), headers, body).await
+    }
+
+    /// Writes another token where weir looks for it.
+    pub(crate) fn change_token(&self, token: &str) {
+        std::fs::write(self.files.as_ref().unwrap().path().join("token"), token).unwrap();
+    }
+
+    /// Posts JSON to a path of the admin side.
+    pub(crate) async fn command(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.client.post(&format!("{}{path}", self.admin), headers, body).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -127,4 +155,12 @@ impl Weir {
         let sinks = &self.rooms.sinks;
         assert_eq!(sinks.exchanges_opened(), sinks.records_closed(), "exchanges opened and records closed");
     }
+}
+
+/// The YAML of every provider at `url`, of `local` beside them, and of what else there is.
+fn in_front_of(url: &str, yaml: &str) -> String {
+    let known = KNOWN.iter().map(|known| format!("  {}: {{ base_url: \"{url}\" }}\n", known.name));
+    let known: String = known.collect();
+    let local = format!("  local: {{ api: openai, base_url: \"{url}\", prices: free }}\n");
+    format!("providers:\n{known}{local}{yaml}\n")
 }

@@ -1,0 +1,141 @@
+//! Body: a request's body, bounded and in time, and its members, each read once. Every fault is found before any is
+//! told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::StatusCode;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use crate::admin::problem::{Fault, Problem, shown_value};
+use crate::units::Span;
+
+/// The largest body of a command, in bytes.
+pub(super) const COMMAND: usize = 64 << 10;
+/// How long a body may take to come.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// All of a body of at most `limit` bytes.
+pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match timeout(READ_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => {
+            let detail = format!("the body has more than {limit} bytes, which is the most that is read here");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off before all of it had come")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took longer than 10 seconds to come")),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
+/// The members of an object that have not been read yet, and what was wrong with those that have.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    left: BTreeMap<String, &'a RawValue>,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Members<'a> {
+    /// The members of the object that `body` is. No body is an object without any.
+    pub(super) fn of(body: &'a [u8]) -> Result<Self, Problem> {
+        let body = body.trim_ascii();
+        let left = if body.is_empty() { Ok(BTreeMap::new()) } else { serde_json::from_slice(body) };
+        let left = left.map_err(|error| {
+            let detail = format!("the body must be a JSON object: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+        })?;
+        Ok(Self { left, known: Vec::new(), faults: Vec::new() })
+    }
+
+    /// Whether there are none left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Notes what is wrong with the member `name`.
+    pub(super) fn fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.push(Fault::of(name, detail));
+    }
+
+    /// Notes what is wrong with the members together.
+    pub(super) fn fault_of_all(&mut self, detail: impl Into<String>) {
+        self.faults.push(Fault::of_all(detail));
+    }
+
+    /// Whether nothing was wrong so far.
+    pub(super) fn are_well(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The member `name` as it was written; `null` is as good as none.
+    pub(super) fn raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
+        self.known.push(name);
+        self.left.remove(name).filter(|raw| raw.get() != "null")
+    }
+
+    /// The member `name`, a text that is not empty and has at most `most` bytes.
+    pub(super) fn text(&mut self, name: &'static str, most: usize) -> Option<Box<str>> {
+        match self.value(name)? {
+            Value::String(text) if text.is_empty() => {
+                self.fault(name, "is empty: write something, or leave it out");
+                None
+            }
+            Value::String(text) if text.len() > most => {
+                self.fault(name, format!("has {} bytes: write at most {most}", text.len()));
+                None
+            }
+            Value::String(text) => Some(text.into()),
+            other => {
+                self.fault(name, format!("{} is not a text: write one in quotes", shown_value(&other)));
+                None
+            }
+        }
+    }
+
+    /// The member `name`, a duration more than zero: a number of seconds, or a text such as `5m`.
+    pub(super) fn span(&mut self, name: &'static str) -> Option<Span> {
+        let value = self.value(name)?;
+        let span = match &value {
+            Value::Number(seconds) => seconds.as_u64().map(Span::from_secs),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        let shown = shown_value(&value);
+        match span {
+            Some(span) if span.get().is_zero() => {
+                self.fault(name, format!("{shown} is no time at all: write more, or leave it out"));
+                None
+            }
+            None => {
+                let fix = "write whole seconds, such as 300, or a text such as \"30s\", \"5m\" or \"1h\"";
+                self.fault(name, format!("{shown} is not a duration: {fix}"));
+                None
+            }
+            span => span,
+        }
+    }
+
+    /// All that was wrong, unknown members included; nothing, if nothing was.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let unknown =
+            self.left.keys().map(|name| Fault::of(name, format!("is unknown: what is known here is {known}")));
+        self.faults.extend(unknown);
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::of_faults(self.faults)) }
+    }
+
+    fn value(&mut self, name: &'static str) -> Option<Value> {
+        let raw = self.raw(name)?;
+        Some(serde_json::from_str(raw.get()).expect("it was read before"))
+    }
+}

@@ -1,0 +1,211 @@
+//! Cache: how the cache does, what it was told to do, and commands by which its entries die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::admin::access::{Operator, Reader};
+use crate::admin::body::{self, Members};
+use crate::admin::problem::Problem;
+use crate::admin::{Admin, audit};
+use crate::cache::Cache;
+use crate::cache::invalidation::{Filter, MAX_TEXT};
+use crate::semconv::{self, label};
+use crate::sinks::samples::Samples;
+
+/// What the admin side knows of the cache.
+#[derive(Clone, Debug)]
+pub struct CacheSide {
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// What the operator wrote of it.
+    pub settings: Arc<crate::cache::Settings>,
+}
+
+/// `GET /api/v1/cache/stats`.
+pub(super) async fn stats(_: Reader, State(admin): State<Admin>) -> Result<Response, Problem> {
+    // As long as a scrape.
+    let samples = spawn_blocking(move || admin.metrics.samples("weir_")).await;
+    let unread = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the numbers could not be read");
+    Ok(answer(StatusCode::OK, &counted(&samples.map_err(unread)?)))
+}
+
+/// `GET /api/v1/cache/config`.
+pub(super) async fn config(_: Reader, State(admin): State<Admin>) -> Response {
+    answer(StatusCode::OK, &json!(&*admin.cache.settings))
+}
+
+/// `POST /api/v1/cache/clear`.
+pub(super) async fn clear(operator: Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
+    nothing_in(body).await?;
+    remove(operator, admin, "cache.clear", Filter::default()).await
+}
+
+/// `POST /api/v1/cache/invalidate`.
+pub(super) async fn invalidate(
+    operator: Operator,
+    State(admin): State<Admin>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let filter = filter_in(body).await?;
+    remove(operator, admin, "cache.invalidate", filter).await
+}
+
+/// Whoever sends a filter does not want everything to go.
+async fn nothing_in(body: Body) -> Result<(), Problem> {
+    let body = body::read(body, body::COMMAND).await?;
+    let mut members = Members::of(&body)?;
+    if !members.is_empty() {
+        members.fault_of_all("clears everything and takes no filter: post one to /api/v1/cache/invalidate");
+    }
+    members.end()
+}
+
+async fn filter_in(body: Body) -> Result<Filter, Problem> {
+    let body = body::read(body, body::COMMAND).await?;
+    let mut members = Members::of(&body)?;
+    let filter = filter(&mut members);
+    if filter.is_everything() && members.are_well() {
+        members.fault_of_all(
+            "says nothing of what is to go: give at least one criterion, or post to /api/v1/cache/clear to remove \
+             everything",
+        );
+    }
+    members.end()?;
+    Ok(filter)
+}
+
+fn filter(members: &mut Members<'_>) -> Filter {
+    Filter {
+        provider: members.text("provider", MAX_TEXT),
+        model: members.text("model", MAX_TEXT),
+        namespace: members.text("namespace", MAX_TEXT),
+        older_than: members.span("older_than"),
+        prefix: members.text("prefix", MAX_TEXT),
+        pattern: read(members, "pattern", "a pattern: `*` stands for any characters, `?` for one, `\\` before either"),
+        key: read(members, "key", "a key: write its 64 hexadecimal digits"),
+    }
+}
+
+/// The member `name`, a text that reads as `T`, which `what` describes.
+fn read<T: FromStr<Err: Display>>(members: &mut Members<'_>, name: &'static str, what: &str) -> Option<T> {
+    let text = members.text(name, MAX_TEXT)?;
+    let read = text.parse();
+    if let Err(error) = &read {
+        members.fault(name, format!("`{text}` is not {what} ({error})"));
+    }
+    read.ok()
+}
+
+/// Removes what `filter` names, and says what came of it.
+async fn remove(
+    Operator(peer): Operator,
+    admin: Admin,
+    action: &'static str,
+    filter: Filter,
+) -> Result<Response, Problem> {
+    let (strategy, what) = (filter.strategy(), json!(filter));
+    let cache = Arc::clone(&admin.cache.cache);
+    let removing = spawn_blocking(move || {
+        let now = Instant::now();
+        cache.invalidate(filter, now, now)
+    });
+    let halfway = "not every entry could be removed, but none of them answers any more";
+    let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
+    admin.metrics.invalidated(strategy);
+    audit::changed(peer, action, &what.to_string(), removed);
+    let body = json!({ "removed": removed, "strategy": strategy.as_str(), "filter": what, "other_instances": false });
+    Ok(answer(StatusCode::OK, &body))
+}
+
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body.to_string())
+        .into_response()
+}
+
+/// What the metrics say of the cache.
+fn counted(samples: &Samples) -> Value {
+    let requests = samples.sums(semconv::CACHE_REQUESTS.name, &[], label::RESULT);
+    let saved_usd = samples.sum(semconv::COST_SAVED.name, &[]).unwrap_or_default();
+    let lookups = format!("{}_count", semconv::CACHE_LOOKUP_DURATION.name);
+    let backends: BTreeSet<&str> = [semconv::CACHE_ENTRIES.name, semconv::CACHE_STORES.name, &lookups]
+        .iter()
+        .flat_map(|name| samples.sums(name, &[], label::BACKEND).into_keys())
+        .collect();
+    let backend = |name: &str| {
+        let of = [(label::BACKEND, name)];
+        let gauge = |metric: &semconv::Metric| samples.sum(metric.name, &of).map(whole);
+        let lookups = samples.sums(&lookups, &of, label::RESULT);
+        json!({
+            "entries": gauge(&semconv::CACHE_ENTRIES),
+            "bytes": gauge(&semconv::CACHE_SIZE),
+            "capacity_bytes": gauge(&semconv::CACHE_CAPACITY),
+            "lookups": each_whole(&lookups),
+            "hit_ratio": hit_ratio(&lookups),
+            "evictions": each_whole(&samples.sums(semconv::CACHE_EVICTIONS.name, &of, label::REASON)),
+            "stores": each_whole(&samples.sums(semconv::CACHE_STORES.name, &of, label::RESULT)),
+        })
+    };
+    let all = ["hit", "miss", "expired", "bypass"].map(|result| (result, requests.get(result).copied().unwrap_or(0.0)));
+    json!({
+        "requests": each_whole(&BTreeMap::from(all)),
+        "hit_ratio": hit_ratio(&requests),
+        "saved": {
+            "tokens": whole(samples.sum(semconv::TOKENS_SAVED.name, &[]).unwrap_or_default()),
+            "usd": decimal(saved_usd),
+        },
+        "invalidations": each_whole(&samples.sums(semconv::CACHE_INVALIDATIONS.name, &[], label::STRATEGY)),
+        "backends": backends.into_iter().map(|name| (name.to_owned(), backend(name))).collect::<BTreeMap<_, _>>(),
+    })
+}
+
+/// Hits among all look-ups; `None` if there were none.
+fn hit_ratio(results: &BTreeMap<&str, f64>) -> Option<f64> {
+    let count = |result| results.get(result).copied().unwrap_or_default();
+    let lookups = count("hit") + count("miss") + count("expired");
+    (lookups > 0.0).then(|| count("hit") / lookups)
+}
+
+fn each_whole(counts: &BTreeMap<&str, f64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), whole(*count))).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and below 2⁵³")]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+/// US dollars as money is written everywhere: decimal, to the pico-dollar, without padding.
+fn decimal(usd: f64) -> String {
+    let text = format!("{usd:.12}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_shown_in_decimal_dollars_without_padding() {
+        for (usd, shown) in [(0.0, "0"), (0.1 + 0.2, "0.3"), (1e-12, "0.000000000001"), (12.5, "12.5"), (100.0, "100")]
+        {
+            assert_eq!(decimal(usd), shown);
+        }
+    }
+
+    #[test]
+    fn without_a_look_up_there_is_no_ratio() {
+        assert_eq!(hit_ratio(&BTreeMap::from([("hit", 0.0), ("bypass", 9.0)])), None);
+        assert_eq!(hit_ratio(&BTreeMap::from([("miss", 2.0)])), Some(0.0));
+        assert_eq!(hit_ratio(&BTreeMap::from([("hit", 6.0), ("miss", 1.0), ("expired", 1.0)])), Some(0.75));
+    }
+}
