@@ -15,9 +15,11 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use weir::price::{self, Prices, Question, Source};
 use weir::provider::endpoint::Endpoint;
+use weir::provider::forms::{Answer, render};
 use weir::provider::reader::Reader;
 use weir::provider::{Request, Said};
 use weir::record::ReplyFacts;
+use weir::record::call::Form;
 use weir::record::usage::{Counter, Usage};
 
 use crate::fixture::{BINARY, EVENTS, Fixture, Random, eventstream, fixtures, message_of};
@@ -58,6 +60,49 @@ fn no_broken_reply_of_its_own_api_makes_a_reader_panic() {
             read(&mut random, fixture.endpoint, fixture.content_type, &broken);
         }
     }
+}
+
+#[test]
+fn no_broken_answer_makes_its_rendering_panic_or_hold_more_than_its_bound() {
+    const FORMS: [Form; 5] = [Form::Whole, Form::Stream, Form::StreamWithUsage, Form::StreamWithoutUsage, Form::Array];
+    let fixtures = fixtures();
+    let mut random = Random(5);
+    let mut rendered = 0;
+    for fixture in fixtures.iter().filter(|fixture| fixture.endpoint.forms().is_some()) {
+        for round in 0..40 {
+            let broken =
+                if round < 5 { fixture.source.clone() } else { broken(&mut random, &fixture.source, &fixtures) };
+            let broken = Bytes::from(if fixture.is_binary() { reframed(&broken) } else { broken });
+            let (form, to) = (FORMS[random.below(5)], FORMS[if round < 5 { round } else { random.below(5) }]);
+            let answer = Answer { form, headers: &fixture.head(), body: &broken };
+            let mut found = None;
+            let held = measure(|| found = render(fixture.endpoint, &answer, to, MAX_BYTES));
+            let name = fixture.golden.display();
+            assert!(held.bytes_max <= MOST_HELD, "{name} holds {} as {to:?}", held.bytes_max);
+            rendered += u32::from(found.is_some());
+        }
+    }
+    assert!(rendered > 100, "{rendered}");
+}
+
+#[test]
+fn a_member_that_nobody_knows_survives_in_every_form_or_is_not_rendered() {
+    let mut survived = 0;
+    for fixture in fixtures().into_iter().filter(|fixture| !fixture.streams() && fixture.endpoint.forms().is_some()) {
+        let changed = Bytes::from(fixture.changed(add_unknown));
+        let answer = Answer { form: Form::Whole, headers: &fixture.head(), body: &changed };
+        for form in [Form::Stream, Form::StreamWithUsage, Form::Array] {
+            let Some(stream) = render(fixture.endpoint, &answer, form, 1 << 20) else { continue };
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, stream.content_type)]);
+            let answer = Answer { form, headers: &headers, body: &stream.body };
+            let name = fixture.golden.display();
+            let Some(back) = render(fixture.endpoint, &answer, Form::Whole, 1 << 20) else { continue };
+            let count = |body: &[u8]| String::from_utf8_lossy(body).matches("weir_unknown").count();
+            assert_eq!(count(&back.body), count(&changed), "{name} as {form:?}");
+            survived += 1;
+        }
+    }
+    assert!(survived > 50, "{survived}");
 }
 
 #[test]

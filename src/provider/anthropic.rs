@@ -1,5 +1,6 @@
 //! Anthropic: the Messages API. What its requests ask, and how its errors are worded.
 
+pub(super) mod forms;
 mod reply;
 
 use http::{HeaderName, Method};
@@ -30,6 +31,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     reader: |endpoint| reply::reader(endpoint),
     key_headers: &["anthropic-beta", "anthropic-version"],
+    forms: |endpoint| (endpoint == Endpoint::Messages).then_some(&forms::FORMS),
 };
 
 /// Parts of a request that do not change the answer. `cache_control` is about billing only, wherever the API takes it:

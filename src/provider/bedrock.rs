@@ -4,6 +4,7 @@
 //! stand paths in OpenAI's and in Anthropic's formats, which are read as theirs.
 
 mod converse;
+mod forms;
 mod invoke;
 mod native;
 
@@ -48,6 +49,7 @@ pub(super) static FORMAT: Format = Format {
         "x-amzn-bedrock-service-tier",
         "x-amzn-bedrock-trace",
     ],
+    forms: |endpoint| (endpoint == Endpoint::Converse).then_some(&forms::FORMS),
 };
 
 /// Which exception an error reply is.

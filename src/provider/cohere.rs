@@ -4,6 +4,7 @@
 
 mod chat;
 mod chat_v1;
+mod forms;
 mod plain;
 mod usage;
 
@@ -13,6 +14,7 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Ending, Format, NamesModel, Problem, ReadReply, Request, Reuse, is_given,
     openai, refers_outside,
@@ -31,7 +33,7 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format = Format { asked, request_usage: None, reader, key_headers: &[] };
+pub(super) static FORMAT: Format = Format { asked, request_usage: None, reader, key_headers: &[], forms };
 
 /// Paths by their ends.
 const ENDPOINTS: &[(&str, Endpoint)] = &[
@@ -83,6 +85,10 @@ fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
         Endpoint::CohereChatV1 | Endpoint::CohereGenerate => Box::<chat_v1::Reply>::default(),
         _ => Box::new(plain::Reply::new(endpoint)),
     }
+}
+
+fn forms(endpoint: Endpoint) -> Option<&'static Forms> {
+    (endpoint == Endpoint::CohereChat).then_some(&forms::FORMS)
 }
 
 /// How a complete reply ended whose generations stopped for these reasons.

@@ -3,6 +3,7 @@
 //!
 //! A kind is how it is read, not who offers it: where its paths are is the affair of each API.
 
+use crate::provider::forms::Forms;
 use crate::provider::{Format, anthropic, bedrock, cohere, gemini, llamacpp, ollama, openai, tgi, vertex};
 use crate::record::call::Operation;
 
@@ -140,5 +141,11 @@ impl Endpoint {
     #[must_use]
     pub const fn is_read(self) -> bool {
         !matches!(self, Self::Free | Self::Other)
+    }
+
+    /// The forms that its answers may have, where they can be turned into each other.
+    #[must_use]
+    pub fn forms(self) -> Option<&'static Forms> {
+        (self.format().forms)(self)
     }
 }

@@ -4,6 +4,7 @@
 //! A path names the model and, after a colon, the method; the method says whether the reply is streamed. Its requests
 //! and replies are read in the rooms below.
 
+mod forms;
 mod interactions;
 mod plain;
 mod reply;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 pub(super) use self::request::model_in;
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, openai};
 
 /// Where the Gemini API has what.
@@ -30,7 +32,8 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format = Format { asked: request::asked, request_usage: None, reader, key_headers: &[] };
+pub(super) static FORMAT: Format =
+    Format { asked: request::asked, request_usage: None, reader, key_headers: &[], forms };
 
 /// In Google's APIs a key, or a token, may travel in the query.
 pub(super) const CREDENTIAL_QUERIES: &[&str] = &["key", "access_token"];
@@ -66,6 +69,10 @@ fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
         Endpoint::Interactions => Box::<interactions::Reply>::default(),
         _ => Box::<plain::Reply>::default(),
     }
+}
+
+fn forms(endpoint: Endpoint) -> Option<&'static Forms> {
+    matches!(endpoint, Endpoint::GenerateContent | Endpoint::StreamGenerateContent).then_some(&forms::FORMS)
 }
 
 /// Google's model of errors, `google.rpc.Status` (<https://google.aip.dev/193>).

@@ -15,7 +15,7 @@ use crate::record::usage::{Counter, Usage};
 
 /// How its requests and replies read.
 pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, reader: |_| Box::<Reply>::default(), key_headers: &[] };
+    Format { asked, request_usage: None, reader: |_| Box::<Reply>::default(), key_headers: &[], forms: |_| None };
 
 /// Fields of a request that do not change the answer.
 const IGNORED: &[&str] = &["cache_prompt", "id_slot"];

@@ -9,6 +9,7 @@ pub mod azure;
 pub mod bedrock;
 pub mod cohere;
 pub mod endpoint;
+pub mod forms;
 pub mod gemini;
 pub mod headers;
 mod lenient;
@@ -19,6 +20,7 @@ pub mod output;
 pub mod reader;
 pub mod session;
 mod tgi;
+mod tree;
 pub mod vertex;
 
 use std::borrow::Cow;
@@ -34,6 +36,7 @@ use serde_json_borrow::Value;
 
 use crate::frames::Event;
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::output::Output;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
@@ -308,6 +311,8 @@ pub struct Format {
     pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
     /// Request headers that change the answer, and so are part of a cache key.
     pub key_headers: &'static [&'static str],
+    /// The forms that one answer may have, where they can be turned into each other.
+    pub forms: fn(Endpoint) -> Option<&'static Forms>,
 }
 
 /// A request, as far as weir reads it.

@@ -2,6 +2,7 @@
 //!
 //! It streams unless told not to. What it offers under `/v1` reads as OpenAI's and Anthropic's.
 
+mod forms;
 mod reply;
 
 use http::Method;
@@ -10,6 +11,7 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, anthropic, openai, text,
 };
@@ -29,7 +31,7 @@ pub static DIALECT: Dialect = Dialect {
 
 /// How its requests and replies read.
 pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, reader: |endpoint| reply::reader(endpoint), key_headers: &[] };
+    Format { asked, request_usage: None, reader: |endpoint| reply::reader(endpoint), key_headers: &[], forms };
 
 /// Paths of its own by their ends. The others below `/api` manage models.
 const ENDPOINTS: &[(&str, Endpoint)] = &[
@@ -66,6 +68,10 @@ fn only_loads(endpoint: Endpoint, body: &Value<'_>) -> bool {
         Endpoint::OllamaGenerate => text(body.get("prompt")).is_none(),
         _ => false,
     }
+}
+
+fn forms(endpoint: Endpoint) -> Option<&'static Forms> {
+    matches!(endpoint, Endpoint::OllamaChat | Endpoint::OllamaGenerate).then_some(&forms::FORMS)
 }
 
 fn error(problem: &Problem<'_>) -> Vec<u8> {

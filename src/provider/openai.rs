@@ -5,10 +5,12 @@
 
 mod audio;
 mod chat;
+mod forms;
 mod images;
 mod plain;
 pub(super) mod realtime;
 mod request;
+mod response_forms;
 mod responses;
 pub(super) mod turns;
 mod usage;
@@ -18,6 +20,7 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part};
 
 /// Where the OpenAI API has what.
@@ -38,6 +41,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: Some(request::with_usage_requested),
     reader,
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
+    forms,
 };
 
 /// Paths by their ends, longer before shorter: gateways and Azure deployments put anything before them. Vendors of this
@@ -107,6 +111,14 @@ fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
         Endpoint::Images => Box::<images::Reply>::default(),
         Endpoint::Speech | Endpoint::Transcription => Box::<audio::Reply>::default(),
         _ => Box::<plain::Reply>::default(),
+    }
+}
+
+fn forms(endpoint: Endpoint) -> Option<&'static Forms> {
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions => Some(&forms::FORMS),
+        Endpoint::Responses => Some(&response_forms::FORMS),
+        _ => None,
     }
 }
 

@@ -7,9 +7,10 @@ use http::Method;
 use http::header::AUTHORIZATION;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::{Forms, asked_by_body};
 use crate::provider::gemini::{CREDENTIAL_QUERIES, error, method_at, model_in};
 use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Request, anthropic, openai};
-use crate::record::call::Delivery;
+use crate::record::call::{Delivery, Form};
 
 /// Where Vertex AI has what.
 pub static DIALECT: Dialect = Dialect {
@@ -29,7 +30,12 @@ pub(super) static MESSAGES: Format = Format {
     request_usage: None,
     reader: |_| (anthropic::FORMAT.reader)(Endpoint::Messages),
     key_headers: anthropic::FORMAT.key_headers,
+    forms: |_| Some(&MESSAGES_FORMS),
 };
+
+/// Their forms: the path may say which, beside the body.
+static MESSAGES_FORMS: Forms =
+    Forms { asked: messages_form, path_ends: Some((RAW[1], RAW[0])), ..anthropic::forms::FORMS };
 
 /// The method by which a partner's model is called in its maker's API, and its kin that streams.
 const RAW: [&str; 2] = [":rawPredict", ":streamRawPredict"];
@@ -53,6 +59,10 @@ fn messages_asked<'a>(request: &Request<'a>) -> Asked<'a> {
     let streams = asked.delivery == Delivery::Stream || request.path.ends_with(RAW[1]);
     let delivery = if streams { Delivery::Stream } else { Delivery::Whole };
     Asked { model: model_in(request.path), delivery, ..asked }
+}
+
+fn messages_form(request: &Request<'_>) -> Option<Form> {
+    if request.path.ends_with(RAW[1]) { Some(Form::Stream) } else { asked_by_body(request) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// One request of the app, as far as weir understood it.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -98,6 +100,22 @@ pub enum Delivery {
     Whole,
     /// Event by event.
     Stream,
+}
+
+/// The form an answer has, or is asked for in: which of several that say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// In one piece.
+    Whole,
+    /// Event by event, in the way of its API.
+    Stream,
+    /// Event by event, with an event that says what was used, because the app asked for one.
+    StreamWithUsage,
+    /// Event by event, without the event that says what was used, because the app did not ask for it.
+    StreamWithoutUsage,
+    /// Event by event, as the elements of one list.
+    Array,
 }
 
 /// Who asks, by the headers the app sent. Every part is optional; none is ever invented.
