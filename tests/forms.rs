@@ -19,7 +19,8 @@ use weir::provider::reader::Reader;
 use weir::provider::{Ending, Said};
 use weir::record::call::Form;
 
-use crate::fixture::{Fixture, Random, fixtures};
+use crate::fixture::random::Random;
+use crate::fixture::{Fixture, fixtures};
 
 const MAX_BYTES: usize = 1 << 20;
 

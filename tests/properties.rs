@@ -22,7 +22,8 @@ use weir::record::ReplyFacts;
 use weir::record::call::Form;
 use weir::record::usage::{Counter, Usage};
 
-use crate::fixture::{BINARY, EVENTS, Fixture, Random, eventstream, fixtures, message_of};
+use crate::fixture::random::Random;
+use crate::fixture::{BINARY, EVENTS, Fixture, eventstream, fixtures, message_of};
 
 /// What a reader is told to keep at most: less than the larger fixtures.
 const MAX_BYTES: usize = 8 << 10;

@@ -24,7 +24,8 @@ use weir::provider::{Asked, Ending, EventKind, Request, Reuse, Said, UsageReques
 use weir::record::call::{Delivery, Operation};
 use weir::record::usage::Counter;
 
-use crate::fixture::{EVENTS, FOLDERS, Fixture, Random, eventstream, fixtures};
+use crate::fixture::random::Random;
+use crate::fixture::{EVENTS, FOLDERS, Fixture, eventstream, fixtures};
 
 const MAX_BYTES: usize = 1 << 20;
 
