@@ -98,6 +98,8 @@ def seeds():
         path = asked["path"].split("?")[0]
         target, which = next((target, which) for rule, target, which in READERS if re.search(rule, path))
         yield target, f"{name}-request", bytes([which | 128]) + f"{asked['path']}\n{json.dumps(asked.get('body'))}".encode()
+        body = asked.get("body")
+        yield "key", name, f"{json.dumps(body)}\n{json.dumps(body, sort_keys=True, separators=(',', ':'))}".encode()
         for end, how, framing in REPLIES:
             file = request.with_name(request.name.replace(".request.json", end))
             if not file.exists():

@@ -64,6 +64,36 @@ async fn equal_json_is_one_question_however_it_is_written() {
 }
 
 #[tokio::test]
+async fn what_is_no_json_has_no_key_and_odd_numbers_count_as_they_are_spelt() {
+    let fake = Fake::always(Script::json(200, ANSWER)).await;
+    let weir = Weir::before(&fake.url()).await;
+    let deep = format!(r#"{{"model":"m","a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let bodies: [&[u8]; 8] = [
+        br#"{"model":"m"} x"#,
+        br#"{"model":"m"}{}"#,
+        br#"{"model":"\ud800"}"#,
+        b"{\"model\":\"\xff\"}",
+        b"{\"model\":\"\0\"}",
+        b"\xef\xbb\xbf{\"model\":\"m\"}",
+        br#"{"model":"m","seed":1e400}"#,
+        deep.as_bytes(),
+    ];
+    for body in bodies {
+        for _ in 0..2 {
+            assert_eq!(weir.post(CHAT, &[KEY], body).await.header("x-cache"), "BYPASS", "{}", body.escape_ascii());
+        }
+    }
+    let numbers = ["18446744073709551616", "18446744073709551617", "1e-400", "0", "0.1", "0.10000000000000000001"];
+    for said in ["MISS", "HIT"] {
+        for number in numbers {
+            let body = format!(r#"{{"model":"m","messages":[],"seed":{number}}}"#);
+            assert_eq!(weir.post(CHAT, &[KEY], body.as_bytes()).await.header("x-cache"), said, "{number}");
+        }
+    }
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_gets_an_answer_that_was_made_for_another() {
     let fake = Fake::always(Script::json(200, ANSWER)).await;
     let weir = Weir::before(&fake.url()).await;

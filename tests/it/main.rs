@@ -12,6 +12,7 @@ mod estimates;
 mod faults;
 mod google;
 mod hostile;
+mod isolation;
 mod pricing;
 mod proxying;
 mod reaching;

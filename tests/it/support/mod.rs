@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod fake;
+#[path = "../../fixture/random.rs"]
+pub(crate) mod random;
 pub(crate) mod socket;
 pub(crate) mod tls;
 pub(crate) mod weir;
