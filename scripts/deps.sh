@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need from Debian, and only what is missing: prometheus (and promtool with it), and venv where
-# Python comes without it. Without prometheus its tests skip; in CI (CI=true) they must run, so there a failed
-# installation is an error.
+# Installs what the tests need from Debian, and only what is missing: prometheus (and promtool with it), redis-server,
+# and venv where Python comes without it. Without prometheus or redis-server their tests skip; in CI (CI=true) they must
+# run, so there a failed installation is an error.
 set -euo pipefail
 
 give_up() {
@@ -13,6 +13,7 @@ give_up() {
 
 missing=()
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
+command -v redis-server >/dev/null || missing+=(redis-server)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 
@@ -25,7 +26,7 @@ else
     give_up "missing; install with: sudo apt-get install ${missing[*]}"
 fi
 
-# The prometheus package would start a service of its own. policy-rc.d forbids it (101) during the installation; one
+# The packages would start services of their own. policy-rc.d forbids it (101) during the installation; one
 # that is already there belongs to somebody else and stays.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then

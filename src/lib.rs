@@ -21,6 +21,7 @@ pub mod secret;
 pub mod semconv;
 pub mod simulator;
 pub mod sinks;
+pub mod store;
 pub mod tokens;
 pub mod units;
 pub mod upstream;

@@ -120,6 +120,12 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
+    /// A span of `milliseconds` milliseconds.
+    #[must_use]
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(Duration::from_millis(milliseconds))
+    }
+
     /// The span as a [`Duration`].
     #[must_use]
     pub const fn get(self) -> Duration {
