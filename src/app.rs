@@ -21,8 +21,8 @@ use crate::admin::access::Token;
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::{self, Admin};
-use crate::cache::Cache;
-use crate::cache::memory;
+use crate::cache::shared::Shared;
+use crate::cache::{self, Cache, memory};
 use crate::config::Config;
 use crate::exchange::estimate::Estimator;
 use crate::exchange::{Destination, Rooms, Who};
@@ -34,6 +34,7 @@ use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::CacheSize;
 use crate::sinks::series;
+use crate::store::Store;
 use crate::tokens;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
@@ -43,16 +44,10 @@ use crate::warm;
 /// weir, built and bound, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    rooms: Arc<Rooms>,
-    metrics: Arc<Metrics>,
-    connections: listener::Settings,
+    config: Config,
+    built: Built,
     downstream: TcpListener,
     operator: TcpListener,
-    watched_keys: Vec<(Arc<Credential>, PathBuf)>,
-    signers: Vec<Signer>,
-    warm: Vec<warm::Settings>,
-    token: Option<(Arc<Token>, PathBuf)>,
-    cache_settings: Arc<crate::cache::Settings>,
 }
 
 /// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
@@ -77,9 +72,11 @@ pub fn rooms(config: &Config) -> Result<Arc<Rooms>, Unusable> {
 }
 
 /// What is made of a configuration before anything is bound.
+#[derive(Debug)]
 struct Built {
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
+    store: Option<Arc<Store>>,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
     token: Option<(Arc<Token>, PathBuf)>,
@@ -113,6 +110,7 @@ impl Built {
             .map(Arc::clone)
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
+        let (cache, store) = cache(&config.cache, &metrics)?;
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
             settings: config.calls.clone(),
@@ -120,7 +118,7 @@ impl Built {
             destinations,
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
-            cache: Arc::new(cache(&config.cache, &metrics)),
+            cache: Arc::new(cache),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),
@@ -128,7 +126,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
-        Ok(Self { rooms, metrics, watched_keys, signers, token: token(config)? })
+        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)? })
     }
 }
 
@@ -138,22 +136,10 @@ impl App {
     /// # Errors
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let Built { rooms, metrics, watched_keys, signers, token } = Built::from(&config).map_err(Unusable)?;
+        let built = Built::from(&config).map_err(Unusable)?;
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        let Config { connections, warm, cache, .. } = config;
-        Ok(Self {
-            rooms,
-            metrics,
-            connections,
-            downstream,
-            operator,
-            watched_keys,
-            signers,
-            warm,
-            token,
-            cache_settings: Arc::new(cache),
-        })
+        Ok(Self { config, built, downstream, operator })
     }
 
     /// Where the app's calls come in.
@@ -175,47 +161,37 @@ impl App {
     /// The rooms, for those who watch them: the demo and the tests.
     #[must_use]
     pub const fn rooms(&self) -> &Arc<Rooms> {
-        &self.rooms
+        &self.built.rooms
     }
 
     /// The metrics, likewise.
     #[must_use]
     pub const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        &self.built.metrics
     }
 
     /// Serves until `shutdown` resolves, then lets calls in progress end. The operator's side goes last, so that the
     /// drain can be watched. Dropping the future stops everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let mut watchers = JoinSet::new();
-        for (credential, path) in self.watched_keys {
-            watchers.spawn(credential.watch(path));
-        }
-        let metrics = Arc::clone(&self.metrics);
-        let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
-        watchers.spawn(Arc::clone(&self.rooms.prices).watch(told));
-        watchers.spawn(tokens::let_unused_go());
-        for signer in self.signers {
-            watchers.spawn(signer.keep());
-        }
-        if let Ok(own) = self.downstream.local_addr().map(listener::reachable) {
-            for warmed in self.warm {
-                watchers.spawn(warm::on_schedule(Arc::clone(&self.rooms), own, warmed));
+        let Self { config, built, downstream, operator } = self;
+        let mut watchers = watchers(&built);
+        let Built { rooms, metrics, store, token, .. } = built;
+        if let Ok(own) = downstream.local_addr().map(listener::reachable) {
+            for warmed in config.warm {
+                watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
             }
-        }
-        if let Some((token, path)) = &self.token {
-            watchers.spawn(Arc::clone(token).watch(path.clone()));
         }
         let readiness = Readiness::starting();
         let admin = Admin {
-            metrics: self.metrics,
+            metrics,
             readiness: readiness.clone(),
-            token: self.token.map(|(token, _)| token),
-            cache: CacheSide { cache: Arc::clone(&self.rooms.cache), settings: self.cache_settings },
+            token: token.map(|(token, _)| token),
+            cache: CacheSide { cache: Arc::clone(&rooms.cache), settings: Arc::new(config.cache) },
+            store,
         };
         let drained = CancellationToken::new();
         let admin_done = drained.clone();
-        let operators_side = admin::run(self.operator, admin, async move { admin_done.cancelled().await });
+        let operators_side = admin::run(operator, admin, async move { admin_done.cancelled().await });
 
         readiness.set_ready();
         let apps_side = async {
@@ -224,13 +200,37 @@ impl App {
                 tracing::info!("stopping: calls in progress may end");
                 readiness.set_draining();
             };
-            listener::run(self.downstream, &self.connections, Arc::clone(&self.rooms), told).await;
+            listener::run(downstream, &config.connections, rooms, told).await;
             drained.cancel();
         };
         tokio::join!(apps_side, operators_side);
         watchers.shutdown().await;
         tracing::info!("stopped");
     }
+}
+
+/// Everything that goes on beside the calls, until dropped.
+fn watchers(built: &Built) -> JoinSet<()> {
+    let Built { rooms, metrics, store, watched_keys, signers, token } = built;
+    let mut watchers = JoinSet::new();
+    for (credential, path) in watched_keys {
+        watchers.spawn(Arc::clone(credential).watch(path.clone()));
+    }
+    if let Some((token, path)) = token {
+        watchers.spawn(Arc::clone(token).watch(path.clone()));
+    }
+    let metrics = Arc::clone(metrics);
+    let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
+    watchers.spawn(Arc::clone(&rooms.prices).watch(told));
+    watchers.spawn(tokens::let_unused_go());
+    for signer in signers {
+        watchers.spawn(signer.clone().keep());
+    }
+    if let Some(store) = store {
+        watchers.spawn(Arc::clone(store).keep());
+        watchers.spawn(Arc::clone(&rooms.cache).share());
+    }
+    watchers
 }
 
 async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {
@@ -252,18 +252,25 @@ fn price_table(edition: &Edition) -> PriceTable {
     PriceTable { version, source, published_at: published }
 }
 
-fn cache(settings: &crate::cache::Settings, metrics: &Arc<Metrics>) -> Cache {
-    let metrics = Arc::clone(metrics);
-    Cache::new(
-        settings,
-        Box::new(move |why| {
-            metrics.evicted(match why {
-                memory::Eviction::Size => series::Eviction::Size,
-                memory::Eviction::Ttl => series::Eviction::Ttl,
-                memory::Eviction::Invalidated => series::Eviction::Invalidated,
-            });
-        }),
-    )
+/// The cache, and the store that replicas share it in, if they do.
+fn cache(settings: &cache::Settings, metrics: &Arc<Metrics>) -> anyhow::Result<(Cache, Option<Arc<Store>>)> {
+    let told = Arc::clone(metrics);
+    let on_evicted = Box::new(move |why| {
+        told.evicted(match why {
+            memory::Eviction::Size => series::Eviction::Size,
+            memory::Eviction::Ttl => series::Eviction::Ttl,
+            memory::Eviction::Invalidated => series::Eviction::Invalidated,
+        });
+    });
+    let cache = Cache::new(settings, on_evicted);
+    let Some(redis) = &settings.redis else { return Ok((cache, None)) };
+    let store = Arc::new(Store::new(redis)?);
+    let watched = Arc::clone(&store);
+    metrics.watch_store(Arc::new(move || watched.is_up()));
+    let told = Arc::clone(metrics);
+    let on_event = Box::new(move |event| told.shared(event));
+    let shared = Shared::new(redis, Arc::clone(&store), cache.max_entry_bytes(), on_event)?;
+    Ok((cache.with_shared(Some(Arc::new(shared))), Some(store)))
 }
 
 /// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the

@@ -348,9 +348,13 @@ metrics! {
     CACHE_EVICTIONS = Counter "weir_cache_evictions_total", "entries", [BACKEND, REASON],
         "Entries removed", "when an entry is removed";
     CACHE_STORES = Counter "weir_cache_stores_total", "responses", [BACKEND, RESULT],
-        "Responses offered to the cache", "when the call ends whose response was offered";
+        "Responses offered to the cache", "when the call ends whose response was offered; `redis`: when it is written, or not";
     CACHE_INVALIDATIONS = Counter "weir_cache_invalidations_total", "commands", [STRATEGY],
         "Invalidation commands executed", "when this instance has executed a command of its operator";
+    CACHE_ERRORS = Counter "weir_cache_errors_total", "errors", [BACKEND, OPERATION],
+        "Cache backend errors; the call went on without the cache", "when an operation fails, or is left out because it would";
+    SHARED_STORE_UP = Gauge "weir_shared_store_up", "1", [],
+        "1 if the shared store answers", "at the scrape; absent when none is configured";
 
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";

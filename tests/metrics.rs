@@ -54,7 +54,7 @@ fn answered() -> Record {
         priced_model: Some("gpt-5".into()),
         cache: CacheFacts {
             status: CacheStatus::Miss,
-            lookup: Some(Duration::from_micros(20)),
+            lookup: Some((CacheStatus::Miss, Duration::from_micros(20))),
             store: Some(StoreResult::Stored),
         },
         outcome: Outcome::Success,
@@ -77,7 +77,11 @@ fn answered() -> Record {
 
 /// The same, answered from the cache.
 fn answered_from_cache() -> Record {
-    let cache = CacheFacts { status: CacheStatus::Hit, lookup: Some(Duration::from_micros(9)), store: None };
+    let cache = CacheFacts {
+        status: CacheStatus::Hit,
+        lookup: Some((CacheStatus::Hit, Duration::from_micros(9))),
+        store: None,
+    };
     let timing = Timing { total: Duration::from_millis(1), ..Timing::default() };
     Record { cache, attempt: None, timing, ..answered() }
 }

@@ -54,6 +54,18 @@ pub(super) async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static s
     admin.readiness.answer()
 }
 
+/// `GET /healthz`: the same, and how what weir can do without is doing. That does not change the status: a weir that
+/// is restarted because a store is away is no better off.
+pub(super) async fn healthy(State(admin): State<Admin>) -> (StatusCode, String) {
+    let (status, says) = admin.readiness.answer();
+    let store = match admin.store.as_ref().map(|store| store.is_up()) {
+        None => "",
+        Some(true) => "shared store: up\n",
+        Some(false) => "shared store: down; calls go on without it\n",
+    };
+    (status, format!("{says}{store}"))
+}
+
 /// `GET /version`.
 pub(super) async fn version(State(admin): State<Admin>) -> ([(HeaderName, &'static str); 1], String) {
     let about = admin.metrics.about();

@@ -33,6 +33,7 @@ use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::problem::Problem;
 use crate::sinks::metrics::Metrics;
+use crate::store::Store;
 
 /// Most connections at once: a few Prometheus servers, the kubelet and a person. More wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -72,6 +73,8 @@ pub struct Admin {
     pub token: Option<Arc<Token>>,
     /// Stored answers.
     pub cache: CacheSide,
+    /// What replicas share, if something is.
+    pub store: Option<Arc<Store>>,
 }
 
 /// Serves the admin side until `shutdown`, then lets requests in progress end. Dropping the future stops accepting;
@@ -134,7 +137,7 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics::scrape))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
-        .route("/healthz", get(health::ready))
+        .route("/healthz", get(health::healthy))
         .route("/version", get(health::version))
         .route("/api/v1/cache/stats", get(cache::stats))
         .route("/api/v1/cache/config", get(cache::config))
@@ -151,7 +154,7 @@ async fn index() -> &'static str {
      GET  /metrics                   what was counted and measured, for Prometheus\n\
      GET  /livez                     200 while weir runs\n\
      GET  /readyz                    200 while weir takes calls, else 503\n\
-     GET  /healthz                   the same as /readyz\n\
+     GET  /healthz                   the same as /readyz, and whether the shared store answers\n\
      GET  /version                   what is running\n\
      GET  /api/v1/cache/stats        how the cache does\n\
      GET  /api/v1/cache/config       what the cache was told to do\n\
@@ -195,7 +198,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
         let settings = Arc::new(crate::cache::Settings::default());
         let cache = Arc::new(Cache::new(&settings, Box::new(|_| {})));
-        Admin { metrics, readiness: Readiness::starting(), token: None, cache: CacheSide { cache, settings } }
+        Admin { metrics, readiness: Readiness::starting(), token: None, store: None, cache: CacheSide { cache, settings } }
     }
 
     /// The admin side, really listening.

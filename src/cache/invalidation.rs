@@ -223,6 +223,14 @@ impl Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked(u64);
 
+impl Asked {
+    /// Before the newest of these rules.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
 /// What a rule may go by.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -288,8 +296,8 @@ impl Rules {
     }
 
     /// From now on, what was asked before and `filter` names is dead. `made` is when the rule was made: now, or earlier
-    /// where it comes from elsewhere.
-    pub fn make(&self, filter: Filter, made: Instant, now: Instant) {
+    /// where it comes from elsewhere. Tells what is noted by whoever asks from then on.
+    pub fn make(&self, filter: Filter, made: Instant, now: Instant) -> Asked {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         let number = self.newest.load(Ordering::Relaxed) + 1;
         kept.let_go(now, self.entries_live);
@@ -301,6 +309,7 @@ impl Rules {
         }
         // Still under the lock: whoever sees the number finds the rule.
         self.newest.store(number, Ordering::Release);
+        Asked(number)
     }
 
     /// Whether a rule made since `entry` was asked for names it. Without rules, this loads one number.

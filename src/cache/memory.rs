@@ -74,8 +74,8 @@ impl Memory {
         self.entries.get(key)
     }
 
-    pub(super) fn put(&self, key: Key, stored: Stored) {
-        self.entries.insert(key, Arc::new(stored));
+    pub(super) fn put(&self, key: Key, stored: Arc<Stored>) {
+        self.entries.insert(key, stored);
     }
 
     /// Gives up the responses that `is_dead`, and tells how many they were.
@@ -138,7 +138,7 @@ mod tests {
         });
         let memory = Memory::new(&Settings { max_bytes: ByteSize::mib(1), ..Settings::default() }, on_evicted);
         for number in 0..50_u8 {
-            memory.put(key(number.into()), stored(number.into()));
+            memory.put(key(number.into()), Arc::new(stored(number.into())));
         }
         assert_eq!(memory.give_up(|_, stored| stored.reply.body.len() < 20), 20);
         assert_eq!((memory.occupancy().entries, told.load(Ordering::Relaxed)), (30, 20));
@@ -152,7 +152,7 @@ mod tests {
             let settings = Settings { max_entries, max_bytes: ByteSize::mib(1), ..Settings::default() };
             let memory = Memory::new(&settings, Box::new(|_| {}));
             for number in 0..2000 {
-                memory.put(key(number), stored(size));
+                memory.put(key(number), Arc::new(stored(size)));
             }
             let now = memory.occupancy();
             assert!(now.entries <= max_entries && now.bytes <= now.capacity_bytes, "{now:?}");

@@ -7,9 +7,10 @@ pub mod key;
 pub mod memory;
 pub mod policy;
 pub mod refresh;
+pub mod shared;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -24,9 +25,11 @@ use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted};
 use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
 use crate::cache::refresh::{Refresh, Refreshes};
+use crate::cache::shared::Shared;
 use crate::record::ReplyFacts;
 use crate::record::outcome::BypassReason;
 use crate::record::usage::Usage;
+use crate::store;
 use crate::units::{ByteSize, PicoUsd, Span};
 
 /// What the operator writes of the cache.
@@ -57,6 +60,9 @@ pub struct Settings {
     /// is taken in only if it is asked for more often than those it would displace; by `lru`, those not asked for for
     /// the longest time.
     pub eviction: EvictionPolicy,
+    /// A Redis or Valkey that replicas share answers in. Without it, each keeps its own.
+    #[schemars(example = store::Settings::example())]
+    pub redis: Option<store::Settings>,
 }
 
 /// Which answers are given up when there is no more room.
@@ -81,6 +87,7 @@ impl Default for Settings {
             max_bytes: ByteSize::mib(64),
             max_entry_bytes: ByteSize::mib(1),
             eviction: EvictionPolicy::TinyLfu,
+            redis: None,
         }
     }
 }
@@ -91,6 +98,7 @@ pub struct Cache {
     policy: Policy,
     max_entry_bytes: usize,
     memory: Memory,
+    shared: Option<Arc<Shared>>,
     rules: Rules,
     refreshes: Refreshes,
 }
@@ -129,9 +137,16 @@ impl Cache {
             policy,
             max_entry_bytes: settings.max_entry_bytes.as_len(),
             memory: Memory::new(settings, on_evicted),
+            shared: None,
             rules: Rules::new(entries_live),
             refreshes: Refreshes::new(settings.max_refreshes),
         }
+    }
+
+    /// The same with a second level, which [`Cache::share`] has to fill.
+    #[must_use]
+    pub fn with_shared(self, shared: Option<Arc<Shared>>) -> Self {
+        Self { shared, ..self }
     }
 
     /// The largest body worth keeping for [`Cache::store`].
@@ -171,6 +186,26 @@ impl Cache {
         Lookup::Usable(Usable { stored, age, refresh })
     }
 
+    /// Looks for a newer response in the second level, if there is one, and takes it into memory: whether it did. Waits
+    /// no longer than the store's deadline. Dropping the future gives up the look-up.
+    pub async fn fetch(&self, key: &Key) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let Some(stored) = shared.find(key, &self.rules).await else { return false };
+        if self.memory.get(key).is_some_and(|own| own.since >= stored.since) {
+            return false;
+        }
+        self.memory.put(*key, Arc::new(stored));
+        true
+    }
+
+    /// Writes what is stored to the second level, if there is one, tells rules to the others who share it, and hears
+    /// theirs. Runs until it is dropped.
+    pub async fn share(self: Arc<Self>) {
+        if let Some(shared) = &self.shared {
+            shared::work(&self, shared).await;
+        }
+    }
+
     /// Whether the answer to this request is dead before it is stored: a rule made since it was asked names it.
     #[must_use]
     pub fn is_dead(&self, reusable: &Reusable, now: Instant) -> bool {
@@ -185,7 +220,11 @@ impl Cache {
             return;
         }
         let Reusable { key, about, asked, terms } = reusable;
-        let stored = Stored { reply, about, asked, since: now, lifetime: terms.lifetime, keep_for: terms.keep_for() };
+        let (lifetime, keep_for) = (terms.lifetime, terms.keep_for());
+        let stored = Arc::new(Stored { reply, about, asked, since: now, lifetime, keep_for });
+        if let Some(shared) = &self.shared {
+            shared.offer(key, &stored);
+        }
         self.memory.put(key, stored);
     }
 
@@ -198,7 +237,19 @@ impl Cache {
     /// From now on, what `filter` names is dead; `made` is when that was decided. Then gives the dead up, and tells how
     /// many there were: that takes milliseconds for many entries, and is not for a thread that serves calls.
     pub fn invalidate(&self, filter: Filter, made: Instant, now: Instant) -> u64 {
-        self.rules.make(filter, made, now);
+        match &self.shared {
+            Some(shared) => {
+                let rule = invalidation::Rule { filter: filter.clone(), made_at: SystemTime::now() };
+                shared.announce(rule, || self.rules.make(filter, made, now));
+            }
+            None => {
+                self.rules.make(filter, made, now);
+            }
+        }
+        self.give_up_the_dead()
+    }
+
+    fn give_up_the_dead(&self) -> u64 {
         self.memory.give_up(|key, stored| self.rules.is_dead(&stored.entry(key)))
     }
 

@@ -16,6 +16,7 @@ use crate::config::mistake::{Mistake, Path, Step, nearest, shown};
 use crate::config::tree::Tree;
 use crate::config::yaml;
 use crate::provider::KNOWN;
+use crate::store;
 use crate::units::Span;
 use crate::warm::lines::Lines;
 
@@ -23,6 +24,7 @@ use crate::warm::lines::Lines;
 const MAY_BE_ZERO: &[&str] = &[
     "cache.stale_while_revalidate",
     "cache.rules.stale_while_revalidate",
+    "cache.redis.compress_above",
     "calls.max_estimate_bytes",
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
@@ -109,6 +111,9 @@ impl<'a> Checks<'a> {
             self.note(Path::of(["cache", "max_entry_bytes"]), message);
         }
         self.cache_rules(file);
+        if let Some(redis) = &file.cache.redis {
+            self.redis(redis);
+        }
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
         }
@@ -144,6 +149,40 @@ impl<'a> Checks<'a> {
             let is_whole = self.mistakes.iter().all(|known| !known.path.is_within(&path));
             if is_whole && !rule.sets_anything() {
                 self.note(path, "sets nothing: write `mode`, `ttl` or `stale_while_revalidate`");
+            }
+        }
+    }
+
+    /// What the shared store needs, as far as that can be told without asking it.
+    fn redis(&mut self, redis: &store::Settings) {
+        const SCHEMES: [&str; 5] = ["redis://", "rediss://", "valkey://", "valkeys://", "redis+unix://"];
+        let knob = |name| Path::of(["cache", "redis", name]);
+        match (&redis.url, &redis.url_file) {
+            (None, None) => self.note(knob("url"), "is missing: write one such as redis://127.0.0.1:6379"),
+            (Some(_), Some(_)) => self.note(knob("url_file"), "`url` is set as well: remove one of them"),
+            // Not shown: it may hold a password.
+            (Some(url), None) if !SCHEMES.iter().any(|scheme| url.trim().starts_with(scheme)) => {
+                self.note(knob("url"), "is no URL of a server: write one such as redis://127.0.0.1:6379");
+            }
+            _ => {}
+        }
+        if redis.secret_file.is_none() {
+            self.note(knob("secret_file"), "is missing: name a file that holds what `openssl rand -hex 32` prints");
+        }
+        let is_plain = |one: char| one.is_ascii_alphanumeric() || "-_.:/".contains(one);
+        if redis.prefix.is_empty() || !redis.prefix.chars().all(is_plain) {
+            self.note(knob("prefix"), "is part of the names of keys: write letters, digits and any of -_.:/");
+        }
+        let files = [
+            ("url_file", &redis.url_file),
+            ("password_file", &redis.password_file),
+            ("ca_file", &redis.ca_file),
+            ("secret_file", &redis.secret_file),
+        ];
+        for (name, file) in files {
+            if let Some(Err(error)) = file.as_ref().map(std::fs::read) {
+                let path = file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+                self.note(knob(name), format!("{} cannot be read: {error}", shown(&path)));
             }
         }
     }

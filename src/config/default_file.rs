@@ -81,6 +81,7 @@ fn description(knob: Knob) -> String {
 fn body(name: &str, knob: Knob, value: &Value, place: Place) -> Vec<String> {
     match knob.kind() {
         Kind::Section => {
+            let value = if value.is_null() { knob.example() } else { value };
             let children = knob.children().flat_map(|(name, child)| entry(name, child, &value[name], place.indented()));
             [format!("{name}:")].into_iter().chain(children.map(|line| indented(&line))).collect()
         }

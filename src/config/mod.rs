@@ -371,6 +371,34 @@ mod tests {
     }
 
     #[test]
+    fn each_mistake_of_the_shared_store_is_named_with_its_fix_and_no_password() {
+        for (text, expected) in [
+            (
+                "cache: { redis: { secret_file: /dev/null } }\n",
+                "weir.yaml:1: cache.redis.url: is missing: write one such as redis://127.0.0.1:6379",
+            ),
+            (
+                "cache: { redis: { url: \"http://user:hidden@h\", secret_file: /dev/null } }\n",
+                "weir.yaml:1: cache.redis.url: is no URL of a server: write one such as redis://127.0.0.1:6379",
+            ),
+            (
+                "cache:\n  redis:\n    url: redis://h\n    url_file: /dev/null\n    secret_file: /dev/null\n",
+                "weir.yaml:4: cache.redis.url_file: `url` is set as well: remove one of them",
+            ),
+            (
+                "cache: { redis: { url: redis://h } }\n",
+                "weir.yaml:1: cache.redis.secret_file: is missing: name a file that holds what `openssl rand -hex 32` prints",
+            ),
+            (
+                "cache:\n  redis: { url: redis://h, secret_file: /dev/null, prefix: 'a*' }\n",
+                "weir.yaml:2: cache.redis.prefix: is part of the names of keys: write letters, digits and any of -_.:/",
+            ),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_of_a_provider_is_named_with_its_fix() {
         for (text, expected) in [
             (

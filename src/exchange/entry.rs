@@ -185,9 +185,14 @@ impl Entry {
         Arc::clone(&self.get().streamed_in)
     }
 
-    /// What the cache said, and how long it took where it was asked.
+    /// What the cache said, and how long it took where memory was asked.
     pub(super) fn looked_up(&mut self, status: CacheStatus, took: Option<Duration>) {
-        self.get_mut().cache = CacheFacts { status, lookup: took, store: None };
+        self.get_mut().cache = CacheFacts { status, lookup: took.map(|took| (status, took)), store: None };
+    }
+
+    /// What the cache says now that memory holds what others had stored.
+    pub(super) fn fetched(&mut self, status: CacheStatus) {
+        self.get_mut().cache.status = status;
     }
 
     /// What the cache said.

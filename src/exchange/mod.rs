@@ -301,7 +301,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
 
     let asking = Asking { route, head, body };
     let understood = understand(&rooms, &asking, &mut entry);
-    match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry) {
+    match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry).await {
         Recalled::Answered(response) => response,
         Recalled::Stale(response, task) => {
             refresh::begin(&rooms, asking, task);

@@ -76,8 +76,9 @@ pub(super) fn reusable(
     Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
 }
 
-/// Looks for an answer: in memory. A request that wants a stored one only is answered in any case.
-pub(super) fn recall(
+/// Looks for an answer: in memory, then in what replicas share. A request that wants a stored one only is answered in
+/// any case.
+pub(super) async fn recall(
     rooms: &Arc<Rooms>,
     preferences: &Preferences,
     reusable: Option<&Reusable>,
@@ -85,22 +86,29 @@ pub(super) fn recall(
 ) -> Recalled {
     if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
         let started = Instant::now();
-        let found = rooms.cache.look_up(reusable, started);
-        let took = Some(started.elapsed());
-        match found {
-            Lookup::Usable(usable) => {
-                entry.looked_up(CacheStatus::Hit, took);
-                return answered(rooms, usable, entry);
-            }
-            Lookup::Declined => entry.looked_up(CacheStatus::Bypass(BypassReason::RequestDirective), took),
-            Lookup::Stale => entry.looked_up(CacheStatus::Expired, took),
-            Lookup::Absent => entry.looked_up(CacheStatus::Miss, took),
+        let mut found = rooms.cache.look_up(reusable, started);
+        entry.looked_up(status_of(&found), Some(started.elapsed()));
+        if !matches!(found, Lookup::Usable(_)) && rooms.cache.fetch(&reusable.key).await {
+            found = rooms.cache.look_up(reusable, Instant::now());
+            entry.fetched(status_of(&found));
+        }
+        if let Lookup::Usable(usable) = found {
+            return answered(rooms, usable, entry);
         }
     }
     if preferences.directives.only_if_cached {
         return Recalled::Answered(reply::not_stored(rooms, entry));
     }
     Recalled::Ask(entry)
+}
+
+const fn status_of(found: &Lookup) -> CacheStatus {
+    match found {
+        Lookup::Usable(_) => CacheStatus::Hit,
+        Lookup::Declined => CacheStatus::Bypass(BypassReason::RequestDirective),
+        Lookup::Stale => CacheStatus::Expired,
+        Lookup::Absent => CacheStatus::Miss,
+    }
 }
 
 fn answered(rooms: &Rooms, usable: Usable, entry: Entry) -> Recalled {

@@ -12,6 +12,8 @@ pub mod usage;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::call::{Call, RequestId};
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
@@ -71,7 +73,8 @@ impl Record {
 }
 
 /// What a reply says about itself, in the provider's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReplyFacts {
     /// The model that answered, which may be more exact than the one asked for.
     pub model: Option<Box<str>>,
@@ -123,10 +126,10 @@ pub enum Attempt {
 /// The cache's part in an exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheFacts {
-    /// What the look-up said.
+    /// What the look-up came to.
     pub status: CacheStatus,
-    /// How long the look-up took; `None` if there was none.
-    pub lookup: Option<Duration>,
+    /// What memory said, and how long that took; `None` if it was not asked.
+    pub lookup: Option<(CacheStatus, Duration)>,
     /// What became of the reply when it was offered; `None` if it was not.
     pub store: Option<StoreResult>,
 }

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::invalidation::Strategy;
+use crate::cache::shared::Event;
 use crate::labels::{self, Limiter};
 use crate::record::call::Delivery;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
@@ -23,9 +24,11 @@ use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
 use crate::sinks::families::Families;
-use crate::sinks::now::{Now, WatchCache, Watched};
+use crate::sinks::now::{Now, WatchCache, WatchStore, Watched};
 use crate::sinks::samples::Samples;
-use crate::sinks::series::{AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, Shelf, Side};
+use crate::sinks::series::{
+    AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side,
+};
 use crate::units::PicoUsd;
 
 /// What the operator writes of metrics.
@@ -78,6 +81,8 @@ pub struct Metrics {
     now: Arc<Now>,
     limiters: Limiters,
     process: ProcessSeries,
+    /// Made when there is a shared store.
+    shared: OnceLock<SharedSeries>,
     providers: HashMap<Arc<str>, ProviderSeries>,
     /// For calls to no configured provider; made when there is one.
     no_provider: OnceLock<ProviderSeries>,
@@ -136,10 +141,12 @@ impl Metrics {
             limiters: limiters.named(),
             providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
+            store: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
         let metrics = Self {
             process: ProcessSeries::new(&families),
+            shared: OnceLock::new(),
             providers,
             about,
             registry,
@@ -175,6 +182,20 @@ impl Metrics {
     pub fn watch_cache(&self, watch: WatchCache) {
         // A second cache would be a second backend, with a label of its own.
         let _ = self.now.cache.set(watch);
+    }
+
+    /// Has `watch` asked at each scrape whether the shared store answers; what is counted for it begins at zero. The
+    /// first one stays.
+    pub fn watch_store(&self, watch: WatchStore) {
+        let _ = self.now.store.set(watch);
+        let _ = self.shared.set(SharedSeries::new(&self.families));
+    }
+
+    /// Something happened in what replicas share. Nothing is counted before [`Metrics::watch_store`].
+    pub fn shared(&self, event: Event) {
+        if let Some(series) = self.shared.get() {
+            series.count(event);
+        }
     }
 
     /// A call to `provider` has begun. [`Metrics::closed`] ends it.
@@ -275,7 +296,9 @@ impl Metrics {
 
     fn count_cache(&self, record: &Record, call: &CallSeries) {
         call.cache(record.cache.status).inc();
-        if let (Some(took), Some(lookups)) = (record.cache.lookup, self.process.lookup(record.cache.status)) {
+        if let Some((status, took)) = record.cache.lookup
+            && let Some(lookups) = self.process.lookup(status)
+        {
             lookups.observe(took.as_secs_f64());
         }
         if let Some(result) = record.cache.store {

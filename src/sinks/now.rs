@@ -34,6 +34,9 @@ pub struct CacheSize {
 /// Says how full the cache is now.
 pub type WatchCache = Arc<dyn Fn() -> CacheSize + Send + Sync>;
 
+/// Says whether the shared store answers now.
+pub type WatchStore = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -45,6 +48,8 @@ pub(super) struct Now {
     pub(super) providers: Vec<Watched>,
     /// Set once the cache is there.
     pub(super) cache: OnceLock<WatchCache>,
+    /// Set if there is a shared store.
+    pub(super) store: OnceLock<WatchStore>,
 }
 
 /// What is asked of one provider.
@@ -95,6 +100,8 @@ impl Collector for Now {
         write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
+        let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
+        write(encoder, &semconv::SHARED_STORE_UP, store)?;
         if let Some(watch) = self.cache.get() {
             let size = watch();
             write(encoder, &semconv::CACHE_ENTRIES, [([MEMORY], ConstGauge::new(size.entries))])?;

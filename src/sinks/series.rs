@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::cache::invalidation::Strategy;
+use crate::cache::shared::{Event, Found, Work};
 use crate::labels::other;
 use crate::record::call::Operation;
 use crate::record::outcome::{CacheStatus, Outcome, StoreResult};
@@ -24,6 +25,8 @@ use crate::sinks::quotas::Quotas;
 
 /// Where the cache keeps its entries: the label `backend`.
 pub(super) const MEMORY: &str = "memory";
+/// The same, for what replicas share.
+const REDIS: &str = "redis";
 /// The label `source` of what was saved.
 const SAVED_BY_CACHE: &str = "cache";
 
@@ -107,6 +110,49 @@ impl Eviction {
             Self::Size => "size",
             Self::Ttl => "ttl",
             Self::Invalidated => "invalidated",
+        }
+    }
+}
+
+/// What is counted for what replicas share.
+#[derive(Debug)]
+pub(super) struct SharedSeries {
+    lookups: [Histogram; 3],
+    stored: Counter,
+    not_stored: Counter,
+    get_failed: Counter,
+    put_failed: Counter,
+    delete_failed: Counter,
+}
+
+impl SharedSeries {
+    pub(super) fn new(families: &Families) -> Self {
+        let redis = vec![(label::BACKEND, text(REDIS))];
+        let [stored, not_stored] = families.cache_stores.each(&redis, label::RESULT, ["stored", "error"]);
+        let [get_failed, put_failed, delete_failed] =
+            families.cache_errors.each(&redis, label::OPERATION, ["get", "put", "delete"]);
+        let lookups = families.cache_lookup.each(&redis, label::RESULT, ["hit", "miss", "expired"]);
+        Self { lookups, stored, not_stored, get_failed, put_failed, delete_failed }
+    }
+
+    pub(super) fn count(&self, event: Event) {
+        let counter = match event {
+            Event::LookedUp(found, took) => return self.lookup(found).observe(took.as_secs_f64()),
+            Event::Stored => &self.stored,
+            Event::NotStored => &self.not_stored,
+            Event::Failed(Work::Get) => &self.get_failed,
+            Event::Failed(Work::Put) => &self.put_failed,
+            Event::Failed(Work::Delete) => &self.delete_failed,
+        };
+        counter.inc();
+    }
+
+    const fn lookup(&self, found: Found) -> &Histogram {
+        let [hit, miss, expired] = &self.lookups;
+        match found {
+            Found::Fresh => hit,
+            Found::Nothing => miss,
+            Found::Stale => expired,
         }
     }
 }

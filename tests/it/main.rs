@@ -17,6 +17,8 @@ mod pricing;
 mod proxying;
 mod reaching;
 mod realtime;
+#[cfg(feature = "redis")]
+mod shared_store;
 mod shutdown;
 mod streaming;
 mod support;

@@ -527,7 +527,7 @@ async fn a_session_that_is_not_read_passes_with_its_compression() {
 
 #[tokio::test]
 async fn behind_tls_http1_is_spoken_even_where_http2_is_offered() {
-    let Identity { acceptor, authority, dir: _dir } = Identity::new(&[b"h2", b"http/1.1"]);
+    let Identity { acceptor, authority, dir: _dir, .. } = Identity::new(&[b"h2", b"http/1.1"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let weir = Weir::before_with(&url, &format!("upstream: {{ ca_files: [\"{}\"] }}", authority.display())).await;

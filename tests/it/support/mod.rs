@@ -4,6 +4,8 @@ pub(crate) mod client;
 pub(crate) mod fake;
 #[path = "../../fixture/random.rs"]
 pub(crate) mod random;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod socket;
 pub(crate) mod tls;
 pub(crate) mod weir;

@@ -23,6 +23,8 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Identity {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) authority: PathBuf,
+    /// The certificate and its key, as PEM.
+    pub(crate) pem: [String; 2],
     pub(crate) dir: TempDir,
 }
 
@@ -42,7 +44,8 @@ impl Identity {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority, dir }
+        let pem = [made.cert.pem(), made.signing_key.serialize_pem()];
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority, pem, dir }
     }
 }
 
@@ -58,7 +61,7 @@ pub(crate) struct TlsProvider {
 impl TlsProvider {
     /// Answers every request with `body`; offers these protocols.
     pub(crate) async fn start(protocols: &[&[u8]], body: &'static [u8]) -> Self {
-        let Identity { acceptor, authority, dir } = Identity::new(protocols);
+        let Identity { acceptor, authority, dir, .. } = Identity::new(protocols);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let versions = Arc::<Mutex<Vec<Version>>>::default();

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir::app::App;
+use weir::cache::Cache;
 use weir::config::{Config, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
@@ -122,6 +123,11 @@ impl Weir {
     /// What estimates usage, for tests that hold it up.
     pub(crate) fn estimator(&self) -> &Estimator {
         &self.rooms.estimator
+    }
+
+    /// What is cached, for tests that make rules.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.rooms.cache
     }
 
     /// Exchanges that have no record yet.

@@ -1,0 +1,241 @@
+//! A real Redis, Debian's, and a way to it that can be disturbed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redis::{Client, Connection, FromRedisValue};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::until;
+
+/// Whether there is a Redis to test with. In CI there must be.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) fn is_here() -> bool {
+    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "redis-server is missing: run scripts/deps.sh");
+    eprintln!("skipped: redis-server is not installed; scripts/deps.sh does it");
+    false
+}
+
+/// A running server, on a socket in a folder of its own. Ended by its id.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    dir: TempDir,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Redis {
+    /// A server without a port.
+    pub(crate) async fn start() -> Self {
+        Self::with(&["--port", "0"]).await
+    }
+
+    /// A server with these arguments beside a socket.
+    pub(crate) async fn with(arguments: &[&str]) -> Self {
+        let mut server = Self {
+            dir: tempfile::tempdir().unwrap(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            process: None,
+        };
+        server.begin().await;
+        server
+    }
+
+    /// Starts it again, after [`Redis::kill`]: empty, since it keeps nothing.
+    pub(crate) async fn begin(&mut self) {
+        let socket = self.socket();
+        let _ = std::fs::remove_file(&socket);
+        let mut command = Command::new("redis-server");
+        command.args(["--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
+        command.arg("--dir").arg(self.dir.path()).args(&self.arguments);
+        self.process = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        until("redis-server listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// What it answers to a command of words.
+    pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The names of all keys.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.ask(&["KEYS", "*"])
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What the way does with what the server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Way {
+    /// Passes it on.
+    Open,
+    /// Passes it on, each byte after a while.
+    Slow,
+    /// Says nothing, and does not hang up.
+    Silent,
+    /// Says something else.
+    Garbage,
+    /// Hangs up within the first answer.
+    Cut,
+}
+
+impl Way {
+    fn of(number: u8) -> Self {
+        [Self::Open, Self::Slow, Self::Silent, Self::Garbage, Self::Cut][usize::from(number)]
+    }
+}
+
+/// A way to a server over TCP, which can be disturbed and closed.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    server: PathBuf,
+    way: Arc<AtomicU8>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Proxy {
+    pub(crate) async fn before(server: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = Self { address, server: server.socket(), way: Arc::default(), accepting: Mutex::default() };
+        proxy.accept(listener);
+        proxy
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub(crate) fn set(&self, way: Way) {
+        self.way.store(way as u8, Ordering::SeqCst);
+    }
+
+    /// Nobody listens any more; open connections break.
+    pub(crate) fn close(&self) {
+        if let Some(accepting) = self.accepting.lock().unwrap().take() {
+            accepting.abort();
+        }
+    }
+
+    /// Listens again, at the same address.
+    pub(crate) async fn reopen(&self) {
+        let bind = async {
+            loop {
+                match TcpListener::bind(self.address).await {
+                    Ok(listener) => return listener,
+                    Err(_) => sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        self.accept(timeout(Duration::from_secs(10), bind).await.unwrap());
+    }
+
+    fn accept(&self, listener: TcpListener) {
+        let (server, way) = (self.server.clone(), Arc::clone(&self.way));
+        let accepting = tokio::spawn(async move {
+            // Dropped with the task: then connections break.
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                connections.spawn(pass(tcp, server.clone(), Arc::clone(&way)));
+            }
+        });
+        *self.accepting.lock().unwrap() = Some(accepting);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+async fn pass(tcp: TcpStream, server: PathBuf, way: Arc<AtomicU8>) {
+    tcp.set_nodelay(true).unwrap();
+    let Ok(socket) = UnixStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = tcp.into_split();
+    let (mut from_server, mut to_server) = socket.into_split();
+    let up = tokio::io::copy(&mut from_client, &mut to_server);
+    let down = async {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let Ok(count @ 1..) = from_server.read(&mut buffer).await else { return };
+            let answer = &buffer[..count];
+            let passed = match Way::of(way.load(Ordering::SeqCst)) {
+                Way::Open => to_client.write_all(answer).await,
+                Way::Silent => Ok(()),
+                Way::Garbage => to_client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
+                Way::Cut => {
+                    let _ = to_client.write_all(&answer[..count / 2]).await;
+                    return;
+                }
+                Way::Slow => trickle(&mut to_client, answer).await,
+            };
+            if passed.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = up => {}
+        () = down => {}
+    }
+}
+
+async fn trickle(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    for byte in bytes {
+        sleep(Duration::from_millis(20)).await;
+        to.write_all(&[*byte]).await?;
+    }
+    Ok(())
+}
