@@ -99,7 +99,7 @@ impl Key {
         canonical.list(question.target);
         canonical.pairs(question.credentials);
         canonical.pairs(question.headers);
-        canonical.value(question.body, Ignored { places: question.ignored, read: 0 });
+        canonical.value(question.body, Ignored::of(question.ignored));
         canonical.optional((!decimal::are_kept(question.text)).then_some(question.text));
         Self(canonical.hash.finalize().into())
     }
@@ -113,21 +113,26 @@ impl Key {
 
 /// What is to be left out of one value: the places whose first `read` bytes led to it.
 #[derive(Clone, Copy)]
-struct Ignored<'a> {
+pub(super) struct Ignored<'a> {
     places: &'a [&'a str],
     read: usize,
 }
 
-impl Ignored<'_> {
+impl<'a> Ignored<'a> {
     const NOTHING: Self = Self { places: &[], read: 0 };
 
+    /// What is to be left out of a body, where `places` are those of [`Question::ignored`].
+    pub(super) const fn of(places: &'a [&'a str]) -> Self {
+        Self { places, read: 0 }
+    }
+
     /// Whether an object's member of this name is left out.
-    fn has_member(self, name: &str) -> bool {
+    pub(super) fn has_member(self, name: &str) -> bool {
         self.ends_with(|rest| rest == name && is_plain(name))
     }
 
     /// Whether an array's item is left out: one that has a member of some name, and no other.
-    fn has_item(self, item: &Value<'_>) -> bool {
+    pub(super) fn has_item(self, item: &Value<'_>) -> bool {
         let Some(members) = item.as_object().filter(|members| members.len() == 1) else { return false };
         members.iter().all(|(name, _)| self.ends_with(|rest| rest.strip_suffix(']') == Some(name) && is_plain(name)))
     }
@@ -137,7 +142,7 @@ impl Ignored<'_> {
     }
 
     /// What is to be left out of an object's member `name`.
-    fn of_member(self, name: &str, value: &Value<'_>) -> Self {
+    pub(super) fn of_member(self, name: &str, value: &Value<'_>) -> Self {
         match value {
             Value::Object(_) if is_plain(name) => self.behind(name, b'.'),
             Value::Array(_) if is_plain(name) => self.behind(name, b'['),
@@ -146,7 +151,7 @@ impl Ignored<'_> {
     }
 
     /// What is to be left out of an array's item.
-    fn of_item(self, item: &Value<'_>) -> Self {
+    pub(super) fn of_item(self, item: &Value<'_>) -> Self {
         if item.is_object() { self.behind("]", b'.') } else { Self::NOTHING }
     }
 

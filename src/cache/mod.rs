@@ -6,6 +6,7 @@ pub mod invalidation;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod recording;
 pub mod refresh;
 pub mod shared;
 
