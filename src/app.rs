@@ -14,6 +14,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,10 +22,12 @@ use crate::admin::access::Token;
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::{self, Admin};
+use crate::cache::recording::writer::Writer;
 use crate::cache::shared::Shared;
 use crate::cache::{self, Cache, memory};
 use crate::config::Config;
 use crate::exchange::estimate::Estimator;
+use crate::exchange::recordings::Recordings;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
@@ -40,6 +43,9 @@ use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{Trust, Upstream};
 use crate::warm;
+
+/// How long what was recorded may take to be written once weir is told to stop.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
 /// weir, built and bound, not yet serving.
 #[derive(Debug)]
@@ -80,6 +86,7 @@ struct Built {
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
     token: Option<(Arc<Token>, PathBuf)>,
+    writer: Option<Writer>,
 }
 
 impl Built {
@@ -111,6 +118,7 @@ impl Built {
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
         let (cache, store) = cache(&config.cache, &metrics)?;
+        let (recordings, writer) = Recordings::open(&config.cache, &destinations).context("cache.recordings")?;
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
             settings: config.calls.clone(),
@@ -119,6 +127,7 @@ impl Built {
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
             cache: Arc::new(cache),
+            recordings,
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),
@@ -126,7 +135,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
-        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)? })
+        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer })
     }
 }
 
@@ -137,6 +146,10 @@ impl App {
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let built = Built::from(&config).map_err(Unusable)?;
+        if let Some(writer) = &built.writer {
+            let made = writer.prepare().context("cache.recordings: the directory cannot be made");
+            made.map_err(Unusable)?;
+        }
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
         Ok(Self { config, built, downstream, operator })
@@ -175,11 +188,14 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { config, built, downstream, operator } = self;
         let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, token, .. } = built;
+        let Built { rooms, metrics, store, token, writer, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
             for warmed in config.warm {
                 watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
             }
+        }
+        if let Some(writer) = writer {
+            watchers.spawn(writer.run());
         }
         let readiness = Readiness::starting();
         let admin = Admin {
@@ -200,10 +216,13 @@ impl App {
                 tracing::info!("stopping: calls in progress may end");
                 readiness.set_draining();
             };
-            listener::run(downstream, &config.connections, rooms, told).await;
+            listener::run(downstream, &config.connections, Arc::clone(&rooms), told).await;
             drained.cancel();
         };
         tokio::join!(apps_side, operators_side);
+        if timeout(FLUSH_WITHIN, rooms.recordings.flush()).await.is_err() {
+            tracing::warn!("not every recording was written: the disk is too slow");
+        }
         watchers.shutdown().await;
         tracing::info!("stopped");
     }
@@ -211,7 +230,7 @@ impl App {
 
 /// Everything that goes on beside the calls, until dropped.
 fn watchers(built: &Built) -> JoinSet<()> {
-    let Built { rooms, metrics, store, watched_keys, signers, token } = built;
+    let Built { rooms, metrics, store, watched_keys, signers, token, .. } = built;
     let mut watchers = JoinSet::new();
     for (credential, path) in watched_keys {
         watchers.spawn(Arc::clone(credential).watch(path.clone()));

@@ -198,7 +198,13 @@ mod tests {
         let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
         let settings = Arc::new(crate::cache::Settings::default());
         let cache = Arc::new(Cache::new(&settings, Box::new(|_| {})));
-        Admin { metrics, readiness: Readiness::starting(), token: None, store: None, cache: CacheSide { cache, settings } }
+        Admin {
+            metrics,
+            readiness: Readiness::starting(),
+            token: None,
+            store: None,
+            cache: CacheSide { cache, settings },
+        }
     }
 
     /// The admin side, really listening.

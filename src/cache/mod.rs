@@ -10,6 +10,7 @@ pub mod recording;
 pub mod refresh;
 pub mod shared;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +40,7 @@ use crate::units::{ByteSize, PicoUsd, Span};
 pub struct Settings {
     /// What is cached: `all` that may be, only the `deterministic` (where nothing is sampled: embeddings and the like,
     /// a temperature of exactly 0, or a seed), only what requests ask for by their headers (`opt_in`), or nothing
-    /// (`off`).
+    /// (`off`). For tests: `record` every answer into a file, `replay` answers from files.
     pub mode: Mode,
     /// How long a stored answer may serve. A request's `X-Cache-TTL` goes before it.
     pub ttl: Span,
@@ -64,6 +65,9 @@ pub struct Settings {
     /// A Redis or Valkey that replicas share answers in. Without it, each keeps its own.
     #[schemars(example = store::Settings::example())]
     pub redis: Option<store::Settings>,
+    /// The directory of the recordings, for the modes `record`, which makes it, and `replay`. From the working directory.
+    #[schemars(example = "tests/recordings")]
+    pub recordings: Option<PathBuf>,
 }
 
 /// Which answers are given up when there is no more room.
@@ -89,6 +93,7 @@ impl Default for Settings {
             max_entry_bytes: ByteSize::mib(1),
             eviction: EvictionPolicy::TinyLfu,
             redis: None,
+            recordings: None,
         }
     }
 }

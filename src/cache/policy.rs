@@ -34,6 +34,10 @@ pub enum Mode {
     OptIn,
     /// Nothing.
     Off,
+    /// Nothing; but every answer is written into a file of `recordings`.
+    Record,
+    /// Nothing; the files of `recordings` answer, and no call goes to a provider.
+    Replay,
 }
 
 /// What holds for some requests in place of what `cache` says. A rule is for the requests that are all it names.
@@ -194,7 +198,9 @@ impl Policy {
     pub fn new(settings: &Settings) -> Self {
         let otherwise =
             Ruling { mode: settings.mode, lifetime: settings.ttl.get(), window: settings.stale_while_revalidate.get() };
-        Self { otherwise, rules: settings.rules.clone() }
+        // What is recorded or replayed is so for all alike.
+        let is_for_tests = matches!(settings.mode, Mode::Record | Mode::Replay);
+        Self { otherwise, rules: if is_for_tests { Vec::new() } else { settings.rules.clone() } }
     }
 
     /// The terms of a request about this that has these `preferences`, and whose answer is drawn by chance or not.
@@ -204,7 +210,7 @@ impl Policy {
     pub fn terms(&self, about: &About, preferences: &Preferences, is_sampled: bool) -> Result<Terms, BypassReason> {
         let Ruling { mode, lifetime, window } = self.ruling(about);
         match mode {
-            Mode::Off => return Err(BypassReason::Off),
+            Mode::Off | Mode::Record | Mode::Replay => return Err(BypassReason::Off),
             Mode::Deterministic if is_sampled => return Err(BypassReason::Sampled),
             Mode::OptIn if !preferences.ask_for_cache() => return Err(BypassReason::NotAskedFor),
             Mode::All | Mode::Deterministic | Mode::OptIn => {}

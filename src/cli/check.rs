@@ -47,6 +47,10 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
         many => format!(", {many} rules"),
     };
     match mode.as_str() {
+        Some(mode @ ("record" | "replay")) => {
+            let dir = cache.recordings.as_deref().expect("these modes have a directory");
+            writeln!(text, "cache      {mode}: {}", dir.display())?;
+        }
         Some("off") | None => writeln!(text, "cache      off{rules}")?,
         Some(mode) => writeln!(
             text,

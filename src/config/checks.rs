@@ -10,6 +10,7 @@ use http::HeaderName;
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
+use crate::cache::policy::Mode;
 use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
 use crate::config::mistake::{Mistake, Path, Step, nearest, shown};
@@ -114,6 +115,14 @@ impl<'a> Checks<'a> {
         if let Some(redis) = &file.cache.redis {
             self.redis(redis);
         }
+        if let (Mode::Record | Mode::Replay, None) = (file.cache.mode, &file.cache.recordings) {
+            let mode = if file.cache.mode == Mode::Record { "record" } else { "replay" };
+            let message = format!(
+                "is missing, and needed with `cache.mode: {mode}`: write the directory of the recordings, such as \
+                 tests/recordings"
+            );
+            self.note(Path::of(["cache", "recordings"]), message);
+        }
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
         }
@@ -144,6 +153,9 @@ impl<'a> Checks<'a> {
                     None => "write the name of one of `providers`".to_owned(),
                 };
                 self.note(path.name("provider"), format!("there is no provider {}: {fix}", shown(name)));
+            }
+            if let Some(Mode::Record | Mode::Replay) = rule.mode {
+                self.note(path.name("mode"), "holds for all calls or for none: write it as `cache.mode`");
             }
             // What was written and is wrong has been left out, and reported.
             let is_whole = self.mistakes.iter().all(|known| !known.path.is_within(&path));

@@ -275,7 +275,7 @@ mod tests {
             ),
             (
                 "cache: { mode: of }\n",
-                "weir.yaml:1: cache.mode: `of` is not one of `all`, `deterministic`, `opt_in`, `off`: did you mean `off`?",
+                "weir.yaml:1: cache.mode: `of` is not one of `all`, `deterministic`, `opt_in`, `off`, `record`, `replay`: did you mean `off`?",
             ),
             (
                 "cache:\n  rules:\n    - ttl: 5m\n    - model: gpt-5*\n",
@@ -296,7 +296,7 @@ mod tests {
             ("cache: { rules: [{ ttl: 0s }] }\n", "weir.yaml:1: cache.rules[0].ttl: must be more than zero"),
             (
                 "cache: { rules: [{ mode: on }] }\n",
-                "weir.yaml:1: cache.rules[0].mode: `on` is not one of `all`, `deterministic`, `opt_in`, `off`: write one of them",
+                "weir.yaml:1: cache.rules[0].mode: `on` is not one of `all`, `deterministic`, `opt_in`, `off`, `record`, `replay`: write one of them",
             ),
             (
                 "cache: { rules: [{ ttls: 5m }] }\n",
@@ -309,6 +309,14 @@ mod tests {
             (
                 "cache: { stale_while_revalidate: 100years }\n",
                 "weir.yaml:1: cache.stale_while_revalidate: is too long: write at most 10 years",
+            ),
+            (
+                "cache: { rules: [{ mode: replay }] }\n",
+                "weir.yaml:1: cache.rules[0].mode: holds for all calls or for none: write it as `cache.mode`",
+            ),
+            (
+                "cache: { mode: replay }\n",
+                "weir.yaml:1: cache.recordings: is missing, and needed with `cache.mode: replay`: write the directory of the recordings, such as tests/recordings",
             ),
         ] {
             assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");

@@ -9,6 +9,7 @@ pub mod form;
 mod kept;
 pub mod quote;
 mod recall;
+pub mod recordings;
 mod refresh;
 mod relay;
 pub mod reply;
@@ -39,6 +40,7 @@ use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::kept::Kept;
 use crate::exchange::recall::{Question, Recalled};
+use crate::exchange::recordings::{Recordable, Recordings, Sent, Take};
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::tee::{Keep, Plan, Tee};
@@ -157,6 +159,8 @@ pub struct Rooms {
     pub idle_timeout: Duration,
     /// Stored answers.
     pub cache: Arc<Cache>,
+    /// Answers kept for tests.
+    pub recordings: Recordings,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.
@@ -291,7 +295,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     if relay::is_asked(&head, &body) {
         return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
     }
-    let needs_body = route.endpoint.is_read() || route.to.upstream.signs();
+    let needs_body = route.endpoint.is_read() || route.to.upstream.signs() || rooms.recordings.are_on();
     let most = needs_body.then_some(rooms.settings.max_request_bytes);
     let keep_up_to = most.and_then(|most| kept::limit(&head.headers, &body, most));
     let Ok(body) = Kept::read(body, keep_up_to).await else {
@@ -299,8 +303,18 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     };
     entry.body_kept(body.len());
 
-    let asking = Asking { route, head, body };
+    let mut asking = Asking { route, head, body };
     let understood = understand(&rooms, &asking, &mut entry);
+    match &rooms.recordings {
+        Recordings::Off => {}
+        Recordings::Replay(library) => {
+            return recordings::replay(&rooms, library, &asking.route, understood.recordable, entry).await;
+        }
+        Recordings::Record { .. } => {
+            recordings::prepare(understood.recordable.as_ref(), &mut asking.head.headers, &mut entry);
+            return ask(&rooms, asking, understood, entry).await;
+        }
+    }
     match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry).await {
         Recalled::Answered(response) => response,
         Recalled::Stale(response, task) => {
@@ -335,7 +349,8 @@ async fn ask(rooms: &Arc<Rooms>, asking: Asking, understood: Understood, mut ent
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
     let reusable = understood.reusable.filter(|reusable| reusable.terms.may_store());
-    forward(rooms, &route, answer, Wishes { reusable, weir_asked }, entry)
+    let wishes = Wishes { reusable, recordable: understood.recordable, weir_asked };
+    forward(rooms, &route, answer, wishes, entry)
 }
 
 fn kind(method: &Method, route: Option<&Route>) -> Kind {
@@ -348,6 +363,7 @@ fn kind(method: &Method, route: Option<&Route>) -> Kind {
 struct Understood {
     preferences: policy::Preferences,
     reusable: Option<Reusable>,
+    recordable: Option<Recordable>,
     asks_for_usage: bool,
 }
 
@@ -363,6 +379,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     };
     let json = plain.as_deref().and_then(|plain| serde_json::from_slice::<Value<'_>>(plain).ok());
     let is_read = json.is_some();
+    let sent = Sent { route, head, body, plain: plain.as_ref() };
     let json = json.or_else(|| body.form(headers)).unwrap_or(Value::Null);
     let endpoint = route.endpoint;
     let request = provider::Request { endpoint, path: route.path(&head.uri), query: head.uri.query(), body: &json };
@@ -376,8 +393,9 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
+    let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), asked.reuse);
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
-        return Understood { preferences, ..Understood::default() };
+        return Understood { preferences, recordable, ..Understood::default() };
     };
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
@@ -386,6 +404,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     Understood {
         preferences,
         reusable: recall::reusable(rooms, &question, &asked, &preferences, entry),
+        recordable,
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
     }
 }
@@ -423,6 +442,7 @@ fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
 /// What is to become of an answer beside being forwarded.
 struct Wishes {
     reusable: Option<Reusable>,
+    recordable: Option<Recordable>,
     weir_asked: bool,
 }
 
@@ -452,7 +472,12 @@ fn forward(
         body: bytes::BytesMut::new(),
         limit: rooms.cache.max_entry_bytes(),
     });
-    let plan = Plan { status: head.status, reader, remove_usage: removes, keep, idle_timeout: rooms.idle_timeout };
+    let take = wishes.recordable.and_then(|recordable| {
+        let is_stream = reader.as_ref().is_some_and(Reader::is_stream);
+        Take::begin(rooms, recordable, entry.call(), &recordings::Head { headers: &head.headers, is_stream })
+    });
+    let plan =
+        Plan { status: head.status, reader, remove_usage: removes, keep, take, idle_timeout: rooms.idle_timeout };
     reply::forwarded(rooms, head.status, head.headers, |entry| Tee::new(rooms, body, plan, entry), entry)
 }
 

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
 
 use crate::exchange::entry::Entry;
+use crate::exchange::recordings;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::session::{self, Downward, Ender, Upward};
@@ -63,6 +64,10 @@ pub(super) async fn walk(
     mut request: Request<Incoming>,
     mut entry: Entry,
 ) -> Response<Body> {
+    if rooms.recordings.answer() {
+        return recordings::refuse_session(rooms, route, entry);
+    }
+    rooms.recordings.pass_session();
     let app = hyper::upgrade::on(&mut request);
     let (mut head, _) = request.into_parts();
     let opened = open(route.target.path(), route.target.query());
@@ -80,7 +85,7 @@ pub(super) async fn walk(
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return forward(rooms, route, answer, Wishes { reusable: None, weir_asked: false }, entry);
+        return forward(rooms, route, answer, Wishes { reusable: None, recordable: None, weir_asked: false }, entry);
     }
     let provider = hyper::upgrade::on(&mut answer);
     let mut headers = std::mem::take(answer.headers_mut());

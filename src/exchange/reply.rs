@@ -11,9 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use crate::cache::Stored;
+use crate::cache::recording;
 use crate::exchange::Rooms;
 use crate::exchange::entry::{End, Entry};
-use crate::exchange::tee::{BrokenReply, Tee};
+use crate::exchange::tee::{BrokenReply, Tee, end_of};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
 use crate::record::Attempt;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome};
@@ -122,6 +125,29 @@ pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut ent
     entry.handed(reply.status.as_u16());
     let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
     response(reply.status, headers, Body::whole(reply.body.clone(), entry, end))
+}
+
+/// A recording answers.
+pub(super) fn replayed(
+    rooms: &Rooms,
+    endpoint: Endpoint,
+    recorded: &recording::Response,
+    mut entry: Entry,
+) -> Response<Body> {
+    let (status, mut headers, body) = (recorded.status, recorded.headers.clone(), recorded.body.clone());
+    let mut reader = Reader::open(endpoint, status, &headers, rooms.settings.max_reply_bytes.as_len());
+    reader.push(&body, &mut |_, _| {});
+    announce(rooms, &mut headers, &entry, Told::Replayed);
+    entry.handed(status.as_u16());
+    response(status, headers, Body::whole(body, entry, end_of(status, reader.finish())))
+}
+
+/// Nothing that is recorded answers, and the provider is not asked.
+pub(super) fn no_recording(rooms: &Rooms, provider: &Provider, message: &str, entry: Entry) -> Response<Body> {
+    // A status that SDKs do not try again at: the next time there would be none either.
+    let status = StatusCode::NOT_FOUND;
+    let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
+    in_words(rooms, &Words { api: provider.api, status, code: "no_recording", message }, end, entry)
 }
 
 /// The provider answers; its head, less what belongs to its own connection.
@@ -260,6 +286,8 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
 enum Told<'a> {
     /// It was stored, and is fresh for so many seconds more, or has been stale for as many.
     Stored { ttl: i64 },
+    /// It was recorded: that does not age.
+    Replayed,
     /// The provider.
     Forwarded,
     /// weir itself, for this reason.
@@ -294,6 +322,7 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
     };
     let detail = reason.map(|reason| format!("; detail={reason}")).unwrap_or_default();
     match (told, attempt) {
+        (Told::Replayed, _) => "weir; hit; detail=replay".to_owned(),
         (Told::Stored { ttl }, _) => format!("weir; hit; ttl={ttl}"),
         (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
         (Told::Forwarded, _) => format!("weir; {forward}{detail}"),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::cache::{self, Reusable};
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::filter::Filter;
+use crate::exchange::recordings::Take;
 use crate::exchange::{OnDisconnect, Rooms};
 use crate::provider::reader::Reader;
 use crate::provider::{Ending, EventKind, Said};
@@ -50,6 +51,7 @@ pub(super) struct Plan {
     pub(super) reader: Option<Reader>,
     pub(super) remove_usage: bool,
     pub(super) keep: Option<Keep>,
+    pub(super) take: Option<Take>,
     pub(super) idle_timeout: Duration,
 }
 
@@ -69,6 +71,7 @@ pub(super) struct Tee {
     reader: Option<Reader>,
     filter: Option<Filter>,
     keep: Option<Keep>,
+    take: Option<Take>,
     entry: Entry,
     idle_timeout: Duration,
     last_byte: Instant,
@@ -87,6 +90,7 @@ impl Tee {
             reader: plan.reader,
             filter: plan.remove_usage.then(Filter::default),
             keep: plan.keep,
+            take: plan.take,
             entry,
             idle_timeout: plan.idle_timeout,
             last_byte: Instant::now(),
@@ -139,6 +143,9 @@ impl Tee {
     /// Notes what goes to the app, and keeps it where it may be stored.
     fn pass(&mut self, data: &Bytes) {
         self.entry.passed(data.len());
+        if let Some(take) = self.take.as_mut() {
+            take.push(data);
+        }
         if let Some(keep) = self.keep.as_mut()
             && keep.body.len() <= keep.limit
         {
@@ -209,6 +216,9 @@ impl Tee {
     /// whoever finds the reply finds what it used as well, unless that is still being estimated.
     fn close_at_end(&mut self, said: Said) {
         let stored = self.offer_to_cache(&said);
+        if let Some(take) = self.take.take() {
+            self.entry.offered(take.finish(self.status, &said), None);
+        }
         self.entry.close(end_of(self.status, said));
         if let Some((reusable, reply)) = stored {
             self.rooms.cache.store(reusable, reply, Instant::now());
@@ -326,6 +336,7 @@ impl Tee {
         let is_stream = self.reader.as_ref().is_some_and(Reader::is_stream);
         if !self.reader.as_ref().is_some_and(Reader::marks_its_end) {
             self.keep = None;
+            self.take = None;
         }
         let holds = self.filter.as_ref().is_some_and(|filter| !filter.is_empty());
         let said = self.said();

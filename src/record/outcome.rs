@@ -148,6 +148,8 @@ pub enum BypassReason {
     Uncacheable,
     /// The request's body was too large to keep, or could not be read.
     Unread,
+    /// Answers are being recorded, so that each is new.
+    Recording,
 }
 
 impl BypassReason {
@@ -163,6 +165,7 @@ impl BypassReason {
             Self::Refresh => "refresh",
             Self::Uncacheable => "uncacheable",
             Self::Unread => "unread",
+            Self::Recording => "record",
         }
     }
 }

@@ -17,6 +17,7 @@ mod pricing;
 mod proxying;
 mod reaching;
 mod realtime;
+mod recording;
 #[cfg(feature = "redis")]
 mod shared_store;
 mod shutdown;

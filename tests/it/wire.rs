@@ -138,6 +138,27 @@ impl Fixture {
         [fields.as_bytes(), &file, format!("\r\n--{BOUNDARY}--\r\n").as_bytes()].concat()
     }
 
+    /// The reply that the app gets when the provider sends the one of fixture `number` in two pieces.
+    async fn ask(&self, weir: &Weir, number: usize, cut: usize) -> Answer {
+        let (number, cut) = (number.to_string(), cut.to_string());
+        let form = format!("multipart/form-data; boundary={BOUNDARY}");
+        let headers = [
+            ("content-type", if self.is_form { form.as_str() } else { "application/json" }),
+            ("cache-control", "no-store"),
+            ("x-fixture", number.as_str()),
+            ("x-cut", cut.as_str()),
+        ];
+        let (url, body) = (weir.url(&self.path), self.body());
+        collect(weir.client.open(Method::POST, &url, &headers, &body).await).await
+    }
+
+    /// Whether it is a stream that ends before the model does.
+    fn breaks_off(&self) -> bool {
+        let said = &self.golden["said"];
+        let finished = said["finish_reasons"].as_array().is_some_and(|reasons| !reasons.is_empty());
+        self.is_stream && said["ending"] == "unfinished" && !finished
+    }
+
     /// How far one cut is from the next. A reply that weir changes is cut at every byte; one that only passes need not
     /// be: that reading it does not depend on cuts is proved where it is read.
     fn stride(&self) -> usize {
@@ -166,15 +187,28 @@ fn is_usage_chunk(event: &str) -> bool {
     })
 }
 
+/// A weir before a provider of every folder at `url`.
+async fn weir_before(url: &str, cache: &str) -> Weir {
+    let others = ["databricks", "vllm"].map(|name| format!("  {name}: {{ api: openai, base_url: \"{url}\" }}\n"));
+    let azure = format!("  azure: {{ api: azure_openai, base_url: \"{url}\" }}\n");
+    let calls = "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }\n";
+    Weir::before_with(url, &format!("{}{azure}{calls}{cache}", others.concat())).await
+}
+
 /// Every fixture's provider in one, and a weir before it.
 struct Stage {
     fixtures: Vec<Fixture>,
     weir: Weir,
-    _provider: Fake,
+    provider: Fake,
 }
 
 impl Stage {
     async fn set() -> Self {
+        Self::set_with("").await
+    }
+
+    /// The same, with this of the cache.
+    async fn set_with(cache: &str) -> Self {
         let fixtures = Fixture::all();
         let scripts = fixtures.clone();
         let provider = Fake::start(move |asked: &Received| {
@@ -182,27 +216,19 @@ impl Stage {
             scripts[number("x-fixture")].cut_at(number("x-cut"))
         })
         .await;
-        let url = provider.url();
-        let others = ["databricks", "vllm"].map(|name| format!("  {name}: {{ api: openai, base_url: \"{url}\" }}\n"));
-        let azure = format!("  azure: {{ api: azure_openai, base_url: \"{url}\" }}\n");
-        let calls = "telemetry: { log: { calls: none } }\ncalls: { estimate_usage: false }";
-        let weir = Weir::before_with(&url, &format!("{}{azure}{calls}", others.concat())).await;
-        Self { fixtures, weir, _provider: provider }
+        Self { fixtures, weir: weir_before(&provider.url(), cache).await, provider }
+    }
+
+    /// The same without the provider, and with another of the cache.
+    async fn without_provider(self, cache: &str) -> (Vec<Fixture>, Weir) {
+        self.weir.stop().await;
+        drop(self.provider);
+        (self.fixtures, weir_before("http://127.0.0.1:1", cache).await)
     }
 
     /// The reply of the fixture with this number, as the app gets it when the provider sends it in two pieces.
     async fn ask(&self, number: usize, cut: usize) -> Answer {
-        let fixture = &self.fixtures[number];
-        let (number, cut) = (number.to_string(), cut.to_string());
-        let form = format!("multipart/form-data; boundary={BOUNDARY}");
-        let headers = [
-            ("content-type", if fixture.is_form { form.as_str() } else { "application/json" }),
-            ("cache-control", "no-store"),
-            ("x-fixture", number.as_str()),
-            ("x-cut", cut.as_str()),
-        ];
-        let (url, body) = (self.weir.url(&fixture.path), fixture.body());
-        collect(self.weir.client.open(Method::POST, &url, &headers, &body).await).await
+        self.fixtures[number].ask(&self.weir, number, cut).await
     }
 
     async fn passes_untouched(&self, number: usize) {
@@ -245,4 +271,34 @@ async fn tokens_in_the_metrics_are_the_fixtures() {
         assert_eq!(stage.weir.metric_sum("weir_tokens_total{").await, counted, "{}", fixture.name);
     }
     stage.weir.stop().await;
+}
+
+#[tokio::test]
+async fn every_reply_is_recorded_and_replayed_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = |mode: &str| format!("cache: {{ mode: {mode}, recordings: \"{}\" }}\n", dir.path().display());
+    let mut stage = Stage::set_with(&cache("record")).await;
+    for (number, fixture) in stage.fixtures.iter_mut().enumerate() {
+        // Some ask the same, and are answered otherwise.
+        let separator = if fixture.path.contains('?') { '&' } else { '?' };
+        fixture.path = format!("{}{separator}fixture={number}", fixture.path);
+    }
+    for (number, fixture) in stage.fixtures.iter().enumerate() {
+        let answer = stage.ask(number, fixture.reply.len() / 2).await;
+        assert!(answer.body == fixture.expected(), "{}", fixture.name);
+    }
+    let (fixtures, weir) = stage.without_provider(&cache("replay")).await;
+    for (number, fixture) in fixtures.iter().enumerate() {
+        let answer = fixture.ask(&weir, number, 0).await;
+        if fixture.breaks_off() {
+            assert_eq!((answer.status.as_u16(), answer.header("x-cache")), (404, "MISS"), "{}", fixture.name);
+            continue;
+        }
+        assert_eq!(answer.status.as_u16(), fixture.status, "{}: {:?}", fixture.name, answer.body);
+        assert!(answer.body == fixture.expected(), "{}: {:?}", fixture.name, answer.body);
+        assert_eq!(answer.header("x-cache"), "HIT", "{}", fixture.name);
+        let content_type = fixture.headers.iter().find(|(name, _)| name == "content-type").unwrap();
+        assert_eq!(answer.header("content-type"), content_type.1, "{}", fixture.name);
+    }
+    weir.stop().await;
 }

@@ -90,7 +90,12 @@ impl Library {
             1 => " (and at 1 more place)".to_owned(),
             more => format!(" (and at {more} more places)"),
         };
-        format!("weir has no recording of this request in `{dir}`; the nearest, {name}, differs: {first}{more}; {fix}")
+        let nearest = match &*first {
+            // Of members with one name, for which JSON has no rule, the order counts.
+            "" => format!("the nearest, {name}, differs only in how its JSON is written"),
+            first => format!("the nearest, {name}, differs: {first}{more}"),
+        };
+        format!("weir has no recording of this request in `{dir}`; {nearest}; {fix}")
     }
 
     /// The recording with the fewest differences, of the same path, or else of the path that looks most like it.
@@ -105,7 +110,7 @@ impl Library {
                 left = left.saturating_sub(size);
                 fits
             })
-            .map(|(name, recording)| (name, Difference::between(&recording.request, request, ignored)))
+            .map(|(name, recording)| (name, difference(&recording.request, request, ignored)))
             .min_by_key(|(_, difference)| difference.places)
     }
 
@@ -131,6 +136,13 @@ impl Library {
         let is_beside = |one: &Request| one.provider == request.provider && one.method == request.method;
         all.filter(move |(_, recording)| is_beside(&recording.request))
     }
+}
+
+/// How a recorded request differs from one that is asked and whose recording it is not: if in nothing else, then in what
+/// would not count otherwise.
+fn difference(recorded: &Request, asked: &Request, ignored: &[&str]) -> Difference {
+    let difference = Difference::between(recorded, asked, ignored);
+    if difference.places > 0 { difference } else { Difference::between(recorded, asked, &[]) }
 }
 
 #[cfg(test)]
@@ -204,6 +216,16 @@ mod tests {
         for (path, body, expected) in [
             (
                 "/v1/chat/completions",
+                r#"{"messages":["a","c"],"model":"n","store":true}"#,
+                r"of this request in `dir`; the nearest, near.json, differs: /store: recorded nothing, asked true",
+            ),
+            (
+                "/v1/chat/completions",
+                r#"{"model":"n","model":"n","messages":["a","c"]}"#,
+                r"of this request in `dir`; the nearest, near.json, differs only in how its JSON is written",
+            ),
+            (
+                "/v1/chat/completions",
                 r#"{"messages":["a","d"],"model":"n"}"#,
                 r#"of this request in `dir`; the nearest, near.json, differs: /messages/1: recorded "c", asked "d""#,
             ),
@@ -219,7 +241,7 @@ mod tests {
             ),
             ("/v1/embeddings", "{}", "in `dir` of POST /v1/embeddings to provider `openai`"),
         ] {
-            let told = library.explain(&request(path, body), &[]);
+            let told = library.explain(&request(path, body), &["store"]);
             let separator = if expected.contains("nearest") { ";" } else { ":" };
             assert_eq!(told, format!("weir has no recording {expected}{separator} {fix}"));
         }
