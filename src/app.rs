@@ -27,6 +27,7 @@ use crate::cache::shared::Shared;
 use crate::cache::{self, Cache, memory};
 use crate::config::Config;
 use crate::exchange::estimate::Estimator;
+use crate::exchange::fetch::InFlight;
 use crate::exchange::recordings::Recordings;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::listener;
@@ -128,6 +129,7 @@ impl Built {
             idle_timeout: config.upstream.idle_timeout.get(),
             cache: Arc::new(cache),
             recordings,
+            in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),

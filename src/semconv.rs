@@ -108,6 +108,8 @@ pub mod label {
     pub const RESULT: &str = "result";
     /// The commit weir was built from.
     pub const REVISION: &str = "revision";
+    /// Who asked, of several equal calls.
+    pub const ROLE: &str = "role";
     /// Where something comes from.
     pub const SOURCE: &str = "source";
     /// What entries were chosen by.
@@ -172,6 +174,8 @@ pub mod attribute {
     pub const WEIR_REQUEST_ID: &str = "weir.request_id";
     /// The run of an agent loop.
     pub const WEIR_RUN: &str = "weir.run";
+    /// Whether the call asked for equal ones too, or got the answer of one.
+    pub const WEIR_SINGLEFLIGHT_ROLE: &str = "weir.singleflight.role";
     /// Where the cost comes from.
     pub const WEIR_COST_PROVENANCE: &str = "weir.cost.provenance";
     /// What the price table says, where the provider stated the cost.
@@ -306,11 +310,12 @@ metrics! {
         "Tokens billed by providers",
         "when a call ends, from the usage its provider reported, or by estimate where it did not";
     TOKENS_SAVED = Counter "weir_tokens_saved_total", "tokens", [PROVIDER, MODEL, SOURCE],
-        "Tokens not bought because of reuse", "when a call answered from the cache ends";
+        "Tokens not bought because of reuse", "when a call ends that was answered from the cache or with an equal one";
     COST = Counter "weir_cost_usd_total", "US dollars", [PROVIDER, MODEL, TOKEN_TYPE],
         "Cost of upstream calls in US dollars", "when a priced call ends";
     COST_SAVED = Counter "weir_cost_saved_usd_total", "US dollars", [PROVIDER, MODEL, SOURCE],
-        "Cost avoided by reuse in US dollars, at current prices", "when a call answered from the cache ends";
+        "Cost avoided by reuse in US dollars, at current prices",
+        "when a call ends that was answered from the cache or with an equal one";
     REQUEST_COST = Histogram "weir_request_cost_usd", "US dollars", [PROVIDER, MODEL],
         "Cost of one priced upstream call in US dollars", "when a priced call ends", COST_BUCKETS;
     UNPRICED_REQUESTS = Counter "weir_unpriced_requests_total", "calls", [PROVIDER, REASON],
@@ -355,6 +360,12 @@ metrics! {
         "Cache backend errors; the call went on without the cache", "when an operation fails, or is left out because it would";
     SHARED_STORE_UP = Gauge "weir_shared_store_up", "1", [],
         "1 if the shared store answers", "at the scrape; absent when none is configured";
+    SINGLEFLIGHT_REQUESTS = Counter "weir_singleflight_requests_total", "calls", [ROLE],
+        "Identical concurrent calls merged",
+        "when such a call ends: `leader` asked, and others joined; `follower` got its answer";
+    SINGLEFLIGHT_WAIT = Histogram "weir_singleflight_wait_seconds", "seconds", [],
+        "Time followers waited",
+        "equal call in flight joined → its answer handed over, or given up on; of a stream, its beginning", REQUEST_BUCKETS;
 
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";

@@ -53,9 +53,9 @@ fn answered() -> Record {
         list_cost: None,
         priced_model: Some("gpt-5".into()),
         cache: CacheFacts {
-            status: CacheStatus::Miss,
             lookup: Some((CacheStatus::Miss, Duration::from_micros(20))),
             store: Some(StoreResult::Stored),
+            ..CacheFacts::new(CacheStatus::Miss)
         },
         outcome: Outcome::Success,
         error_type: None,
@@ -77,11 +77,8 @@ fn answered() -> Record {
 
 /// The same, answered from the cache.
 fn answered_from_cache() -> Record {
-    let cache = CacheFacts {
-        status: CacheStatus::Hit,
-        lookup: Some((CacheStatus::Hit, Duration::from_micros(9))),
-        store: None,
-    };
+    let lookup = Some((CacheStatus::Hit, Duration::from_micros(9)));
+    let cache = CacheFacts { lookup, ..CacheFacts::new(CacheStatus::Hit) };
     let timing = Timing { total: Duration::from_millis(1), ..Timing::default() };
     Record { cache, attempt: None, timing, ..answered() }
 }
@@ -129,7 +126,7 @@ fn passed_through() -> Record {
     record.cost = Cost::Nothing;
     record.provenance = None;
     record.priced_model = None;
-    record.cache = CacheFacts { status: CacheStatus::Bypass(BypassReason::Uncacheable), lookup: None, store: None };
+    record.cache = CacheFacts::new(CacheStatus::Bypass(BypassReason::Uncacheable));
     record
 }
 

@@ -220,7 +220,7 @@ impl Rule {
 }
 
 /// How many rules there were when something was asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Asked(u64);
 
 impl Asked {

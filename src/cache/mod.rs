@@ -1,6 +1,7 @@
 //! Cache: what may be stored, under which key, for how long. Sees keys and responses; not providers, not prices.
 
 mod decimal;
+pub mod flight;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
@@ -62,6 +63,8 @@ pub struct Settings {
     /// is taken in only if it is asked for more often than those it would displace; by `lru`, those not asked for for
     /// the longest time.
     pub eviction: EvictionPolicy,
+    /// Equal calls at the same time: one asks, all get the answer.
+    pub single_flight: flight::Settings,
     /// A Redis or Valkey that replicas share answers in. Without it, each keeps its own.
     #[schemars(example = store::Settings::example())]
     pub redis: Option<store::Settings>,
@@ -92,6 +95,7 @@ impl Default for Settings {
             max_bytes: ByteSize::mib(64),
             max_entry_bytes: ByteSize::mib(1),
             eviction: EvictionPolicy::TinyLfu,
+            single_flight: flight::Settings::default(),
             redis: None,
             recordings: None,
         }

@@ -13,10 +13,11 @@ use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::{Destination, Rooms};
 use crate::price::Answer;
+use crate::provider::output::Output;
 use crate::provider::{Ending, PricedAs, Provider, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use crate::record::head::HeadFacts;
-use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
 use crate::record::provenance::{Settled, settle};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::record::{Attempt, CacheFacts, Record, Timing};
@@ -61,10 +62,39 @@ struct Marks {
     handed: Option<Instant>,
     first_token: Option<Instant>,
     upstream_done: Option<Instant>,
+    /// Where it was over for the app before its record could be closed.
+    ended: Option<Instant>,
+}
+
+/// A call upstream that was answered: when what came of it came, and what the head of the answer says.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    status: StatusCode,
+    head: HeadFacts,
+    answered: Instant,
+    first_content: Option<Instant>,
+    done: Option<Instant>,
+}
+
+impl Fetched {
+    /// The head has come.
+    pub(super) fn now(status: StatusCode, head: HeadFacts) -> Self {
+        Self { status, head, answered: Instant::now(), first_content: None, done: None }
+    }
+
+    /// The first content of a stream has come; later calls change nothing.
+    pub(super) fn content_came(&mut self) {
+        self.first_content.get_or_insert_with(Instant::now);
+    }
+
+    /// The provider has said its last byte; later calls change nothing.
+    pub(super) fn done(&mut self) {
+        self.done.get_or_insert_with(Instant::now);
+    }
 }
 
 /// How an exchange ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct End {
     pub(super) outcome: Outcome,
     pub(super) error_type: Option<ErrorType>,
@@ -76,6 +106,19 @@ impl End {
     /// An end that brought nothing to read.
     pub(super) fn unread(outcome: Outcome, error_type: Option<ErrorType>) -> Self {
         Self { outcome, error_type, detail: None, said: Said::default() }
+    }
+
+    /// The same for somebody else who got the answer, less what only the bill needs.
+    pub(super) fn for_others(&self) -> Self {
+        let Said { facts, usage, provider_cost, output: _, ending } = &self.said;
+        let said = Said {
+            facts: facts.clone(),
+            usage: *usage,
+            provider_cost: *provider_cost,
+            output: Output::default(),
+            ending: *ending,
+        };
+        Self { outcome: self.outcome, error_type: self.error_type, detail: self.detail.clone(), said }
     }
 }
 
@@ -99,7 +142,7 @@ impl Entry {
             arrived,
             arrived_at: SystemTime::now(),
             marks: Marks { head_read: Some(arrived), ..Marks::default() },
-            cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Unread), lookup: None, store: None },
+            cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Unread)),
             attempt: None,
             unreached: false,
             status: None,
@@ -168,9 +211,14 @@ impl Entry {
         self.get_mut().prompt = Some(prompt);
     }
 
-    /// What the head of the provider's reply says.
-    pub(super) fn head(&mut self, head: HeadFacts) {
-        self.get_mut().head = head;
+    /// What a call upstream brought, once it is over.
+    pub(super) fn brought(&mut self, fetched: Fetched) {
+        let open = self.get_mut();
+        open.attempt = Some(Attempt::Answered(fetched.status.as_u16()));
+        open.head = fetched.head;
+        open.marks.answered = Some(fetched.answered);
+        open.marks.first_token = fetched.first_content;
+        open.marks.upstream_done = fetched.done;
     }
 
     /// The app's body has been read, as far as it is kept.
@@ -187,12 +235,37 @@ impl Entry {
 
     /// What the cache said, and how long it took where memory was asked.
     pub(super) fn looked_up(&mut self, status: CacheStatus, took: Option<Duration>) {
-        self.get_mut().cache = CacheFacts { status, lookup: took.map(|took| (status, took)), store: None };
+        let cache = &mut self.get_mut().cache;
+        cache.status = status;
+        cache.lookup = took.map(|took| (status, took));
     }
 
     /// What the cache says now that memory holds what others had stored.
     pub(super) fn fetched(&mut self, status: CacheStatus) {
         self.get_mut().cache.status = status;
+    }
+
+    /// It waited this long for the answer to an equal call.
+    pub(super) fn waited(&mut self, took: Duration) {
+        let open = self.get_mut();
+        open.cache.waited = Some(open.cache.waited.unwrap_or_default() + took);
+    }
+
+    /// It gets the answer to an equal call, and has nothing to pay.
+    pub(super) fn followed(&mut self) {
+        let open = self.get_mut();
+        open.cache.role = Some(Role::Follower);
+        open.prompt = None;
+    }
+
+    /// Its part among equal calls.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.get().cache.role
+    }
+
+    /// Others got its answer too.
+    pub(super) fn led(&mut self) {
+        self.get_mut().cache.role = Some(Role::Leader);
     }
 
     /// What the cache said.
@@ -256,6 +329,11 @@ impl Entry {
         self.get_mut().bytes_out += bytes as u64;
     }
 
+    /// The app hung up, though its record waits for the end of a call that goes on for others.
+    pub(super) fn hung_up(&mut self) {
+        self.get_mut().marks.ended = Some(Instant::now());
+    }
+
     /// The entry itself, for another owner; what stays behind is closed.
     pub(super) fn take(&mut self) -> Self {
         Self(self.0.take())
@@ -305,7 +383,7 @@ pub(super) struct Kind {
 
 impl Open {
     fn close(mut self: Box<Self>, mut end: End) {
-        let ended = Instant::now();
+        let ended = self.marks.ended.unwrap_or_else(Instant::now);
         if end.said.ending.is_success() && end.said.usage.is_none() {
             end.said.usage =
                 self.counted.map(|(counter, count)| Usage::cache_inside(None, None, &[(counter, Some(count))]));
@@ -415,7 +493,7 @@ impl Open {
         let billed = self.call.operation.is_billed() || self.may_be_billed;
         match self.attempt {
             _ if !billed => true,
-            _ if self.cache.status == CacheStatus::Hit => false,
+            _ if self.cache.reuse().is_some() => false,
             None => true,
             // "Failed calls (4xx) carry no usage and cost nothing", but what is reported all the same is billed.
             Some(Attempt::Answered(status)) => status >= 400 && said.usage.is_none() && said.provider_cost.is_none(),
@@ -429,7 +507,8 @@ impl Open {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
         Timing {
             total: now.saturating_duration_since(self.arrived),
-            overhead_request: between(marks.head_read, marks.sent).map(|all| all.saturating_sub(marks.body_wait)),
+            overhead_request: between(marks.head_read, marks.sent)
+                .map(|all| all.saturating_sub(marks.body_wait + self.cache.waited.unwrap_or_default())),
             overhead_response: marks.sent.and(between(marks.answered, marks.handed)),
             upstream: between(marks.sent, marks.upstream_done.or(marks.answered).or(Some(now))),
             first_token: between(marks.sent, marks.first_token),

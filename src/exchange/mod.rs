@@ -4,9 +4,11 @@
 mod bill;
 mod entry;
 pub mod estimate;
+pub mod fetch;
 mod filter;
 pub mod form;
 mod kept;
+mod pump;
 pub mod quote;
 mod recall;
 pub mod recordings;
@@ -20,10 +22,10 @@ mod tee;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -35,22 +37,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{self, Cache, Reusable, policy};
+use crate::cache::flight::Ride;
+use crate::cache::{Cache, Reusable, policy};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
+use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
 use crate::exchange::kept::Kept;
+use crate::exchange::pump::{Head, Pump, Wishes};
 use crate::exchange::recall::{Question, Recalled};
-use crate::exchange::recordings::{Recordable, Recordings, Sent, Take};
+use crate::exchange::recordings::{Recordable, Recordings, Sent};
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
-use crate::exchange::tee::{Keep, Plan, Tee};
+use crate::exchange::tee::Tee;
 use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
-use crate::provider::headers;
-use crate::provider::reader::Reader;
 use crate::provider::{self, Provider, UsageRequest};
-use crate::record::Attempt;
 use crate::record::call::Caller;
+use crate::record::outcome::Role;
 use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
@@ -161,6 +164,8 @@ pub struct Rooms {
     pub cache: Arc<Cache>,
     /// Answers kept for tests.
     pub recordings: Recordings,
+    /// Calls in flight that equal ones may join.
+    pub in_flight: InFlight,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.
@@ -312,7 +317,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         }
         Recordings::Record { .. } => {
             recordings::prepare(understood.recordable.as_ref(), &mut asking.head.headers, &mut entry);
-            return ask(&rooms, asking, understood, entry).await;
+            return ask(&rooms, asking, understood, None, entry).await;
         }
     }
     match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry).await {
@@ -321,7 +326,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
             refresh::begin(&rooms, asking, task);
             response
         }
-        Recalled::Ask(entry) => ask(&rooms, asking, understood, entry).await,
+        Recalled::Ask(entry, ride) => ask(&rooms, asking, understood, ride, entry).await,
     }
 }
 
@@ -332,8 +337,14 @@ struct Asking {
     body: Kept,
 }
 
-/// Asks the provider.
-async fn ask(rooms: &Arc<Rooms>, asking: Asking, understood: Understood, mut entry: Entry) -> Response<Body> {
+/// Asks the provider, for whoever rides along.
+async fn ask(
+    rooms: &Arc<Rooms>,
+    asking: Asking,
+    understood: Understood,
+    ride: Option<Ride<Fetch>>,
+    mut entry: Entry,
+) -> Response<Body> {
     let Asking { route, mut head, mut body } = asking;
     let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
     prepare(rooms, &route, &mut head.headers);
@@ -343,14 +354,42 @@ async fn ask(rooms: &Arc<Rooms>, asking: Asking, understood: Understood, mut ent
     *upward.headers_mut() = head.headers;
 
     entry.sending();
-    let answer = match route.to.upstream.send(upward).await {
-        Ok(answer) => answer,
-        Err(failure) => return reply::failed(rooms, &route.to.provider, &failure, entry),
+    let asked = Asked {
+        rooms: Arc::clone(rooms),
+        to: Arc::clone(&route.to),
+        endpoint: route.endpoint,
+        request: upward,
+        wishes: Wishes {
+            reusable: understood.reusable.filter(|reusable| reusable.terms.may_store()),
+            recordable: understood.recordable,
+            weir_asked,
+        },
     };
-    entry.attempted(Attempt::Answered(answer.status().as_u16()));
-    let reusable = understood.reusable.filter(|reusable| reusable.terms.may_store());
-    let wishes = Wishes { reusable, recordable: understood.recordable, weir_asked };
-    forward(rooms, &route, answer, wishes, entry)
+    match ride {
+        Some(ride) => lead(rooms, &route, ride, asked, entry).await,
+        None => match fetch::ask(asked).await {
+            Ok((head, pump)) => forward(rooms, &head, pump, entry),
+            Err(failure) => reply::failed(rooms, &route.to.provider, &failure, entry),
+        },
+    }
+}
+
+/// Asks the provider for whoever rides along. Dropped, the call goes on for them.
+async fn lead(rooms: &Arc<Rooms>, route: &Route, ride: Ride<Fetch>, asked: Asked, entry: Entry) -> Response<Body> {
+    ride.take_off(Fetch::new(asked));
+    let mut tee = Tee::shared(rooms, ride, Role::Leader, entry);
+    match tee.head().await {
+        Ok(head) => reply::forwarded(rooms, &head, tee),
+        Err(ended) => match ended.as_deref() {
+            Some(Ended::Unanswered(failure)) => reply::failed(rooms, &route.to.provider, failure, tee.give_back()),
+            Some(Ended::Answered(_)) | None => unreachable!("it took off, and an answer begins with its head"),
+        },
+    }
+}
+
+/// Sets the provider's answer on its way to one app alone.
+fn forward(rooms: &Arc<Rooms>, head: &Head, pump: Pump, entry: Entry) -> Response<Body> {
+    reply::forwarded(rooms, head, Tee::alone(rooms, pump, entry))
 }
 
 fn kind(method: &Method, route: Option<&Route>) -> Kind {
@@ -393,7 +432,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
-    let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), asked.reuse);
+    let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), asked.reuse, entry.call());
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
         return Understood { preferences, recordable, ..Understood::default() };
     };
@@ -437,48 +476,6 @@ fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
         }
         headers.insert(dialect.credential.0.clone(), credential.header_value());
     }
-}
-
-/// What is to become of an answer beside being forwarded.
-struct Wishes {
-    reusable: Option<Reusable>,
-    recordable: Option<Recordable>,
-    weir_asked: bool,
-}
-
-/// Sets the provider's answer on its way to the app.
-fn forward(
-    rooms: &Arc<Rooms>,
-    route: &Route,
-    answer: Response<Incoming>,
-    wishes: Wishes,
-    mut entry: Entry,
-) -> Response<Body> {
-    let (mut head, body) = answer.into_parts();
-    route::remove_hop_by_hop(&mut head.headers);
-    entry.head(headers::read(&head.headers, SystemTime::now()));
-    let reader = route.endpoint.is_read().then(|| {
-        let limit = rooms.settings.max_reply_bytes.as_len();
-        Reader::open(route.endpoint, head.status, &head.headers, limit)
-    });
-    let removes = wishes.weir_asked && reader.as_ref().is_some_and(|reader| reader.is_plain() && reader.is_stream());
-    if removes {
-        // What is announced would no longer be what comes.
-        head.headers.remove(CONTENT_LENGTH);
-    }
-    let keep = wishes.reusable.filter(|_| head.status.is_success()).map(|reusable| Keep {
-        reusable,
-        headers: cache::kept_headers(&head.headers),
-        body: bytes::BytesMut::new(),
-        limit: rooms.cache.max_entry_bytes(),
-    });
-    let take = wishes.recordable.and_then(|recordable| {
-        let is_stream = reader.as_ref().is_some_and(Reader::is_stream);
-        Take::begin(rooms, recordable, entry.call(), &recordings::Head { headers: &head.headers, is_stream })
-    });
-    let plan =
-        Plan { status: head.status, reader, remove_usage: removes, keep, take, idle_timeout: rooms.idle_timeout };
-    reply::forwarded(rooms, head.status, head.headers, |entry| Tee::new(rooms, body, plan, entry), entry)
 }
 
 #[cfg(test)]

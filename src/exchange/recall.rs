@@ -6,23 +6,28 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderName, Response};
+use http::{HeaderName, Response, StatusCode};
 use serde_json_borrow::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use crate::cache::flight::{Boarding, Flights, Ride};
 use crate::cache::key::{self, Key};
 use crate::cache::policy::Preferences;
 use crate::cache::refresh::Refresh;
 use crate::cache::{About, Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
-use crate::exchange::entry::Entry;
+use crate::exchange::entry::{End, Entry};
+use crate::exchange::fetch::{Ended, Fetch};
+use crate::exchange::pump::Head;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
+use crate::exchange::tee::Tee;
 use crate::provider::{Asked, Reuse};
-use crate::record::outcome::{BypassReason, CacheStatus};
+use crate::record::outcome::{BypassReason, CacheStatus, Outcome, Role};
 
 /// A request, as far as it tells one question from another.
 pub(super) struct Question<'a> {
@@ -40,8 +45,8 @@ pub(super) enum Recalled {
     Answered(Response<Body>),
     /// The same, but a newer one is to be fetched for those to come.
     Stale(Response<Body>, Refresh),
-    /// The provider has to be asked.
-    Ask(Entry),
+    /// The provider has to be asked, for whoever rides along.
+    Ask(Entry, Option<Ride<Fetch>>),
 }
 
 /// Whether the answer to this request may be a stored one, or be stored; if not, the entry is told why.
@@ -76,8 +81,8 @@ pub(super) fn reusable(
     Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
 }
 
-/// Looks for an answer: in memory, then in what replicas share. A request that wants a stored one only is answered in
-/// any case.
+/// Looks for an answer: in memory, then in what replicas share, then on its way to an equal call. A request that wants a
+/// stored one only is answered in any case.
 pub(super) async fn recall(
     rooms: &Arc<Rooms>,
     preferences: &Preferences,
@@ -85,21 +90,38 @@ pub(super) async fn recall(
     mut entry: Entry,
 ) -> Recalled {
     if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
-        let started = Instant::now();
-        let mut found = rooms.cache.look_up(reusable, started);
-        entry.looked_up(status_of(&found), Some(started.elapsed()));
-        if !matches!(found, Lookup::Usable(_)) && rooms.cache.fetch(&reusable.key).await {
-            found = rooms.cache.look_up(reusable, Instant::now());
-            entry.fetched(status_of(&found));
+        let mut found = in_memory(rooms, reusable, &mut entry);
+        if found.is_none() && rooms.cache.fetch(&reusable.key).await {
+            let shared = rooms.cache.look_up(reusable, Instant::now());
+            entry.fetched(status_of(&shared));
+            found = usable(shared);
         }
-        if let Lookup::Usable(usable) = found {
+        if let Some(usable) = found {
             return answered(rooms, usable, entry);
         }
     }
     if preferences.directives.only_if_cached {
         return Recalled::Answered(reply::not_stored(rooms, entry));
     }
-    Recalled::Ask(entry)
+    match (reusable, &rooms.in_flight.flights) {
+        (Some(reusable), Some(flights)) if reusable.terms.may_store() => fly(rooms, flights, reusable, entry).await,
+        _ => Recalled::Ask(entry, None),
+    }
+}
+
+/// A stored response that may answer.
+fn in_memory(rooms: &Rooms, reusable: &Reusable, entry: &mut Entry) -> Option<Usable> {
+    let started = Instant::now();
+    let found = rooms.cache.look_up(reusable, started);
+    entry.looked_up(status_of(&found), Some(started.elapsed()));
+    usable(found)
+}
+
+fn usable(found: Lookup) -> Option<Usable> {
+    match found {
+        Lookup::Usable(usable) => Some(usable),
+        Lookup::Declined | Lookup::Stale | Lookup::Absent => None,
+    }
 }
 
 const fn status_of(found: &Lookup) -> CacheStatus {
@@ -117,6 +139,71 @@ fn answered(rooms: &Rooms, usable: Usable, entry: Entry) -> Recalled {
         Some(refresh) => Recalled::Stale(response, refresh),
         None => Recalled::Answered(response),
     }
+}
+
+/// A flight of its own for a call that wants an answer of its own; `None` if there is one already. Whoever asks the same
+/// meanwhile gets the answer too.
+pub(super) fn lead(rooms: &Rooms, reusable: Option<&Reusable>) -> Option<Ride<Fetch>> {
+    let Reusable { key, asked, .. } = reusable.filter(|reusable| reusable.terms.may_store())?;
+    rooms.in_flight.flights.as_ref()?.lead(*key, *asked)
+}
+
+/// How often a call waits for the answer to an equal one before it asks for itself.
+const MOST_FLIGHTS: usize = 2;
+
+/// Joins the call in flight that asks the same, or is to be joined by others.
+async fn fly(rooms: &Arc<Rooms>, flights: &Flights<Fetch>, reusable: &Reusable, mut entry: Entry) -> Recalled {
+    if !reusable.terms.may_answer() {
+        return Recalled::Ask(entry, lead(rooms, Some(reusable)));
+    }
+    let deadline = Instant::now() + rooms.in_flight.timeout;
+    for _ in 0..MOST_FLIGHTS {
+        let ride = match flights.board(reusable.key, reusable.asked) {
+            Boarding::Follow(ride) => ride,
+            // The one before may have landed, and been stored, since this call looked for its answer.
+            Boarding::Lead(ride) => {
+                return match in_memory(rooms, reusable, &mut entry) {
+                    Some(usable) => answered(rooms, usable, entry),
+                    None => Recalled::Ask(entry, Some(ride)),
+                };
+            }
+        };
+        let boarded = Instant::now();
+        let mut tee = Tee::shared(rooms, ride, Role::Follower, entry);
+        let answer = timeout_at(deadline, wait(&mut tee)).await;
+        tee.entry_mut().waited(boarded.elapsed());
+        match answer {
+            Ok(Some(Answer::Coming(head))) => return Recalled::Answered(reply::followed(rooms, &head, tee)),
+            Ok(Some(Answer::Whole(head, body, end))) => {
+                return Recalled::Answered(reply::shared(rooms, &head, body, end, tee.give_back()));
+            }
+            Ok(None) => entry = tee.give_back(),
+            Err(_elapsed) => return Recalled::Ask(tee.give_back(), None),
+        }
+    }
+    Recalled::Ask(entry, None)
+}
+
+/// The answer to an equal call.
+enum Answer {
+    /// As it comes.
+    Coming(Arc<Head>),
+    /// All of it.
+    Whole(Arc<Head>, Bytes, End),
+}
+
+/// Waits until there is an answer that is good for a follower: the beginning of a stream, or the whole of anything else,
+/// since nobody has any use for a part of it. `None` if it is no success, or breaks off.
+async fn wait(tee: &mut Tee) -> Option<Answer> {
+    let head = tee.head().await.ok().filter(|head| head.status == StatusCode::OK)?;
+    if head.is_stream {
+        return Some(Answer::Coming(head));
+    }
+    // Larger than what may be held back, it is handed on as it comes.
+    let Some((body, ended)) = tee.whole().await else { return Some(Answer::Coming(head)) };
+    let Ended::Answered(finished) = &*ended else { return None };
+    let end = finished.for_others().filter(|end| end.outcome == Outcome::Success)?;
+    Some(Answer::Whole(head, body, end))
 }
 
 fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {

@@ -157,6 +157,8 @@ fn key(request: &Request, json: Option<&Value<'_>>, ignored: &[&str]) -> Key {
 #[derive(Debug)]
 pub(super) struct Recordable {
     key: Key,
+    /// The name of its file.
+    name: String,
     request: Request,
     ignored: &'static [&'static str],
 }
@@ -171,7 +173,13 @@ pub(super) struct Sent<'a> {
 }
 
 /// The request, where anything is recorded or replayed and its body is all there. `json` is the body, where it is that.
-pub(super) fn recordable(rooms: &Rooms, sent: &Sent<'_>, json: Option<&Value<'_>>, reuse: Reuse) -> Option<Recordable> {
+pub(super) fn recordable(
+    rooms: &Rooms,
+    sent: &Sent<'_>,
+    json: Option<&Value<'_>>,
+    reuse: Reuse,
+    call: &Call,
+) -> Option<Recordable> {
     let &Sent { route, head, body, plain } = sent;
     let (true, Kept::Whole(bytes)) = (rooms.recordings.are_on(), body) else { return None };
     let provider = &route.to.provider;
@@ -187,7 +195,13 @@ pub(super) fn recordable(rooms: &Rooms, sent: &Sent<'_>, json: Option<&Value<'_>
         body: without_boundary(plain.unwrap_or(bytes), &head.headers),
     };
     let ignored = ignored(reuse);
-    Some(Recordable { key: key(&request, json, ignored), request, ignored })
+    let key = key(&request, json, ignored);
+    let what = match call.operation {
+        Operation::Other => request.path.rsplit('/').next().unwrap_or_default(),
+        operation => operation.as_str(),
+    };
+    let name = file_name(&request.provider, what, call.model.as_deref(), &key);
+    Some(Recordable { key, name, request, ignored })
 }
 
 /// Parameters of a query that hold credentials wherever they are.
@@ -274,12 +288,6 @@ pub(super) fn prepare(asked: Option<&Recordable>, headers: &mut HeaderMap, entry
     }
 }
 
-/// The head of a reply.
-pub(super) struct Head<'a> {
-    pub(super) headers: &'a HeaderMap,
-    pub(super) is_stream: bool,
-}
-
 /// A reply on its way into a recording.
 pub(super) struct Take {
     recorder: Recorder,
@@ -298,21 +306,17 @@ const MOST_PIECES: usize = 1 << 16;
 
 impl Take {
     /// Of the reply to `asked` that has this head, if anything is recorded.
-    pub(super) fn begin(rooms: &Rooms, asked: Recordable, call: &Call, reply: &Head<'_>) -> Option<Self> {
+    pub(super) fn begin(rooms: &Rooms, asked: Recordable, headers: &HeaderMap, is_stream: bool) -> Option<Self> {
         let Recordings::Record { recorder, .. } = &rooms.recordings else { return None };
-        let Recordable { key, request, .. } = asked;
-        let what = match call.operation {
-            Operation::Other => request.path.rsplit('/').next().unwrap_or_default(),
-            operation => operation.as_str(),
-        };
+        let Recordable { name, request, .. } = asked;
         Some(Self {
             recorder: recorder.clone(),
-            name: file_name(&request.provider, what, call.model.as_deref(), &key),
+            name,
             request: Some(request),
-            headers: recorded_headers(reply.headers),
+            headers: recorded_headers(headers),
             body: BytesMut::new(),
             limit: rooms.settings.max_reply_bytes.as_len(),
-            timing: reply.is_stream.then(Vec::new),
+            timing: is_stream.then(Vec::new),
             last: Instant::now(),
         })
     }

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 
 use crate::cache::refresh::Refresh;
 use crate::exchange::entry::Entry;
-use crate::exchange::{Asking, Rooms, ask, kind, understand};
+use crate::exchange::{Asking, Rooms, ask, kind, recall, understand};
 use crate::record::outcome::{BypassReason, CacheStatus};
 
 /// Begins the `task` of asking again what was asked. It ends with the house.
@@ -30,6 +30,7 @@ async fn fetch(rooms: &Arc<Rooms>, asking: Asking) {
     let mut entry = Entry::open(rooms, Some(&route.to), kind(&head.method, Some(route)), caller);
     let understood = understand(rooms, &asking, &mut entry);
     entry.looked_up(CacheStatus::Bypass(BypassReason::Refresh), None);
-    let mut answer = ask(rooms, asking, understood, entry).await.into_body();
+    let ride = recall::lead(rooms, understood.reusable.as_ref());
+    let mut answer = ask(rooms, asking, understood, ride, entry).await.into_body();
     while let Some(Ok(_)) = answer.frame().await {}
 }

@@ -23,11 +23,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
 
 use crate::exchange::entry::Entry;
+use crate::exchange::pump::{self, Wishes};
 use crate::exchange::recordings;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::session::{self, Downward, Ender, Upward};
-use crate::exchange::{Rooms, Wishes, forward, prepare};
+use crate::exchange::{Rooms, forward, prepare};
 use crate::provider::session::open;
 use crate::record::Attempt;
 use crate::record::call::Delivery;
@@ -85,7 +86,13 @@ pub(super) async fn walk(
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return forward(rooms, route, answer, Wishes { reusable: None, recordable: None, weir_asked: false }, entry);
+        let (head, pump) = pump::receive(
+            rooms,
+            route.endpoint,
+            answer,
+            Wishes { reusable: None, recordable: None, weir_asked: false },
+        );
+        return forward(rooms, &head, pump, entry);
     }
     let provider = hyper::upgrade::on(&mut answer);
     let mut headers = std::mem::take(answer.headers_mut());

@@ -14,7 +14,8 @@ use crate::cache::Stored;
 use crate::cache::recording;
 use crate::exchange::Rooms;
 use crate::exchange::entry::{End, Entry};
-use crate::exchange::tee::{BrokenReply, Tee, end_of};
+use crate::exchange::pump::{BrokenReply, Head, end_of};
+use crate::exchange::tee::Tee;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
@@ -151,16 +152,34 @@ pub(super) fn no_recording(rooms: &Rooms, provider: &Provider, message: &str, en
 }
 
 /// The provider answers; its head, less what belongs to its own connection.
-pub(super) fn forwarded(
-    rooms: &Rooms,
-    status: StatusCode,
-    mut headers: HeaderMap,
-    tee: impl FnOnce(Entry) -> Tee,
-    mut entry: Entry,
-) -> Response<Body> {
-    announce(rooms, &mut headers, &entry, Told::Forwarded);
-    entry.handed(status.as_u16());
-    response(status, headers, Body::tee(tee(entry)))
+/// The provider answers; its head, less what belongs to its own connection.
+pub(super) fn forwarded(rooms: &Rooms, head: &Head, mut tee: Tee) -> Response<Body> {
+    let mut headers = head.headers.take().unwrap_or_default();
+    let entry = tee.entry_mut();
+    entry.attempted(Attempt::Answered(head.status.as_u16()));
+    announce(rooms, &mut headers, entry, Told::Forwarded);
+    entry.handed(head.status.as_u16());
+    response(head.status, headers, Body::tee(tee))
+}
+
+/// The answer to an equal call, as it comes; its head, less what belongs to that call.
+pub(super) fn followed(rooms: &Rooms, head: &Head, mut tee: Tee) -> Response<Body> {
+    let headers = follow(rooms, head, tee.entry_mut());
+    response(head.status, headers, Body::tee(tee))
+}
+
+/// The answer to an equal call, all of it, which ended like this.
+pub(super) fn shared(rooms: &Rooms, head: &Head, body: Bytes, end: End, mut entry: Entry) -> Response<Body> {
+    let headers = follow(rooms, head, &mut entry);
+    response(head.status, headers, Body::whole(body, entry, end))
+}
+
+fn follow(rooms: &Rooms, head: &Head, entry: &mut Entry) -> HeaderMap {
+    let mut headers = head.kept.as_ref().clone();
+    entry.followed();
+    announce(rooms, &mut headers, entry, Told::Collapsed);
+    entry.handed(head.status.as_u16());
+    headers
 }
 
 /// The provider agrees to another protocol; its head, less what belongs to its own connection.
@@ -173,26 +192,35 @@ pub(super) fn switched(rooms: &Rooms, mut headers: HeaderMap, entry: &mut Entry)
 
 /// The provider could not be asked, or did not answer.
 pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut entry: Entry) -> Response<Body> {
-    let (status, attempt, outcome) = match failure {
-        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => {
-            (StatusCode::GATEWAY_TIMEOUT, Attempt::TimedOut, Outcome::Timeout)
-        }
+    let (status, outcome) = match failure {
+        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, Outcome::Timeout),
         Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) => {
-            (StatusCode::BAD_GATEWAY, Attempt::Failed, Outcome::UpstreamError)
+            (StatusCode::BAD_GATEWAY, Outcome::UpstreamError)
         }
-        Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Attempt::Failed, Outcome::Cancelled),
+        Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Outcome::Cancelled),
         Failure::Unsigned(why) => return unsigned(rooms, provider, why, entry),
     };
-    entry.attempted(attempt);
-    if !failure.reached_the_provider() {
-        entry.unreached();
-    }
+    blame(failure, &mut entry);
     let (name, host) = (&provider.name, provider.base_url.authority().map_or("", http::uri::Authority::as_str));
     let message = format!("weir got no answer from provider `{name}` at {host}: {failure}");
     let error_type = failure.error_type();
     let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
     let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message };
     in_words(rooms, &words, end, entry)
+}
+
+/// Notes what a call came to that was not answered.
+pub(super) fn blame(failure: &Failure, entry: &mut Entry) {
+    match failure {
+        Failure::Unsigned(_) => return entry.unsent(),
+        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => entry.attempted(Attempt::TimedOut),
+        Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) | Failure::RequestBody(_) => {
+            entry.attempted(Attempt::Failed);
+        }
+    }
+    if !failure.reached_the_provider() {
+        entry.unreached();
+    }
 }
 
 /// The provider was not asked: AWS would not have accepted what weir had to send.
@@ -290,6 +318,8 @@ enum Told<'a> {
     Replayed,
     /// The provider.
     Forwarded,
+    /// The provider, asked by an equal call.
+    Collapsed,
     /// weir itself, for this reason.
     Own { code: &'a str },
 }
@@ -300,6 +330,7 @@ fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_
         return;
     }
     let short = match entry.cache_status() {
+        _ if matches!(told, Told::Collapsed) => "COALESCED",
         CacheStatus::Hit => "HIT",
         CacheStatus::Miss | CacheStatus::Expired => "MISS",
         CacheStatus::Bypass(_) => "BYPASS",
@@ -326,6 +357,7 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
         (Told::Stored { ttl }, _) => format!("weir; hit; ttl={ttl}"),
         (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
         (Told::Forwarded, _) => format!("weir; {forward}{detail}"),
+        (Told::Collapsed, _) => format!("weir; {forward}; collapsed"),
         (Told::Own { code }, Some(_)) => format!("weir; {forward}; detail=\"{code}\""),
         (Told::Own { code }, None) => format!("weir; detail=\"{code}\""),
     }
@@ -373,6 +405,8 @@ mod tests {
             (CacheStatus::Hit, None, Told::Stored { ttl: -5 }, "weir; hit; ttl=-5"),
             (CacheStatus::Miss, answered, Told::Forwarded, "weir; fwd=miss; fwd-status=200"),
             (CacheStatus::Expired, answered, Told::Forwarded, "weir; fwd=stale; fwd-status=200"),
+            (CacheStatus::Miss, None, Told::Collapsed, "weir; fwd=miss; collapsed"),
+            (CacheStatus::Expired, None, Told::Collapsed, "weir; fwd=stale; collapsed"),
             (
                 bypass(BypassReason::RequestDirective),
                 Some(Attempt::Answered(429)),

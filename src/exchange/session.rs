@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::StatusCode;
 
 use crate::exchange::entry::{End, Entry};
-use crate::exchange::tee::end_of;
+use crate::exchange::pump::end_of;
 use crate::exchange::{Destination, Rooms};
 use crate::frames::websocket::{CLOSE, Decoder};
 use crate::provider::session::{News, Opened, ReadSession, Told, Turn};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::call::{Call, RequestId};
 use crate::record::head::HeadFacts;
-use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, StoreResult};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{Charge, Cost, Usage};
 
@@ -31,10 +31,10 @@ pub struct Record {
     pub reply: ReplyFacts,
     /// What the head of the provider's reply said; empty when there was none.
     pub head: HeadFacts,
-    /// The tokens: bought from the provider on a miss, saved on a hit; it says itself if it was estimated. `None` when
+    /// The tokens: bought from the provider on a miss, saved by reuse; it says itself if it was estimated. `None` when
     /// nothing was reported and nothing could be estimated.
     pub usage: Option<Usage>,
-    /// What the provider charges, or the price of `usage`: spent on a miss, saved on a hit.
+    /// What the provider charges, or the price of `usage`: spent on a miss, saved by reuse.
     pub cost: Cost,
     /// Where `cost` comes from; `None` where there was nothing to bill.
     pub provenance: Option<Provenance>,
@@ -132,6 +132,28 @@ pub struct CacheFacts {
     pub lookup: Option<(CacheStatus, Duration)>,
     /// What became of the reply when it was offered; `None` if it was not.
     pub store: Option<StoreResult>,
+    /// Its part among equal calls at the same time; `None` where it went alone.
+    pub role: Option<Role>,
+    /// How long it waited for the answers to equal calls in flight, in vain or not; `None` if it did not.
+    pub waited: Option<Duration>,
+}
+
+impl CacheFacts {
+    /// The cache said this, and that is all.
+    #[must_use]
+    pub const fn new(status: CacheStatus) -> Self {
+        Self { status, lookup: None, store: None, role: None, waited: None }
+    }
+
+    /// Where the answer was there already, or on its way, asked for by another call.
+    #[must_use]
+    pub const fn reuse(&self) -> Option<Reuse> {
+        match (self.status, self.role) {
+            (CacheStatus::Hit, _) => Some(Reuse::Stored),
+            (_, Some(Role::Follower)) => Some(Reuse::Coalesced),
+            (_, Some(Role::Leader) | None) => None,
+        }
+    }
 }
 
 /// Durations of one exchange. Every one is measured by the monotonic clock.

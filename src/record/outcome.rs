@@ -183,6 +183,52 @@ impl CacheStatus {
     }
 }
 
+/// A call's part among equal ones at the same time: the label `role` of `weir_singleflight_requests_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It asked, and pays.
+    Leader,
+    /// It got the answer to another.
+    Follower,
+}
+
+impl Role {
+    /// Every role there is, for creating series at zero.
+    pub const ALL: [Self; 2] = [Self::Leader, Self::Follower];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+        }
+    }
+}
+
+/// How an answer came to be there without being asked for: the label `source` of what that saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It was stored.
+    Stored,
+    /// It was on its way to an equal call.
+    Coalesced,
+}
+
+impl Reuse {
+    /// Every way there is, for creating series at zero.
+    pub const ALL: [Self; 2] = [Self::Stored, Self::Coalesced];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "cache",
+            Self::Coalesced => "coalesced",
+        }
+    }
+}
+
 /// What became of a reply that was offered to the cache: the label `result` of `weir_cache_stores_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreResult {

@@ -142,6 +142,17 @@ where
     }
 }
 
+/// A metric that is one series.
+fn without_labels<M>(registry: &mut Registry, room: &Arc<Room>, metric: &'static Metric) -> M
+where
+    M: Clone + Debug + EncodeMetric + Send + Sync + 'static,
+    Make: MetricConstructor<M>,
+{
+    let made = Make { room: Arc::clone(room), buckets: metric.buckets }.new_metric();
+    registry.register(metric.stem(), metric.help, made.clone());
+    made
+}
+
 /// `labels` and one more.
 pub(super) fn beside(labels: &Labels, name: &'static str, value: Arc<str>) -> Labels {
     let mut labels = labels.clone();
@@ -179,6 +190,8 @@ pub(super) struct Families {
     pub(super) cache_stores: Series<Counter>,
     pub(super) cache_invalidations: Series<Counter>,
     pub(super) cache_errors: Series<Counter>,
+    pub(super) singleflight: Series<Counter>,
+    pub(super) singleflight_wait: Histogram,
     pub(super) upstream_requests: Series<Counter>,
     pub(super) upstream_connect: Series<Histogram>,
     pub(super) agent_requests: Series<Counter>,
@@ -217,6 +230,8 @@ impl Families {
             cache_stores: Series::register(registry, room, &semconv::CACHE_STORES),
             cache_invalidations: Series::register(registry, room, &semconv::CACHE_INVALIDATIONS),
             cache_errors: Series::register(registry, room, &semconv::CACHE_ERRORS),
+            singleflight: Series::register(registry, room, &semconv::SINGLEFLIGHT_REQUESTS),
+            singleflight_wait: without_labels(registry, room, &semconv::SINGLEFLIGHT_WAIT),
             upstream_requests: Series::register(registry, room, &semconv::UPSTREAM_REQUESTS),
             upstream_connect: Series::register(registry, room, &semconv::UPSTREAM_CONNECT_DURATION),
             agent_requests: Series::register(registry, room, &semconv::AGENT_REQUESTS),

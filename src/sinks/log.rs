@@ -16,7 +16,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::labels::tidy;
 use crate::record::Record;
-use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome, Reuse, Role};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::semconv::attribute;
@@ -143,6 +143,7 @@ macro_rules! line {
             { attribute::WEIR_COST_UNPRICED } = unpriced.map(Unpriced::as_str),
             { attribute::WEIR_CACHE } = cache.status.as_str(),
             { attribute::WEIR_CACHE_BYPASS } = bypass(cache.status),
+            { attribute::WEIR_SINGLEFLIGHT_ROLE } = cache.role.map(Role::as_str),
             { attribute::WEIR_OUTCOME } = outcome.as_str(),
             { attribute::ERROR_TYPE } = error_type.map(ErrorType::as_str),
             { attribute::ERROR_MESSAGE } = error_detail.as_deref(),
@@ -196,23 +197,26 @@ struct Line {
 
 impl Line {
     fn of(record: &Record) -> Self {
-        let hit = record.cache.status == CacheStatus::Hit;
+        let reused = record.cache.reuse().is_some();
         let (amount, unpriced) = match record.cost {
             Cost::Known(charge) => (Some(charge.total().to_string()), None),
             Cost::Unpriced(reason) => (None, Some(reason)),
             Cost::Nothing => (None, None),
         };
-        let (cost, saved) = if hit { (None, amount) } else { (amount, None) };
+        let (cost, saved) = if reused { (None, amount) } else { (amount, None) };
         let list = record.list_cost.map(|charge| charge.total().to_string());
-        Self { message: message(record), cost, saved, list, unpriced: unpriced.filter(|_| !hit) }
+        Self { message: message(record), cost, saved, list, unpriced: unpriced.filter(|_| !reused) }
     }
 }
 
 /// What happened, for whoever reads nothing else.
 const fn message(record: &Record) -> &'static str {
     match record.outcome {
-        Outcome::Success if matches!(record.cache.status, CacheStatus::Hit) => "call answered from the cache",
-        Outcome::Success => "call answered",
+        Outcome::Success => match record.cache.reuse() {
+            Some(Reuse::Stored) => "call answered from the cache",
+            Some(Reuse::Coalesced) => "call answered with an equal one",
+            None => "call answered",
+        },
         Outcome::ClientError if record.attempt.is_none() => "call refused by weir",
         Outcome::ClientError => "call refused by the provider",
         Outcome::UpstreamError => "call failed at the provider",
@@ -330,7 +334,7 @@ mod tests {
             provenance: Some(Provenance::Priced),
             list_cost: None,
             priced_model: None,
-            cache: CacheFacts { status: CacheStatus::Bypass(BypassReason::Off), lookup: None, store: None },
+            cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Off)),
             outcome,
             error_type: None,
             error_detail: None,
@@ -376,10 +380,7 @@ mod tests {
 
     #[test]
     fn money_of_a_hit_is_saved_and_unknown_money_is_no_money() {
-        let hit = Record {
-            cache: CacheFacts { status: CacheStatus::Hit, lookup: None, store: None },
-            ..record(Outcome::Success)
-        };
+        let hit = Record { cache: CacheFacts::new(CacheStatus::Hit), ..record(Outcome::Success) };
         let unpriced = Record { cost: Cost::Unpriced(Unpriced::NoUsage), ..record(Outcome::Success) };
         let lines = lines(Calls::All, &[hit, unpriced]);
         assert_eq!((&lines[0]["weir.cost.saved_usd"], &lines[0]["weir.cost.usd"]), (&json!("0.02504"), &Value::Null));

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter as PromCounter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -18,12 +19,12 @@ use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::labels::{self, Limiter};
 use crate::record::call::Delivery;
-use crate::record::outcome::{CacheStatus, ErrorType, Outcome};
+use crate::record::outcome::{ErrorType, Outcome};
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
-use crate::sinks::families::Families;
+use crate::sinks::families::{Amount, Families};
 use crate::sinks::now::{Now, WatchCache, WatchStore, Watched};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
@@ -229,8 +230,9 @@ impl Metrics {
             self.count_call(record, &call);
         }
         self.count_cache(record, &call);
-        if record.cache.status == CacheStatus::Hit {
-            count_saved(record, &call);
+        if let Some(reuse) = record.cache.reuse() {
+            let (tokens, cost) = call.saved(reuse);
+            count_saved(record, tokens, cost);
         } else if let Some(attempt) = record.attempt {
             provider.count_attempt(&self.families, code(attempt));
             provider.quotas.note(&record.head);
@@ -281,7 +283,7 @@ impl Metrics {
     fn count_call(&self, record: &Record, call: &CallSeries) {
         let (process, timing) = (&self.process, &record.timing);
         call.requests(record.outcome).inc();
-        call.duration(&self.families, record.cache.status).observe(timing.total.as_secs_f64());
+        call.duration(&self.families, &record.cache).observe(timing.total.as_secs_f64());
         process.bytes_in.inc_by(record.bytes_in);
         process.bytes_out.inc_by(record.bytes_out);
         for (overhead, histogram) in [
@@ -303,6 +305,12 @@ impl Metrics {
         }
         if let Some(result) = record.cache.store {
             self.process.store(result).inc();
+        }
+        if let Some(role) = record.cache.role {
+            self.process.role(role).inc();
+        }
+        if let Some(waited) = record.cache.waited {
+            self.process.follower_wait.observe(waited.as_secs_f64());
         }
     }
 
@@ -339,8 +347,7 @@ impl Metrics {
     /// answered it with a 2xx, so that an app cannot fill the label with junk; one that the price table knows is not
     /// junk.
     fn names(&self, record: &Record, provider: &ProviderSeries) -> CallNames {
-        let hit = record.cache.status == CacheStatus::Hit;
-        let proven = hit || matches!(record.attempt, Some(Attempt::Answered(200..=299)));
+        let proven = record.cache.reuse().is_some() || matches!(record.attempt, Some(Attempt::Answered(200..=299)));
         let place = |limiter: &Limiter, name: &str| if proven { limiter.admit(name) } else { limiter.find(name) };
         let (asked, answered) = (record.call.model.as_deref(), record.reply.model.as_deref());
         CallNames {
@@ -391,13 +398,13 @@ impl Metrics {
     }
 }
 
-/// What a hit saved: tokens and money that would have been spent again.
-fn count_saved(record: &Record, call: &CallSeries) {
+/// What reuse saved: tokens and money that would have been spent again.
+fn count_saved(record: &Record, tokens: &PromCounter, cost: &Amount) {
     if let Some(usage) = &record.usage {
-        call.tokens_saved.inc_by(usage.tokens_by_class().iter().sum());
+        tokens.inc_by(usage.tokens_by_class().iter().sum());
     }
     if let Some(amount) = record.cost.amount() {
-        call.cost_saved.inc_by(amount.to_usd_f64());
+        cost.inc_by(amount.to_usd_f64());
     }
 }
 

@@ -15,8 +15,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::{Event, Found, Work};
 use crate::labels::other;
+use crate::record::CacheFacts;
 use crate::record::call::Operation;
-use crate::record::outcome::{CacheStatus, Outcome, StoreResult};
+use crate::record::outcome::{CacheStatus, Outcome, Reuse, Role, StoreResult};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced};
 use crate::semconv::label;
@@ -27,8 +28,6 @@ use crate::sinks::quotas::Quotas;
 pub(super) const MEMORY: &str = "memory";
 /// The same, for what replicas share.
 const REDIS: &str = "redis";
-/// The label `source` of what was saved.
-const SAVED_BY_CACHE: &str = "cache";
 
 /// The codes every configured provider has from the start: what most calls and most alerts are about.
 const FIRST_CODES: [&str; 8] = ["200", "429", "500", "502", "503", "529", "error", "timeout"];
@@ -48,6 +47,8 @@ pub(super) struct ProcessSeries {
     stores: [Counter; 3],
     evictions: [Counter; 3],
     invalidations: [Counter; Strategy::ALL.len()],
+    roles: [Counter; Role::ALL.len()],
+    pub(super) follower_wait: Histogram,
 }
 
 impl ProcessSeries {
@@ -70,6 +71,8 @@ impl ProcessSeries {
                 label::STRATEGY,
                 Strategy::ALL.map(Strategy::as_str),
             ),
+            roles: families.singleflight.each(&Labels::new(), label::ROLE, Role::ALL.map(Role::as_str)),
+            follower_wait: families.singleflight_wait.clone(),
         }
     }
 
@@ -80,6 +83,10 @@ impl ProcessSeries {
 
     pub(super) const fn store(&self, result: StoreResult) -> &Counter {
         &self.stores[result as usize]
+    }
+
+    pub(super) const fn role(&self, role: Role) -> &Counter {
+        &self.roles[role as usize]
     }
 
     pub(super) const fn eviction(&self, reason: Eviction) -> &Counter {
@@ -289,11 +296,11 @@ impl CallNames {
 pub(super) struct CallSeries {
     names: CallNames,
     requests: [Counter; Outcome::ALL.len()],
-    durations: [OnceLock<Histogram>; 3],
+    durations: [OnceLock<Histogram>; 4],
     tokens: [Counter; TOKEN_CLASSES],
     cost: [Amount; TokenClass::ALL.len()],
-    pub(super) tokens_saved: Counter,
-    pub(super) cost_saved: Amount,
+    tokens_saved: [Counter; Reuse::ALL.len()],
+    cost_saved: [Amount; Reuse::ALL.len()],
     pub(super) request_cost: Histogram,
     cache: [Counter; CACHE_RESULTS.len()],
     usage: [OnceLock<Histogram>; 2],
@@ -306,7 +313,6 @@ impl CallSeries {
     pub(super) fn new(families: &Families, names: CallNames) -> Self {
         let labels = &names.provider_and_model();
         let with_operation = beside(labels, label::OPERATION, text(names.operation.as_str()));
-        let saved = beside(labels, label::SOURCE, text(SAVED_BY_CACHE));
         let classes = TokenClass::ALL.map(TokenClass::as_str);
         let [input, cache_read, cache_write, output, reasoning, media, _fee] = classes;
         let token_classes = [input, cache_read, cache_write, output, reasoning, media];
@@ -315,8 +321,8 @@ impl CallSeries {
             durations: Default::default(),
             tokens: families.tokens.each(labels, label::TOKEN_TYPE, token_classes),
             cost: families.cost.each(labels, label::TOKEN_TYPE, classes),
-            tokens_saved: families.tokens_saved.with(&saved),
-            cost_saved: families.cost_saved.with(&saved),
+            tokens_saved: families.tokens_saved.each(labels, label::SOURCE, Reuse::ALL.map(Reuse::as_str)),
+            cost_saved: families.cost_saved.each(labels, label::SOURCE, Reuse::ALL.map(Reuse::as_str)),
             request_cost: families.request_cost.with(labels),
             cache: families.cache_requests.each(labels, label::RESULT, CACHE_RESULTS),
             usage: Default::default(),
@@ -339,16 +345,22 @@ impl CallSeries {
         &self.cost[class as usize]
     }
 
+    /// Tokens and money that were saved.
+    pub(super) const fn saved(&self, by: Reuse) -> (&Counter, &Amount) {
+        (&self.tokens_saved[by as usize], &self.cost_saved[by as usize])
+    }
+
     pub(super) const fn cache(&self, status: CacheStatus) -> &Counter {
         &self.cache[cache_result(status)]
     }
 
     /// `weir_request_duration_seconds`, where an expired answer is as good as none: a miss.
-    pub(super) fn duration(&self, families: &Families, status: CacheStatus) -> &Histogram {
-        let (position, value) = match status {
-            CacheStatus::Hit => (0, "hit"),
-            CacheStatus::Miss | CacheStatus::Expired => (1, "miss"),
-            CacheStatus::Bypass(_) => (2, "bypass"),
+    pub(super) fn duration(&self, families: &Families, cache: &CacheFacts) -> &Histogram {
+        let (position, value) = match (cache.reuse(), cache.status) {
+            (Some(Reuse::Coalesced), _) => (3, "coalesced"),
+            (Some(Reuse::Stored), _) | (None, CacheStatus::Hit) => (0, "hit"),
+            (None, CacheStatus::Miss | CacheStatus::Expired) => (1, "miss"),
+            (None, CacheStatus::Bypass(_)) => (2, "bypass"),
         };
         self.durations[position].get_or_init(|| {
             families.request_duration.with(&vec![

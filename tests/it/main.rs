@@ -10,6 +10,7 @@ mod caching;
 mod costs;
 mod estimates;
 mod faults;
+mod flights;
 mod google;
 mod hostile;
 mod isolation;

@@ -96,6 +96,12 @@ impl Script {
         self
     }
 
+    /// The same after `step`.
+    pub(crate) fn after(mut self, step: Step) -> Self {
+        self.steps.insert(0, step);
+        self
+    }
+
     pub(crate) fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self

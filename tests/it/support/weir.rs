@@ -130,6 +130,11 @@ impl Weir {
         &self.rooms.cache
     }
 
+    /// Waits until so many calls are in flight that ask, or wait for the answer to an equal one.
+    pub(crate) async fn in_flight(&self, calls: usize) {
+        super::until(&format!("{calls} calls are in flight"), || self.rooms.in_flight.calls() == calls).await;
+    }
+
     /// Exchanges that have no record yet.
     pub(crate) fn open_exchanges(&self) -> u64 {
         self.rooms.sinks.exchanges_opened() - self.rooms.sinks.records_closed()

@@ -1,0 +1,481 @@
+//! Pump: a provider's answer as it comes. Each chunk is read on its way, what weir asked for and the app did not is
+//! taken out, and silence has a limit. Pulled by whoever wants the next chunk. Knows no app, and writes no record: what
+//! it learnt is in the [`Ended`] that it leaves.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::cache::flight::{Company, Log};
+use crate::cache::{self, Reusable};
+use crate::exchange::entry::{End, Entry, Fetched};
+use crate::exchange::filter::Filter;
+use crate::exchange::recordings::{Recordable, Take};
+use crate::exchange::{Rooms, route};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::reader::Reader;
+use crate::provider::{Ending, EventKind, Said, headers};
+use crate::record::outcome::{ErrorType, Outcome, Role, StoreResult};
+use crate::record::usage::Usage;
+
+/// The reply broke off on its way to the app.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokenReply {
+    /// The provider's connection broke.
+    #[error("the provider broke off its reply")]
+    Reset(#[source] Arc<hyper::Error>),
+    /// The provider fell silent.
+    #[error("the provider was silent for {}", humantime::format_duration(*.0))]
+    Silent(Duration),
+}
+
+impl BrokenReply {
+    fn end(&self, said: Said) -> End {
+        let (outcome, error_type) = match self {
+            Self::Reset(_) => (Outcome::UpstreamError, ErrorType::StreamAborted),
+            Self::Silent(_) => (Outcome::Timeout, ErrorType::Timeout),
+        };
+        End { outcome, error_type: Some(error_type), detail: Some(self.to_string().into()), said }
+    }
+}
+
+/// What is to become of an answer beside being forwarded.
+pub(super) struct Wishes {
+    /// Where it may be stored.
+    pub(super) reusable: Option<Reusable>,
+    /// Where it is recorded.
+    pub(super) recordable: Option<Recordable>,
+    /// Whether weir asked for usage that the app did not ask for.
+    pub(super) weir_asked: bool,
+}
+
+/// The head of an answer.
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    /// Whether it is read event by event.
+    pub(super) is_stream: bool,
+    /// Its header fields, less what belongs to its connection: for who asked.
+    pub(super) headers: ForLeader<HeaderMap>,
+    /// Those that are for anybody; none where the answer is for nobody else.
+    pub(super) kept: Arc<HeaderMap>,
+}
+
+/// Something there is only one of, for the one who asked.
+pub(super) struct ForLeader<T>(Mutex<Option<T>>);
+
+impl<T> ForLeader<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(Some(value)))
+    }
+
+    /// Taken once.
+    pub(super) fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// An answer on its way.
+pub(super) struct Pump {
+    rooms: Arc<Rooms>,
+    upstream: Option<Incoming>,
+    status: StatusCode,
+    is_stream: bool,
+    reader: Option<Reader>,
+    filter: Option<Filter>,
+    keep: Option<Keep>,
+    take: Option<Take>,
+    fetched: Fetched,
+    last_byte: Instant,
+    silence: Option<Pin<Box<Sleep>>>,
+    broken: Option<BrokenReply>,
+    trailers: Option<HeaderMap>,
+}
+
+/// What is stored beside the body.
+struct Keep {
+    reusable: Reusable,
+    headers: Arc<HeaderMap>,
+}
+
+/// Takes in an answer whose head has come.
+pub(super) fn receive(
+    rooms: &Arc<Rooms>,
+    endpoint: Endpoint,
+    answer: Response<Incoming>,
+    wishes: Wishes,
+) -> (Head, Pump) {
+    let (mut head, body) = answer.into_parts();
+    route::remove_hop_by_hop(&mut head.headers);
+    let reader = endpoint.is_read().then(|| {
+        let limit = rooms.settings.max_reply_bytes.as_len();
+        Reader::open(endpoint, head.status, &head.headers, limit)
+    });
+    let is_stream = reader.as_ref().is_some_and(Reader::is_stream);
+    let removes = wishes.weir_asked && is_stream && reader.as_ref().is_some_and(Reader::is_plain);
+    if removes {
+        // What is announced would no longer be what comes.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let reusable = wishes.reusable.filter(|_| head.status.is_success());
+    let kept = Arc::new(reusable.as_ref().map(|_| cache::kept_headers(&head.headers)).unwrap_or_default());
+    let take = wishes.recordable.and_then(|asked| Take::begin(rooms, asked, &head.headers, is_stream));
+    let pump = Pump {
+        rooms: Arc::clone(rooms),
+        upstream: Some(body),
+        status: head.status,
+        is_stream,
+        reader,
+        filter: removes.then(Filter::default),
+        keep: reusable.map(|reusable| Keep { reusable, headers: Arc::clone(&kept) }),
+        take,
+        fetched: Fetched::now(head.status, headers::read(&head.headers, SystemTime::now())),
+        last_byte: Instant::now(),
+        silence: None,
+        broken: None,
+        trailers: None,
+    };
+    (Head { status: head.status, is_stream, headers: ForLeader::new(head.headers), kept }, pump)
+}
+
+impl Pump {
+    /// The most that it is worth keeping of the answer, in bytes: nothing where it is not to be stored.
+    pub(super) fn worth_keeping(&self) -> usize {
+        self.keep.as_ref().map_or(0, |_| self.rooms.cache.max_entry_bytes())
+    }
+
+    /// What there is to forward next, never empty; `None` once nothing more comes.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while self.upstream.is_some() {
+            match ready!(self.poll_upstream(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => {
+                        let piece = self.read(chunk);
+                        if piece.is_empty() {
+                            continue;
+                        }
+                        return Poll::Ready(Some(self.record(piece)));
+                    }
+                    // Trailers are the last thing a reply says.
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                Some(Err(broken)) => self.broken = Some(broken),
+                None => {}
+            }
+            self.upstream = None;
+        }
+        let held = self.filter.as_mut().map(Filter::finish).unwrap_or_default();
+        Poll::Ready(Some(held).filter(|held| !held.is_empty()).map(|held| self.record(held)))
+    }
+
+    fn record(&mut self, piece: Bytes) -> Bytes {
+        if let Some(take) = self.take.as_mut() {
+            take.push(&piece);
+        }
+        piece
+    }
+
+    /// Whether it is known that nothing more comes: hyper stops asking once a body of announced length is all there.
+    pub(super) fn is_over(&self) -> bool {
+        self.upstream.as_ref().is_none_or(Body::is_end_stream) && !self.holds()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match (&self.upstream, &self.filter) {
+            (Some(upstream), None) => upstream.size_hint(),
+            (None, None) => SizeHint::with_exact(0),
+            (_, Some(_)) => SizeHint::default(),
+        }
+    }
+
+    /// The answer is over. It is stored where it may be, if `log` has all of it.
+    pub(super) fn end(mut self, log: &Log, company: Company) -> Finished {
+        let said = self.said();
+        match self.broken.take() {
+            Some(broken) => {
+                let end = broken.end(said);
+                Finished { broken: Some(broken), ..self.finished(end, None, log, company) }
+            }
+            None => {
+                let offered = self.offer(&said, log);
+                let end = end_of(self.status, said);
+                self.finished(end, offered, log, company)
+            }
+        }
+    }
+
+    /// Nobody wants the rest. But who hangs up on a stream after its end marker has had all of it, though the
+    /// connection's own end was still to come. SDKs do that.
+    pub(super) fn abandon(mut self, log: &Log, company: Company) -> Finished {
+        if !self.reader.as_ref().is_some_and(Reader::marks_its_end) {
+            self.keep = None;
+            self.take = None;
+        }
+        let holds = self.holds();
+        let said = self.said();
+        if self.is_stream && !holds && is_complete(said.ending) {
+            let offered = self.offer(&said, log);
+            let end = end_of(self.status, said);
+            return self.finished(end, offered, log, company);
+        }
+        Finished { all: None, ..self.finished(cancelled(said), None, log, company) }
+    }
+
+    /// Reads on for the bill alone.
+    pub(super) async fn drain(mut self, log: &Log, company: Company) -> Finished {
+        if let Some(mut upstream) = self.upstream.take() {
+            let reader = &mut self.reader;
+            let reading = async {
+                while let Some(Ok(frame)) = upstream.frame().await {
+                    if let (Some(reader), Some(chunk)) = (reader.as_mut(), frame.data_ref()) {
+                        reader.push(chunk, &mut |_, _| {});
+                    }
+                }
+            };
+            // Whether it ended or the time is up: what was said is what counts.
+            let limited = timeout(self.rooms.settings.drain_timeout.get(), reading);
+            self.rooms.hard_stop.run_until_cancelled(limited).await;
+        }
+        let said = self.said();
+        Finished { all: None, ..self.finished(cancelled(said), None, log, company) }
+    }
+
+    /// The next chunk from the provider, or an error if it stays silent for too long.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, BrokenReply>>> {
+        let Some(upstream) = self.upstream.as_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(upstream).poll_frame(cx) {
+            self.last_byte = Instant::now();
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| BrokenReply::Reset(Arc::new(error)))));
+        }
+        let idle_timeout = self.rooms.idle_timeout;
+        // One timer a stream, set anew only when it fires: chunks that come in time do not touch it.
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(self.last_byte + idle_timeout)));
+        while silence.as_mut().poll(cx).is_ready() {
+            let deadline = self.last_byte + idle_timeout;
+            if deadline <= Instant::now() {
+                return Poll::Ready(Some(Err(BrokenReply::Silent(idle_timeout))));
+            }
+            silence.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Reads a copy of `chunk` and gives back what of it goes on to the app now.
+    fn read(&mut self, chunk: Bytes) -> Bytes {
+        let Some(reader) = self.reader.as_mut() else { return chunk };
+        let mut removed = Vec::new();
+        let mut content = false;
+        reader.push(&chunk, &mut |kind, span| match kind {
+            EventKind::Content => content = true,
+            EventKind::UsageOnly => removed.push(span),
+            EventKind::Other => {}
+        });
+        let incomplete_from = reader.incomplete_from();
+        if content {
+            self.fetched.content_came();
+        }
+        match self.filter.as_mut() {
+            Some(filter) => filter.pass(chunk, &removed, incomplete_from),
+            None => chunk,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter.is_empty())
+    }
+
+    fn said(&mut self) -> Said {
+        match self.reader.take() {
+            Some(reader) => reader.finish(),
+            None => Said { ending: Ending::Unknown, ..Said::default() },
+        }
+    }
+
+    /// To the cache, or to the recordings: nothing is offered to both. Whoever finds the reply finds what it used as
+    /// well, unless that is still being estimated.
+    fn offer(&mut self, said: &Said, log: &Log) -> Option<Offered> {
+        if let Some(take) = self.take.take() {
+            return Some(Offered { result: take.finish(self.status, said), usage: None });
+        }
+        let Keep { reusable, headers } = self.keep.take()?;
+        let is_for_nobody = || self.rooms.cache.is_dead(&reusable, Instant::now());
+        if self.status != StatusCode::OK || said.ending != Ending::Complete || is_for_nobody() {
+            return Some(Offered { result: StoreResult::NotCacheable, usage: None });
+        }
+        let Some(body) = log.whole() else { return Some(Offered { result: StoreResult::TooLarge, usage: None }) };
+        let usage = Arc::new(said.usage.map_or_else(OnceLock::new, OnceLock::from));
+        let reply = cache::Reply {
+            status: self.status,
+            headers: Arc::unwrap_or_clone(headers),
+            // A copy of the exact size: the buffer has grown in steps.
+            body: Bytes::copy_from_slice(body),
+            facts: said.facts.clone(),
+            usage: Arc::clone(&usage),
+            provider_cost: said.provider_cost,
+        };
+        self.rooms.cache.store(reusable, reply, Instant::now());
+        Some(Offered { result: StoreResult::Stored, usage: Some(usage) })
+    }
+
+    fn finished(mut self, end: End, offered: Option<Offered>, log: &Log, company: Company) -> Finished {
+        self.fetched.done();
+        let others = (company == Company::Others).then(|| Others {
+            end: end.for_others(),
+            usage: offered.as_ref().and_then(|offered| offered.usage.clone()),
+        });
+        let led = others.is_some() && self.status == StatusCode::OK;
+        Finished {
+            broken: None,
+            trailers: ForLeader(Mutex::new(self.trailers)),
+            all: (self.is_stream && is_complete(end.said.ending)).then_some(log.total()),
+            others,
+            bill: ForLeader::new(Bill { end, fetched: self.fetched, offered, led }),
+        }
+    }
+}
+
+/// An answer that is over, for all who got it.
+pub(super) struct Finished {
+    /// How it broke off, if it did.
+    pub(super) broken: Option<BrokenReply>,
+    pub(super) trailers: ForLeader<HeaderMap>,
+    /// How much of a stream there is up to its end marker, if that came: who has had this much has had it all.
+    all: Option<u64>,
+    others: Option<Others>,
+    bill: ForLeader<Bill>,
+}
+
+/// What it comes to for whoever asked.
+struct Bill {
+    end: End,
+    fetched: Fetched,
+    offered: Option<Offered>,
+    led: bool,
+}
+
+/// What it comes to for those who followed.
+struct Others {
+    end: End,
+    /// What it used, once that is estimated.
+    usage: Option<Arc<OnceLock<Usage>>>,
+}
+
+/// What became of a reply that was offered to the cache.
+struct Offered {
+    result: StoreResult,
+    usage: Option<Arc<OnceLock<Usage>>>,
+}
+
+impl Finished {
+    /// How it ended for those who followed; `None` if nobody did.
+    pub(super) fn for_others(&self) -> Option<End> {
+        let Others { end, usage } = self.others.as_ref()?;
+        let mut end = end.clone();
+        end.said.usage = end.said.usage.or_else(|| usage.as_ref()?.get().copied());
+        Some(end)
+    }
+
+    /// Closes the entry of somebody who has had all of it.
+    pub(super) fn close(&self, role: Role, entry: &mut Entry) {
+        match role {
+            Role::Leader => {
+                if let Some(bill) = self.bill.take() {
+                    let end = bill.note(entry);
+                    entry.close(end);
+                }
+            }
+            Role::Follower => {
+                if let Some(end) = self.for_others() {
+                    entry.close(end);
+                }
+            }
+        }
+    }
+
+    /// Closes the entry of somebody who hung up; `had` is how much it had had if that was all that had come.
+    pub(super) fn close_gone(&self, role: Role, had: Option<u64>, entry: &mut Entry) {
+        if had.is_some() && had == self.all {
+            return self.close(role, entry);
+        }
+        let bill = (role == Role::Leader).then(|| self.bill.take()).flatten();
+        let said = bill.map(|bill| bill.note(entry).said).unwrap_or_default();
+        entry.close(cancelled(said));
+    }
+}
+
+impl Bill {
+    /// Notes what was done for it; how it ended.
+    fn note(self, entry: &mut Entry) -> End {
+        entry.brought(self.fetched);
+        if let Some(Offered { result, usage }) = self.offered {
+            entry.offered(result, usage);
+        }
+        if self.led {
+            entry.led();
+        }
+        self.end
+    }
+}
+
+/// The end of a call whose app hung up.
+pub(super) fn cancelled(said: Said) -> End {
+    End { outcome: Outcome::Cancelled, error_type: Some(ErrorType::Cancelled), detail: None, said }
+}
+
+const fn is_complete(ending: Ending) -> bool {
+    matches!(ending, Ending::Complete | Ending::Declined)
+}
+
+/// What a reply that came to its end amounts to.
+pub(super) fn end_of(status: StatusCode, said: Said) -> End {
+    let code = status.as_u16();
+    let (outcome, error_type) = match (code, said.ending) {
+        (500.., _) => (Outcome::UpstreamError, Some(ErrorType::Status(code))),
+        (400.., _) => (Outcome::ClientError, Some(ErrorType::Status(code))),
+        (_, Ending::Complete | Ending::Declined | Ending::Unknown) => (Outcome::Success, None),
+        // The model finished; that the end marker is missing does not make it a failure.
+        (_, Ending::Unfinished) if !said.facts.finish_reasons.is_empty() => (Outcome::Success, None),
+        (_, Ending::Failed) => (Outcome::UpstreamError, Some(ErrorType::StreamAborted)),
+        (_, Ending::Unfinished) => (Outcome::UpstreamError, Some(ErrorType::InvalidResponse)),
+    };
+    End { outcome, error_type, detail: None, said }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ReplyFacts;
+
+    #[test]
+    fn a_reply_is_judged_by_its_status_and_its_end() {
+        let finished = ReplyFacts { finish_reasons: vec!["stop".into()], ..ReplyFacts::default() };
+        for (status, ending, facts, outcome, error) in [
+            (200, Ending::Complete, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Unknown, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Declined, ReplyFacts::default(), Outcome::Success, None),
+            (200, Ending::Failed, ReplyFacts::default(), Outcome::UpstreamError, Some("stream_aborted")),
+            (200, Ending::Unfinished, ReplyFacts::default(), Outcome::UpstreamError, Some("invalid_response")),
+            (200, Ending::Unfinished, finished, Outcome::Success, None),
+            (304, Ending::Complete, ReplyFacts::default(), Outcome::Success, None),
+            (429, Ending::Failed, ReplyFacts::default(), Outcome::ClientError, Some("429")),
+            (529, Ending::Failed, ReplyFacts::default(), Outcome::UpstreamError, Some("529")),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let end = end_of(status, Said { facts, ending, ..Said::default() });
+            assert_eq!(
+                (end.outcome, end.error_type.map(ErrorType::as_str)),
+                (outcome, error.map(|e: &'static str| e).or(None)),
+                "{status}"
+            );
+        }
+    }
+}
