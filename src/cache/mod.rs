@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::cache::freshness::{Verdict, judge};
 use crate::cache::invalidation::{Asked, Entry, Filter, Rules};
 use crate::cache::key::Key;
-use crate::cache::memory::{Memory, Occupancy, OnEvicted};
+use crate::cache::memory::{Memory, Occupancy, OnEvicted, Place};
 use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
 use crate::cache::refresh::{Refresh, Refreshes};
 use crate::cache::shared::Shared;
@@ -392,7 +392,8 @@ impl Stored {
             allocated(body.len()),
             FIXED_BYTES,
         ]);
-        parts.sum::<usize>() as u64
+        let handed_out = parts.sum::<usize>();
+        (handed_out + handed_out / LOST_BETWEEN) as u64
     }
 }
 
@@ -403,7 +404,12 @@ const FIXED_BYTES: usize = allocated(size_of::<Stored>() + COUNTS_BYTES)
     + allocated(size_of::<OnceLock<Usage>>() + COUNTS_BYTES)
     + allocated(24)
     + allocated(size_of::<Key>() + COUNTS_BYTES)
+    + allocated(size_of::<Place>() + COUNTS_BYTES)
     + 448;
+
+/// The part by which an allocator has taken more from the system than it has handed out: what lies between is too small
+/// for what is asked for. Measured, by `tests/memory.rs`, where a million answers come and go: glibc's, a thirteenth.
+const LOST_BETWEEN: usize = 13;
 
 /// The two counts of an `Arc`.
 const COUNTS_BYTES: usize = 16;
