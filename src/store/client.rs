@@ -269,3 +269,66 @@ impl fmt::Debug for Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        fs::write(&path, text).expect("a written file");
+        (dir, path)
+    }
+
+    #[test]
+    fn a_server_prints_without_its_password() {
+        let (_dir, path) = file("redis://weir:hidden@redis.example:7000/3\n");
+        let from_file = Settings { url_file: Some(path), ..Settings::default() };
+        let plain =
+            Settings { url: Some("redis://weir:hidden@redis.example:7000/3".to_owned()), ..Settings::default() };
+        for settings in [from_file, plain] {
+            let server = Server::new(&settings).expect("a server");
+            assert_eq!(server.to_string(), "redis.example:7000");
+            assert!(!format!("{server:?} {settings:?}").contains("hidden"));
+        }
+    }
+
+    #[test]
+    fn what_files_say_goes_before_the_url() {
+        let (_dir, path) = file("second\n");
+        let settings = Settings {
+            url: Some("redis://one:first@localhost".to_owned()),
+            username: Some("other".to_owned()),
+            password_file: Some(path.clone()),
+            ..Settings::default()
+        };
+        let server = Server::new(&settings).expect("a server");
+        let login = |server: &Server| {
+            let information = server.information().expect("it is readable");
+            let login = information.redis_settings();
+            [login.username().map(str::to_owned), login.password().map(str::to_owned)]
+        };
+        assert_eq!(login(&server), [Some("other".to_owned()), Some("second".to_owned())]);
+        fs::write(path, "third").expect("a written file");
+        assert_eq!(login(&server)[1].as_deref(), Some("third"), "read again");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_by_its_knob_and_not_shown() {
+        let (_dir, empty) = file(" \n");
+        let url = |url: &str| Settings { url: Some(url.to_owned()), ..Settings::default() };
+        for (settings, knob) in [
+            (Settings::default(), "cache.redis.url"),
+            (url("redis://user:hidden@"), "cache.redis.url"),
+            (Settings { url_file: Some(empty.clone()), ..Settings::default() }, "cache.redis.url_file"),
+            (Settings { password_file: Some(empty.clone()), ..url("redis://h") }, "cache.redis.password_file"),
+            (Settings { ca_file: Some(empty), ..url("redis://h") }, "cache.redis.ca_file"),
+        ] {
+            let error = Server::new(&settings).expect_err("it cannot be used").to_string();
+            assert!(error.starts_with(&format!("{knob}: ")) && !error.contains("hidden"), "{error}");
+        }
+    }
+}

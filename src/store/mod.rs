@@ -275,10 +275,10 @@ impl Store {
     /// Connects, and goes back to work once the server has shown that it answers in time.
     async fn connect(&self) -> Result<Arc<Link>, Failure> {
         let connect = async {
-            let (calls, background) = tokio::try_join!(self.server.connect(), self.server.connect())?;
+            let both = tokio::try_join!(self.server.connect(), self.server.connect())?;
             Ok::<_, Failure>(Arc::new(Link {
-                calls: Lane::new(calls),
-                background: Lane::new(background),
+                calls: Lane::new(both.0),
+                background: Lane::new(both.1),
                 broken: Notify::new(),
             }))
         };

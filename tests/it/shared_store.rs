@@ -547,6 +547,17 @@ async fn a_cluster_of_three_shares_too() {
     }
     one.stop().await;
     other.stop().await;
+
+    // One that takes a node for a server of its own is told that its keys are elsewhere.
+    let secret = house.secret.path().display();
+    let yaml = format!("cache: {{ redis: {{ url: \"{url}\", secret_file: {secret}, {PATIENT} }} }}");
+    let lost = Weir::before_with(&house.fake.url(), &yaml).await;
+    becomes(&lost, UP, 1.0).await;
+    for number in 100..130 {
+        assert_eq!(lost.post(CHAT, &[KEY], &ask(number)).await.body, ANSWER);
+    }
+    grows(&lost, &failed("get"), |now| now > 0.0).await;
+    lost.stop().await;
 }
 
 #[tokio::test]

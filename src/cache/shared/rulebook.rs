@@ -83,9 +83,9 @@ impl Rulebook {
         self.last
     }
 
-    /// The log begins here: with the oldest rule it still has.
+    /// The log begins here at the earliest: with the oldest rule it still has.
     pub(super) fn begins_at(&mut self, first: Place) {
-        self.begins = Some(first);
+        self.begins = self.begins.max(Some(first));
         self.last = self.last.max(first);
         while self.told.front().is_some_and(|(place, _)| *place < first) {
             self.told.pop_front();
@@ -97,6 +97,11 @@ impl Rulebook {
         self.told.clear();
         self.last = mark;
         self.begins = Some(mark);
+    }
+
+    /// It is another log than the one that was read.
+    pub(super) fn forget(&mut self) {
+        *self = Self { own: std::mem::take(&mut self.own), ..Self::default() };
     }
 
     /// The log has been read as far as `place`, where there was nothing new.
@@ -239,9 +244,13 @@ mod tests {
         assert_eq!(book.asked(at(21), number[0]), None, "there are rules that are not known here");
         book.begins_at(at(15));
         assert_eq!(book.asked(at(10), number[0]), None, "the log has been cut");
+        book.begins_at(at(10));
+        assert_eq!(book.asked(at(10), number[0]), None, "what is lost stays lost");
         book.begun_anew(at(30));
         assert_eq!(book.asked(at(20), number[0]), None, "the log was lost");
         assert_eq!(book.place(number[0]), Some(at(30)));
+        book.forget();
+        assert_eq!((book.asked(at(30), number[0]), book.place(number[0]), book.last()), (None, None, at(0)));
     }
 
     #[test]

@@ -90,47 +90,58 @@ impl Shared {
         }
     }
 
-    /// Reads what is new in the log, and where it begins. One that is not there is begun.
+    /// Reads what is new in the log, and where it begins and ends. One that is not there is begun.
     async fn hear(&self, cache: &Arc<Cache>) -> Result<(), Unread> {
         let (log, from, most) = (self.log(), self.rulebook().last().after().to_string(), MOST_RULES.to_string());
         let mut commands = Commands::default();
         commands.add("XRANGE", &[log.as_bytes(), b"-", b"+", b"COUNT", b"1"]);
+        commands.add("XREVRANGE", &[log.as_bytes(), b"+", b"-", b"COUNT", b"1"]);
         commands.add("XRANGE", &[log.as_bytes(), from.as_bytes(), b"+", b"COUNT", most.as_bytes()]);
         let answers = self.store.run_patiently(&commands).await?;
-        let [first, news] = <[Answer; 2]>::try_from(answers).map_err(|_| Unread)?;
-        let Some(Told { place: first, .. }) = entries(first)?.into_iter().next() else {
+        let [first, newest, news] = <[Answer; 3]>::try_from(answers).map_err(|_| Unread)?;
+        let (first, newest) = (entries(first)?.into_iter().next(), entries(newest)?.into_iter().next());
+        let (Some(first), Some(newest)) = (first, newest) else {
             let mark = self.append(None).await?;
             self.rulebook().begun_anew(mark);
             return Ok(());
         };
-        self.rulebook().begins_at(first);
+        if newest.place < self.rulebook().last() {
+            // Another log than the one that was read: all of it is news.
+            self.rulebook().forget();
+            return Err(Unread);
+        }
+        self.rulebook().begins_at(first.place);
+        let mut is_news = false;
         for told in entries(news)? {
-            self.heard(cache, told);
+            is_news |= self.heard(cache, told);
+        }
+        if is_news {
+            let cache = Arc::clone(cache);
+            spawn_blocking(move || cache.give_up_the_dead());
         }
         Ok(())
     }
 
-    fn heard(&self, cache: &Arc<Cache>, told: Told) {
+    /// Takes note of an entry of the log: whether it is a rule that is new here.
+    fn heard(&self, cache: &Arc<Cache>, told: Told) -> bool {
         let Told { place, mut sealed } = told;
-        if sealed.is_empty() || self.rulebook().knows(place) {
-            return self.rulebook().read(place);
+        let mut book = self.rulebook();
+        book.read(place);
+        if sealed.is_empty() || book.knows(place) {
+            return false;
         }
         let rule = self.seal.open(self.log().as_bytes(), &mut sealed);
         let Some(rule) = rule.and_then(|rule| serde_json::from_slice::<Rule>(rule).ok()) else {
-            // From a weir with another secret, or another version. It names what is not known; so, everything there.
+            // From a weir with another secret, or of another version: it may name anything there.
+            book.begins_at(place);
+            drop(book);
             self.tell(Event::Failed(Work::Delete));
-            return self.rulebook().begins_at(place);
+            return false;
         };
         let now = Instant::now();
         let made = rule.made(now, SystemTime::now());
-        {
-            let mut book = self.rulebook();
-            let number = cache.rules().make(rule.filter, made, now);
-            book.heard(place, number);
-            book.read(place);
-        }
-        let cache = Arc::clone(cache);
-        spawn_blocking(move || cache.give_up_the_dead());
+        book.heard(place, cache.rules().make(rule.filter, made, now));
+        true
     }
 
     /// Appends a rule, or the mark with which the log begins.
