@@ -204,7 +204,7 @@ impl App {
             metrics,
             readiness: readiness.clone(),
             token: token.map(|(token, _)| token),
-            cache: CacheSide { cache: Arc::clone(&rooms.cache), settings: Arc::new(config.cache) },
+            cache: cache_side(&rooms, Arc::new(config.cache)),
             store,
         };
         let drained = CancellationToken::new();
@@ -334,6 +334,13 @@ fn destination(
         credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
         prices,
     })
+}
+
+/// What the operator's side knows of the cache.
+fn cache_side(rooms: &Rooms, settings: Arc<crate::cache::Settings>) -> CacheSide {
+    let label = |(name, to): (&Arc<str>, &Arc<Destination>)| (Arc::clone(name), Arc::clone(&to.provider.label));
+    let labels = Arc::new(rooms.destinations.iter().map(label).collect());
+    CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }
 }
 
 /// The token of the operator's side, and the file it is in.

@@ -1,7 +1,7 @@
 //! Access: who may read and who may change what on the operator's side.
 //!
 //! Changes need the token, always. What is below `/api/v1/` may be read from the same machine without it. A handler
-//! says what it needs by what it takes: a [`Reader`] or an [`Operator`]. Knows no resource.
+//! says what it needs by what it takes: a [`Reader`], an [`Operator`] or a [`Neighbour`]. Knows no resource.
 
 use std::convert::Infallible;
 use std::io;
@@ -132,6 +132,26 @@ impl FromRequestParts<Admin> for Operator {
                 Err(denied.problem())
             }
         }
+    }
+}
+
+/// An app beside weir.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbour;
+
+impl FromRequestParts<Admin> for Neighbour {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let Ok(peer) = Peer::from_request_parts(parts, admin).await;
+        if is_neighbour(peer, &parts.headers) {
+            return Ok(Self);
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "only programs on the same machine or in the same pod may look aside: ask the weir beside the app, on \
+             127.0.0.1 or [::1]",
+        ))
     }
 }
 

@@ -101,6 +101,24 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// The same, of a member that has to be there.
+    pub(super) fn required_text(&mut self, name: &'static str, most: usize) -> Option<Box<str>> {
+        if self.left.get(name).is_none_or(|raw| raw.get() == "null") {
+            self.fault(name, "is missing: write a text");
+        }
+        self.text(name, most)
+    }
+
+    /// The member `name` as it was written, be it `null`; `what` has to be there.
+    pub(super) fn required_raw(&mut self, name: &'static str, what: &str) -> Option<&'a RawValue> {
+        self.known.push(name);
+        let raw = self.left.remove(name);
+        if raw.is_none() {
+            self.fault(name, format!("is missing: write {what}"));
+        }
+        raw
+    }
+
     /// The member `name`, a duration more than zero: a number of seconds, or a text such as `5m`.
     pub(super) fn span(&mut self, name: &'static str) -> Option<Span> {
         let value = self.value(name)?;
@@ -132,6 +150,12 @@ impl<'a> Members<'a> {
             self.left.keys().map(|name| Fault::of(name, format!("is unknown: what is known here is {known}")));
         self.faults.extend(unknown);
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::of_faults(self.faults)) }
+    }
+
+    /// What was read; `None` only where something is wrong.
+    pub(super) fn end_with<T>(self, read: Option<T>) -> Result<T, Problem> {
+        self.end()?;
+        Ok(read.expect("what could not be read is a fault"))
     }
 
     fn value(&mut self, name: &'static str) -> Option<Value> {

@@ -9,16 +9,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::admin::access::{Operator, Reader};
 use crate::admin::body::{self, Members};
-use crate::admin::problem::Problem;
+use crate::admin::problem::{Fault, Problem};
 use crate::admin::{Admin, audit};
 use crate::cache::Cache;
 use crate::cache::invalidation::{Filter, MAX_TEXT};
+use crate::labels::OTHER;
 use crate::semconv::{self, label};
 use crate::sinks::samples::Samples;
 
@@ -29,6 +31,15 @@ pub struct CacheSide {
     pub cache: Arc<Cache>,
     /// What the operator wrote of it.
     pub settings: Arc<crate::cache::Settings>,
+    /// What metrics call each configured provider.
+    pub labels: Arc<BTreeMap<Arc<str>, Arc<str>>>,
+}
+
+impl CacheSide {
+    /// What metrics call the provider of this name, which may be one nobody configured.
+    pub(super) fn label(&self, provider: &str) -> &str {
+        self.labels.get(provider).map_or(OTHER, |label| label)
+    }
 }
 
 /// `GET /api/v1/cache/stats`.
@@ -63,11 +74,11 @@ pub(super) async fn invalidate(
 /// Whoever sends a filter does not want everything to go.
 async fn nothing_in(body: Body) -> Result<(), Problem> {
     let body = body::read(body, body::COMMAND).await?;
-    let mut members = Members::of(&body)?;
-    if !members.is_empty() {
-        members.fault_of_all("clears everything and takes no filter: post one to /api/v1/cache/invalidate");
+    if Members::of(&body)?.is_empty() {
+        return Ok(());
     }
-    members.end()
+    let fault = "clears everything and takes no filter: post one to /api/v1/cache/invalidate";
+    Err(Problem::of_faults(vec![Fault::of_all(fault)]))
 }
 
 async fn filter_in(body: Body) -> Result<Filter, Problem> {
@@ -127,9 +138,10 @@ async fn remove(
     Ok(answer(StatusCode::OK, &body))
 }
 
-pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body.to_string())
-        .into_response()
+/// An answer in JSON, good for now.
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("answers are plain data");
+    (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 /// What the metrics say of the cache.

@@ -1,13 +1,14 @@
 //! Admin: the operator's side. Metrics, health, version, the cache; one file for each resource.
 //!
 //! Never serves an app's call. What needs no token shows no prompt, no key and no user: it may be read by anyone who can
-//! reach it.
+//! reach it. One resource serves the app beside weir, and nobody else: see `admin::lookaside`.
 
 pub mod access;
 mod audit;
 mod body;
 pub mod cache;
 pub mod health;
+mod lookaside;
 pub mod metrics;
 mod problem;
 
@@ -143,6 +144,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/cache/config", get(cache::config))
         .route("/api/v1/cache/clear", post(cache::clear))
         .route("/api/v1/cache/invalidate", post(cache::invalidate))
+        .route("/api/v1/cache/get", post(lookaside::get))
+        .route("/api/v1/cache/set", post(lookaside::set))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -159,7 +162,9 @@ async fn index() -> &'static str {
      GET  /api/v1/cache/stats        how the cache does\n\
      GET  /api/v1/cache/config       what the cache was told to do\n\
      POST /api/v1/cache/clear        remove every entry; needs the token\n\
-     POST /api/v1/cache/invalidate   remove the entries that a filter names; needs the token\n"
+     POST /api/v1/cache/invalidate   remove the entries that a filter names; needs the token\n\
+     POST /api/v1/cache/get          an answer that was brought; for programs on this machine\n\
+     POST /api/v1/cache/set          bring an answer; for programs on this machine\n"
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -203,7 +208,7 @@ mod tests {
             readiness: Readiness::starting(),
             token: None,
             store: None,
-            cache: CacheSide { cache, settings },
+            cache: CacheSide { cache, settings, labels: Arc::default() },
         }
     }
 
@@ -300,9 +305,16 @@ mod tests {
             })
         );
         let (_, index) = admin.get("/").await;
-        for path in
-            ["/metrics", "/livez", "/readyz", "/healthz", "/version", "/api/v1/cache/stats", "/api/v1/cache/config"]
-        {
+        for path in [
+            "/metrics",
+            "/livez",
+            "/readyz",
+            "/healthz",
+            "/version",
+            "/api/v1/cache/stats",
+            "/api/v1/cache/config",
+            "/api/v1/cache/get",
+        ] {
             assert!(index.contains(path), "{path}");
         }
     }
@@ -315,6 +327,7 @@ mod tests {
         let guarded = Admin { token: Some(Arc::new(Token::from_file(file.path()).expect("a token"))), ..admin() };
         let open = admin();
         let (read, change, health) = ("/api/v1/cache/stats", "/api/v1/cache/clear", "/metrics");
+        let aside = "/api/v1/cache/get";
         for (admin, peer, shown, path, expected) in [
             (&open, "127.0.0.1:9", None, read, 200),
             (&open, "[::1]:9", None, read, 200),
@@ -333,9 +346,14 @@ mod tests {
             (&guarded, "10.0.0.1:9", Some(TOKEN), change, 200),
             (&guarded, "10.0.0.1:9", None, health, 200),
             (&open, "10.0.0.1:9", None, health, 200),
+            (&open, "127.0.0.1:9", None, aside, 422),
+            (&guarded, "127.0.0.1:9", Some("Bearer of-the-provider"), aside, 422),
+            (&guarded, "[::1]:9", None, aside, 422),
+            (&guarded, "10.0.0.1:9", None, aside, 403),
+            (&guarded, "10.0.0.1:9", Some(TOKEN), aside, 403),
         ] {
             let mut router = router(admin.clone()).layer(Extension(Peer(peer.parse().expect("an address"))));
-            let method = if path == change { Method::POST } else { Method::GET };
+            let method = if path == change || path == aside { Method::POST } else { Method::GET };
             let mut request = Request::builder().method(method).uri(path);
             if let Some(shown) = shown {
                 request = request.header("authorization", shown);

@@ -10,7 +10,7 @@ pub mod form;
 mod kept;
 mod pump;
 pub mod quote;
-mod recall;
+pub mod recall;
 pub mod recordings;
 mod refresh;
 mod relay;

@@ -245,7 +245,8 @@ fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
 
 /// Whether a header may hold a credential, or say for whom a gateway acts: those of the known APIs, and whatever else
 /// sounds like one. A header too many costs a miss; one too few would hand an answer to a stranger.
-fn may_be_credential(name: &HeaderName) -> bool {
+#[must_use]
+pub fn may_be_credential(name: &HeaderName) -> bool {
     const SOUNDS: [&str; 8] = ["auth", "key", "token", "cookie", "secret", "credential", "x-portkey-", "cf-aig-"];
     name != "idempotency-key" && SOUNDS.iter().any(|sound| name.as_str().contains(sound))
 }

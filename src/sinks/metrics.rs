@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::labels::{self, Limiter};
-use crate::record::call::Delivery;
-use crate::record::outcome::{ErrorType, Outcome};
+use crate::record::call::{Delivery, Operation};
+use crate::record::outcome::{CacheStatus, ErrorType, Outcome, StoreResult};
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
@@ -217,6 +217,25 @@ impl Metrics {
     /// An operator's command to invalidate was executed.
     pub fn invalidated(&self, strategy: Strategy) {
         self.process.invalidation(strategy).inc();
+    }
+
+    /// The cache was asked, not by a call but by an app that looks aside, for what `model` of `provider` (the value of
+    /// the label) answers. As with calls, the name of a model gets a place only once there was an answer.
+    pub fn looked_aside(&self, provider: &str, model: &str, found: CacheStatus, took: Duration) {
+        let limiter = &self.limiters.model;
+        let model = if found == CacheStatus::Hit { limiter.admit(model) } else { limiter.find(model) };
+        let provider = Arc::clone(&self.provider(provider).name);
+        let operation = Operation::Other;
+        let call = self.call(CallNames { provider, operation, model, request_model: None, response_model: None });
+        call.cache(found).inc();
+        if let Some(lookups) = self.process.lookup(found) {
+            lookups.observe(took.as_secs_f64());
+        }
+    }
+
+    /// An app that looks aside brought an answer.
+    pub fn stored_aside(&self, result: StoreResult) {
+        self.process.store(result).inc();
     }
 
     /// A call is over.

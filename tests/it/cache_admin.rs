@@ -377,3 +377,155 @@ async fn the_config_is_what_is_in_force() {
     assert_eq!(config["max_bytes"], "64MiB", "defaults too");
     weir.stop().await;
 }
+
+const GET: &str = "/api/v1/cache/get";
+const SET: &str = "/api/v1/cache/set";
+const CALLER: (&str, &str) = ("authorization", "Bearer a");
+
+/// What an app asks that looks aside.
+fn question() -> Value {
+    json!({"provider": "openai", "model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]})
+}
+
+/// `value` with these members laid over it.
+fn with(mut value: Value, members: Value) -> Value {
+    value.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    value
+}
+
+async fn aside(weir: &Weir, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    weir.command(path, headers, body.to_string().as_bytes()).await
+}
+
+#[tokio::test]
+async fn what_was_brought_is_there_until_its_time_is_over() {
+    let fake = Fake::always(saying("hello")).await;
+    let weir = Weir::before(&fake.url()).await;
+    for (response, ttl, seconds) in [
+        (json!({"text": "hello", "n": [1, 2.5, null]}), json!({"ttl": 300}), 300),
+        (json!("hello"), json!({"ttl": "5m"}), 300),
+        (Value::Null, json!({}), 3600),
+    ] {
+        let miss = aside(&weir, GET, &[CALLER], &with(question(), json!({"namespace": response.to_string()}))).await;
+        assert_eq!((miss.status.as_u16(), &miss.json()["hit"]), (200, &json!(false)));
+        let brought = with(with(question(), ttl), json!({"namespace": response.to_string(), "response": response}));
+        let stored = aside(&weir, SET, &[CALLER], &brought).await;
+        assert_eq!(stored.status, 201, "{:?}", stored.body);
+        assert_eq!(stored.json(), json!({"key": miss.json()["key"], "ttl_seconds": seconds}));
+        let asked = with(question(), json!({"namespace": response.to_string()}));
+        let hit = aside(&weir, GET, &[CALLER], &asked).await.json();
+        assert_eq!((&hit["hit"], &hit["response"], &hit["key"]), (&json!(true), &response, &stored.json()["key"]));
+        assert!(hit["age_seconds"].as_u64().unwrap() < 10 && hit["ttl_seconds"].as_u64().unwrap() <= seconds, "{hit}");
+    }
+    let asked = with(question(), json!({"request": {"any": "thing"}, "messages": null}));
+    aside(&weir, SET, &[], &with(asked.clone(), json!({"response": "brief", "ttl": 20}))).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(21)).await;
+    tokio::time::resume();
+    assert_eq!(aside(&weir, GET, &[], &asked).await.json()["hit"], false);
+    let count = async |result| {
+        let series = format!(r#"weir_cache_requests_total{{provider="openai",model="gpt-5-mini",result="{result}"}}"#);
+        weir.metric(&series).await
+    };
+    assert_eq!((count("hit").await, count("expired").await), (3.0, 1.0));
+    // Until there was an answer, a model's name deserves no label.
+    assert_eq!(weir.metric(r#"weir_cache_requests_total{provider="openai",model="other",result="miss"}"#).await, 1.0);
+    assert_eq!(count("miss").await, 2.0);
+    assert_eq!(weir.metric(r#"weir_cache_stores_total{backend="memory",result="stored"}"#).await, 4.0);
+    assert_eq!(weir.metric_sum("weir_requests_total{").await, 0.0, "nobody called");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn who_looks_aside_finds_nobody_elses_answer() {
+    let fake = Fake::always(saying("hello")).await;
+    let weir = Weir::before(&fake.url()).await;
+    let asked = with(question(), json!({"namespace": "team"}));
+    aside(&weir, SET, &[CALLER], &with(asked.clone(), json!({"response": "mine"}))).await;
+    let caller = [CALLER];
+    for (headers, body, hit) in [
+        (&caller[..], asked.clone(), true),
+        (&[CALLER, ("user-agent", "other")], asked.clone(), true),
+        (&[], asked.clone(), false),
+        (&[("authorization", "Bearer b")], asked.clone(), false),
+        (&[("x-api-key", "Bearer a")], asked.clone(), false),
+        (&[CALLER, ("cookie", "session=1")], asked.clone(), false),
+        (&caller, question(), false),
+        (&caller, with(asked.clone(), json!({"namespace": "other"})), false),
+        (&caller, with(asked.clone(), json!({"provider": "azure"})), false),
+        (&caller, with(asked.clone(), json!({"model": "gpt-5"})), false),
+        (&caller, with(asked.clone(), json!({"messages": []})), false),
+        (&caller, with(asked.clone(), json!({"messages": null, "request": asked["messages"]})), false),
+    ] {
+        assert_eq!(aside(&weir, GET, headers, &body).await.json()["hit"], hit, "{headers:?} {body}");
+    }
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_brought_never_answers_a_call_nor_a_call_who_looks_aside() {
+    let fake = Fake::always(saying("hello")).await;
+    let weir = Weir::before(&fake.url()).await;
+    let body: Value = serde_json::from_slice(ASK).unwrap();
+    for request in [json!({"messages": body["messages"]}), json!({"messages": null, "request": body})] {
+        let asked = with(question(), request);
+        let brought = with(asked.clone(), json!({"response": "brought"}));
+        assert_eq!(aside(&weir, SET, &[CALLER], &brought).await.status, 201);
+        assert_eq!(said(&weir.post(CHAT, &[CALLER], ASK).await), "hello");
+        assert_eq!(aside(&weir, GET, &[CALLER], &asked).await.json()["response"], "brought", "a call stores elsewhere");
+    }
+    assert_eq!(fake.received().len(), 1);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_brought_dies_by_the_same_rules() {
+    let fake = Fake::always(saying("hello")).await;
+    let weir = Weir::operated(&fake.url(), "").await;
+    aside(&weir, SET, &[], &with(question(), json!({"response": 1}))).await;
+    let report = weir.command(INVALIDATE, &[OPERATOR], br#"{"prefix":"openai/gpt-5-mini/-/"}"#).await.json();
+    assert_eq!(report["removed"], 1);
+    assert_eq!(aside(&weir, GET, &[], &question()).await.json()["hit"], false);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn looking_aside_has_its_bounds() {
+    let fake = Fake::always(saying("hello")).await;
+    let weir = Weir::before_with(&fake.url(), "cache: { max_entry_bytes: 100 }").await;
+    let large = "x".repeat(100 + (64 << 10));
+    let set = |members: Value| with(with(question(), json!({"response": 1})), members);
+    for (path, body, status, faults) in [
+        (GET, json!({}), 422, &["#/provider", "#/model", "#/messages"][..]),
+        (SET, json!({}), 422, &["#/provider", "#/model", "#/messages", "#/response"]),
+        (GET, json!({"provider": null, "model": 5, "messages": []}), 422, &["#/provider", "#/model"]),
+        (GET, with(question(), json!({"request": {}})), 422, &["#/request"]),
+        (GET, with(question(), json!({"ttl": 5})), 422, &["#/ttl"]),
+        (SET, set(json!({"ttl": 0})), 422, &["#/ttl"]),
+        (SET, set(json!({"ttl": "soon"})), 422, &["#/ttl"]),
+        (SET, set(json!({"ttl": -5, "namespace": 1, "extra": 1})), 422, &["#/namespace", "#/ttl", "#/extra"]),
+        (SET, set(json!({"response": "x".repeat(99)})), 413, &[]),
+        (SET, set(json!({"response": "x".repeat(98)})), 201, &[]),
+        (SET, set(json!({ "response": large })), 413, &[]),
+        (GET, with(question(), json!({ "messages": large })), 413, &[]),
+    ] {
+        let answer = aside(&weir, path, &[], &body).await;
+        let shown: String = body.to_string().chars().take(80).collect();
+        assert_eq!(answer.status.as_u16(), status, "{path} {shown}");
+        let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
+        let pointers: Vec<_> = errors.iter().map(|fault| fault["pointer"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(pointers, faults, "{path} {shown}");
+    }
+    assert_eq!(weir.metric(r#"weir_cache_stores_total{backend="memory",result="too_large"}"#).await, 1.0);
+    let page = aside(&weir, GET, &[("origin", "http://page.example")], &question()).await;
+    assert_eq!(page.status, 403, "a page in a browser on this machine");
+    weir.stop().await;
+
+    let off = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
+    for (path, body) in [(GET, question()), (SET, set(json!({})))] {
+        let answer = aside(&off, path, &[], &body).await;
+        assert_eq!(answer.status, 409);
+        assert!(answer.json()["detail"].as_str().unwrap().contains("`cache.mode` is `off`"));
+    }
+    off.stop().await;
+}

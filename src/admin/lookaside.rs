@@ -1,0 +1,239 @@
+//! Lookaside: the cache for an app that calls its models another way than through weir. The app asks before it calls,
+//! and brings what it got.
+//!
+//! What is brought answers only those who look aside, never a proxied call: its keys are of another kind. Callers are
+//! kept apart as proxied ones are, by namespace and by the credentials they send. Only programs on the same machine may
+//! look aside: answers are here for whoever asks the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use serde_json_borrow::Value;
+use tokio::time::Instant;
+
+use crate::admin::Admin;
+use crate::admin::access::Neighbour;
+use crate::admin::body::{self, Members};
+use crate::admin::cache::{CacheSide, answer};
+use crate::admin::problem::Problem;
+use crate::cache::freshness::Directives;
+use crate::cache::invalidation::MAX_TEXT;
+use crate::cache::key::{Key, Question};
+use crate::cache::policy::Terms;
+use crate::cache::{About, Lookup, Reply, Reusable, Stored};
+use crate::exchange::recall::may_be_credential;
+use crate::record::ReplyFacts;
+use crate::record::outcome::{CacheStatus, StoreResult};
+use crate::units::Span;
+
+/// The first part of what a lookaside key is made of, where a proxied call has the scheme of its URL.
+const KIND: &[u8] = b"lookaside";
+
+/// `POST /api/v1/cache/get`.
+pub(super) async fn get(
+    _: Neighbour,
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(&admin, body).await?;
+    let mut members = Members::of(&body)?;
+    let asked = Asked::read(&mut members);
+    let asked = members.end_with(asked)?;
+    let reusable = asked.reusable(&admin, &headers, None)?;
+
+    let started = Instant::now();
+    let found = admin.cache.cache.look_up(&reusable.key, started);
+    let status = match found {
+        Lookup::Fresh(..) => CacheStatus::Hit,
+        Lookup::Stale => CacheStatus::Expired,
+        Lookup::Absent => CacheStatus::Miss,
+    };
+    let provider = admin.cache.label(&asked.provider);
+    admin.metrics.looked_aside(provider, &asked.model, status, started.elapsed());
+    Ok(match found {
+        Lookup::Fresh(stored, age) => answer(StatusCode::OK, &Hit::of(&stored, age, reusable.key)),
+        Lookup::Stale | Lookup::Absent => answer(StatusCode::OK, &json!({ "hit": false, "key": reusable.key })),
+    })
+}
+
+/// `POST /api/v1/cache/set`.
+pub(super) async fn set(
+    _: Neighbour,
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(&admin, body).await?;
+    let mut members = Members::of(&body)?;
+    let asked = Asked::read(&mut members);
+    let response = members.required_raw("response", "any JSON: what the model answered");
+    let ttl = members.span("ttl");
+    let (asked, response) = members.end_with(asked.zip(response))?;
+    let reusable = asked.reusable(&admin, &headers, ttl)?;
+
+    let most = admin.cache.cache.max_entry_bytes();
+    if response.get().len() > most {
+        admin.metrics.stored_aside(StoreResult::TooLarge);
+        let detail = format!("`response` has more than {most} bytes, which `cache.max_entry_bytes` is");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let stored = json!({ "key": reusable.key, "ttl_seconds": reusable.terms.lifetime.as_secs() });
+    admin.cache.cache.store(reusable, reply(response), Instant::now());
+    admin.metrics.stored_aside(StoreResult::Stored);
+    Ok(answer(StatusCode::CREATED, &stored))
+}
+
+/// As much as an entry, and what else a command may have.
+async fn read(admin: &Admin, body: Body) -> Result<Bytes, Problem> {
+    body::read(body, admin.cache.cache.max_entry_bytes().saturating_add(body::COMMAND)).await
+}
+
+/// What the app asks, or asked, its model.
+struct Asked<'a> {
+    provider: Box<str>,
+    model: Box<str>,
+    namespace: Option<Box<str>>,
+    /// Under which name the request stands, and what it is.
+    request: (&'static str, Value<'a>),
+}
+
+impl<'a> Asked<'a> {
+    fn read(members: &mut Members<'a>) -> Option<Self> {
+        let provider = members.required_text("provider", MAX_TEXT);
+        let model = members.required_text("model", MAX_TEXT);
+        let namespace = members.text("namespace", MAX_TEXT);
+        let request = match (members.raw("messages"), members.raw("request")) {
+            (Some(messages), None) => Some(("messages", messages)),
+            (None, Some(request)) => Some(("request", request)),
+            (None, None) => {
+                members
+                    .fault("messages", "is missing: write what the model is asked, here or, in any JSON, in `request`");
+                None
+            }
+            (Some(_), Some(_)) => {
+                members.fault("request", "there are `messages` too: write one of the two");
+                None
+            }
+        };
+        let (name, request) = request?;
+        let request = serde_json::from_str(request.get());
+        if let Err(error) = &request {
+            members.fault(name, format!("cannot be read: {error}"));
+        }
+        Some(Self { provider: provider?, model: model?, namespace, request: (name, request.ok()?) })
+    }
+
+    /// The question, as the cache knows it. The app's own `ttl` counts before the operator's.
+    fn reusable(&self, admin: &Admin, headers: &HeaderMap, ttl: Option<Span>) -> Result<Reusable, Problem> {
+        let CacheSide { cache, .. } = &admin.cache;
+        if !cache.is_on() {
+            return Err(Problem::new(StatusCode::CONFLICT, "nothing is cached here: `cache.mode` is `off`"));
+        }
+        let about = About {
+            provider: Arc::from(&*self.provider),
+            model: Some(self.model.clone()),
+            namespace: self.namespace.clone(),
+        };
+        let terms = cache.terms(Directives::default());
+        let lifetime = ttl.map_or(terms.lifetime, Span::get);
+        Ok(Reusable { key: self.key(headers), about, asked: cache.rules().asked(), terms: Terms { lifetime, ..terms } })
+    }
+
+    fn key(&self, headers: &HeaderMap) -> Key {
+        let mut credentials: Vec<(&[u8], &[u8])> = headers
+            .iter()
+            .filter(|(name, _)| may_be_credential(name))
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .collect();
+        credentials.sort_unstable();
+        let (name, request) = &self.request;
+        Key::of(&Question {
+            namespace: self.namespace.as_deref(),
+            provider: &self.provider,
+            // Of a proxied call these are four: no two lists of different lengths make the same key.
+            target: &[KIND, name.as_bytes(), self.model.as_bytes()],
+            credentials: &credentials,
+            headers: &[],
+            body: request,
+            ignored: &[],
+        })
+    }
+}
+
+/// What the app brought, as a reply. It says nothing of itself that could be trusted.
+fn reply(response: &RawValue) -> Reply {
+    Reply {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: Bytes::copy_from_slice(response.get().as_bytes()),
+        facts: ReplyFacts::default(),
+        usage: Arc::default(),
+        provider_cost: None,
+    }
+}
+
+/// The answer to a look-up that found something.
+#[derive(Serialize)]
+struct Hit<'a> {
+    hit: bool,
+    response: &'a RawValue,
+    age_seconds: u64,
+    ttl_seconds: u64,
+    key: Key,
+}
+
+impl<'a> Hit<'a> {
+    fn of(stored: &'a Stored, age: Duration, key: Key) -> Self {
+        let response = serde_json::from_slice(&stored.reply().body).expect("what was brought was JSON");
+        let ttl_seconds = stored.lifetime().saturating_sub(age).as_secs();
+        Self { hit: true, response, age_seconds: age.as_secs(), ttl_seconds, key }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn key(body: &str, fields: &[(&'static str, &'static str)]) -> Key {
+        let mut members = Members::of(body.as_bytes()).expect("an object");
+        let asked = Asked::read(&mut members).expect("a question");
+        let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        asked.key(&fields.iter().map(field).collect())
+    }
+
+    #[test]
+    fn equal_questions_of_equal_callers_have_equal_keys_and_no_others_do() {
+        let asked = r#"{"provider":"p","model":"m","messages":[{"role":"user","content":"hi"}],"namespace":"n"}"#;
+        let same =
+            r#"{ "namespace": "n", "messages": [{"content":"h\u0069","role":"user"}], "model":"m","provider":"p" }"#;
+        let caller = [("authorization", "Bearer a")];
+        assert_eq!(key(asked, &caller), key(same, &caller));
+        assert_eq!(key(asked, &caller), key(asked, &[caller[0], ("user-agent", "x"), ("accept", "*/*")]));
+        let others = [
+            key(asked, &caller),
+            key(asked, &[]),
+            key(asked, &[("authorization", "Bearer b")]),
+            key(asked, &[("x-api-key", "Bearer a")]),
+            key(asked, &[caller[0], ("cookie", "a=b")]),
+            key(&asked.replace(r#""n""#, r#""o""#), &caller),
+            key(&asked.replace(r#","namespace":"n""#, ""), &caller),
+            key(&asked.replace(r#""p""#, r#""q""#), &caller),
+            key(&asked.replace(r#""m""#, r#""M""#), &caller),
+            key(&asked.replace("hi", "ho"), &caller),
+            key(&asked.replace("messages", "request"), &caller),
+        ];
+        for (position, one) in others.iter().enumerate() {
+            assert!(!others[position + 1..].contains(one), "{position}");
+        }
+    }
+}
