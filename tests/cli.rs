@@ -470,3 +470,102 @@ fn ask(address: &str, path: &str) -> String {
     connection.read_to_string(&mut answer).expect("text");
     answer
 }
+
+/// Brings an answer to the cache, past any provider.
+fn bring(address: &str, model: &str) {
+    let body = format!(r#"{{"provider":"openai","model":"{model}","messages":[],"response":"hello"}}"#);
+    let mut connection = TcpStream::connect(address).expect("it listens");
+    let length = body.len();
+    write!(connection, "POST /api/v1/cache/set HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").expect("it reads");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.0 201 "), "{answer}");
+}
+
+#[test]
+fn the_cache_is_commanded_and_every_change_is_in_the_log() {
+    const TOKEN: &str = "open-sesame";
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("a written file");
+        path.display().to_string()
+    };
+    let (token, wrong) = (file("token", "open-sesame\n"), file("wrong", "simsim"));
+    let token_file = format!("admin.token_file={token}");
+    // Quiet, but for what tells the address.
+    let level = "telemetry.log.level=off,weir::cli=info";
+    let knobs = ["listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "telemetry.log.format=json", level, &token_file];
+    let mut running = Working::start(&knobs.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    let listening = running.told("listening");
+    let listening = if listening["weir.side"] == "admin" { listening } else { running.told("listening") };
+    let address = listening["server.address"].as_str().expect("an address").to_owned();
+    let cache = |words: &[&str], variables: &[(&str, &str)]| {
+        weir(&[&["cache"], words, &["--admin-listen", &address, "--timeout", "1m"]].concat(), variables)
+    };
+    for model in ["gpt-5", "gpt-5-mini", "o3"] {
+        bring(&address, model);
+    }
+
+    let stats = cache(&["stats"], &[]);
+    assert_eq!(stats.status.code(), Some(0), "{}", stderr(&stats));
+    assert!(stdout(&stats).contains("\nhit ratio    no look-up yet\n"), "{}", stdout(&stats));
+    assert!(stdout(&stats).contains("\nmemory       3 entries, "), "{}", stdout(&stats));
+    let stats = cache(&["stats", "--json"], &[]);
+    let json: serde_json::Value = serde_json::from_slice(&stats.stdout).expect("it is JSON");
+    assert_eq!(json["backends"]["memory"]["stores"]["stored"], 3);
+    let config = cache(&["config"], &[]);
+    assert!(stdout(&config).contains("\nttl: 1h\n"), "{}", stdout(&config));
+
+    let by_variable = [("WEIR_ADMIN_TOKEN", TOKEN)];
+    let by_configuration = [("WEIR_ADMIN__TOKEN_FILE", &*token)];
+    for (words, variables, code, expected) in [
+        (&["invalidate", "--model", "gpt-5"][..], &[][..], 1, "401 Unauthorized: this needs the token"),
+        (&["clear", "--token-file", &wrong], &by_variable, 1, "401 Unauthorized: the token is not the one"),
+        (&["clear", "--token-file", "/absent"], &[], 1, "cannot read the token file /absent"),
+        (&["invalidate", "--pattern", "[a", "--key", "b"], &by_variable, 1, "#/pattern `[a` is not a pattern"),
+        (&["invalidate", "--pattern", "[a", "--key", "b"], &by_variable, 1, "#/key `b` is not a key"),
+        (&["invalidate"], &by_variable, 2, "--older-than"),
+        (&["invalidate", "--all", "--model", "m"], &by_variable, 2, "cannot be used with"),
+        (&["invalidate", "--older-than", "soon"], &by_variable, 2, "`soon` is not a duration"),
+        (&["invalidate", "--older-than", "1h"], &by_variable, 0, "0 entries removed\n"),
+        (&["invalidate", "--model", "gpt-5"], &by_variable, 0, "1 entry removed\n"),
+        (&["invalidate", "--prefix", "openai/gpt-5-"], &by_configuration, 0, "1 entry removed\n"),
+        (&["invalidate", "--all", "--token-file", &token], &[], 0, "1 entry removed\n"),
+        (&["clear", "--json"], &by_variable, 0, "\"removed\": 0"),
+    ] {
+        let output = cache(words, variables);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        let told = if code == 0 { stdout(&output) } else { stderr(&output) };
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+
+    let denied = running.told("command denied: no token was shown");
+    assert_eq!(denied["weir.audit.action"], "/api/v1/cache/invalidate");
+    assert!(denied["client.address"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{denied}");
+    running.told("command denied: another token was shown");
+    for (action, what, entries) in [
+        ("cache.invalidate", r#"{"older_than":"1h"}"#, 0),
+        ("cache.invalidate", r#"{"model":"gpt-5"}"#, 1),
+        ("cache.invalidate", r#"{"prefix":"openai/gpt-5-"}"#, 1),
+        ("cache.clear", "{}", 1),
+        ("cache.clear", "{}", 0),
+    ] {
+        let line = running.told("cache entries removed");
+        assert_eq!(
+            (&line["weir.audit.action"], &line["weir.audit.what"], &line["weir.audit.entries"]),
+            (&action.into(), &what.into(), &entries.into())
+        );
+        assert_eq!((&line["target"], &line["level"]), (&"weir::audit".into(), &"INFO".into()));
+        assert!(!line.to_string().contains(TOKEN) && !line.to_string().contains("simsim"), "{line}");
+    }
+
+    drop(running);
+    let gone = cache(&["stats"], &[]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        stderr(&gone).contains(&format!("no answer from http://{address}/api/v1/cache/stats")),
+        "{}",
+        stderr(&gone)
+    );
+}

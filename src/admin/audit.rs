@@ -15,7 +15,7 @@ pub(super) fn changed(Peer(peer): Peer, action: &str, what: &str, entries: u64) 
         { attribute::WEIR_AUDIT_ACTION } = action,
         { attribute::WEIR_AUDIT_WHAT } = what,
         { attribute::WEIR_AUDIT_ENTRIES } = entries,
-        "{action}: {entries} entries removed"
+        "cache entries removed"
     );
 }
 
@@ -26,7 +26,7 @@ pub(super) fn denied(Peer(peer): Peer, path: &str, why: Denied) {
         Level::INFO,
         { attribute::CLIENT_ADDRESS } = %peer,
         { attribute::WEIR_AUDIT_ACTION } = path,
-        "denied: {}",
+        "command denied: {}",
         why.as_str()
     );
 }

@@ -26,8 +26,8 @@ use crate::admin::problem::Problem;
 use crate::cache::freshness::Directives;
 use crate::cache::invalidation::MAX_TEXT;
 use crate::cache::key::{Key, Question};
-use crate::cache::policy::Terms;
-use crate::cache::{About, Lookup, Reply, Reusable, Stored};
+use crate::cache::policy::{Lifetime, Preferences, Terms};
+use crate::cache::{About, Lookup, Reply, Reusable, Stored, Usable};
 use crate::exchange::recall::may_be_credential;
 use crate::record::ReplyFacts;
 use crate::record::outcome::{CacheStatus, StoreResult};
@@ -50,17 +50,19 @@ pub(super) async fn get(
     let reusable = asked.reusable(&admin, &headers, None)?;
 
     let started = Instant::now();
-    let found = admin.cache.cache.look_up(&reusable.key, started);
+    let found = admin.cache.cache.look_up(&reusable, started);
     let status = match found {
-        Lookup::Fresh(..) => CacheStatus::Hit,
-        Lookup::Stale => CacheStatus::Expired,
+        Lookup::Usable(_) => CacheStatus::Hit,
+        Lookup::Declined | Lookup::Stale => CacheStatus::Expired,
         Lookup::Absent => CacheStatus::Miss,
     };
     let provider = admin.cache.label(&asked.provider);
     admin.metrics.looked_aside(provider, &asked.model, status, started.elapsed());
     Ok(match found {
-        Lookup::Fresh(stored, age) => answer(StatusCode::OK, &Hit::of(&stored, age, reusable.key)),
-        Lookup::Stale | Lookup::Absent => answer(StatusCode::OK, &json!({ "hit": false, "key": reusable.key })),
+        Lookup::Usable(Usable { stored, age, .. }) => answer(StatusCode::OK, &Found::of(&stored, age, reusable.key)),
+        Lookup::Declined | Lookup::Stale | Lookup::Absent => {
+            answer(StatusCode::OK, &json!({ "hit": false, "key": reusable.key }))
+        }
     })
 }
 
@@ -101,8 +103,10 @@ struct Asked<'a> {
     provider: Box<str>,
     model: Box<str>,
     namespace: Option<Box<str>>,
-    /// Under which name the request stands, and what it is.
-    request: (&'static str, Value<'a>),
+    /// The member the request stands in.
+    member: &'static str,
+    text: &'a str,
+    request: Value<'a>,
 }
 
 impl<'a> Asked<'a> {
@@ -123,28 +127,35 @@ impl<'a> Asked<'a> {
                 None
             }
         };
-        let (name, request) = request?;
-        let request = serde_json::from_str(request.get());
+        let (member, raw) = request?;
+        let request = serde_json::from_str(raw.get());
         if let Err(error) = &request {
-            members.fault(name, format!("cannot be read: {error}"));
+            members.fault(member, format!("cannot be read: {error}"));
         }
-        Some(Self { provider: provider?, model: model?, namespace, request: (name, request.ok()?) })
+        let (provider, model, request) = (provider?, model?, request.ok()?);
+        Some(Self { provider, model, namespace, member, text: raw.get(), request })
     }
 
-    /// The question, as the cache knows it. The app's own `ttl` counts before the operator's.
+    /// The question, as the cache knows it. The operator's rules hold; the app's own `ttl` counts before theirs.
     fn reusable(&self, admin: &Admin, headers: &HeaderMap, ttl: Option<Span>) -> Result<Reusable, Problem> {
         let CacheSide { cache, .. } = &admin.cache;
-        if !cache.is_on() {
-            return Err(Problem::new(StatusCode::CONFLICT, "nothing is cached here: `cache.mode` is `off`"));
-        }
         let about = About {
             provider: Arc::from(&*self.provider),
             model: Some(self.model.clone()),
             namespace: self.namespace.clone(),
         };
-        let terms = cache.terms(Directives::default());
-        let lifetime = ttl.map_or(terms.lifetime, Span::get);
-        Ok(Reusable { key: self.key(headers), about, asked: cache.rules().asked(), terms: Terms { lifetime, ..terms } })
+        let preferences = Preferences {
+            // Whoever looks aside asks for the cache, and nothing is fetched for it.
+            directives: Directives { only_if_cached: true, ..Directives::default() },
+            lifetime: ttl.map_or(Lifetime::Unsaid, |ttl| Lifetime::Said(ttl.get())),
+        };
+        // Whether chance draws the answer is for the app to know.
+        let terms = cache.terms(&about, &preferences, false).map_err(|_| {
+            let detail = "nothing is cached here: `cache.mode`, or the rule of `cache.rules` for this, is `off`";
+            Problem::new(StatusCode::CONFLICT, detail)
+        })?;
+        let terms = Terms { window: Duration::ZERO, ..terms };
+        Ok(Reusable { key: self.key(headers), about, asked: cache.rules().asked(), terms })
     }
 
     fn key(&self, headers: &HeaderMap) -> Key {
@@ -154,15 +165,15 @@ impl<'a> Asked<'a> {
             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
             .collect();
         credentials.sort_unstable();
-        let (name, request) = &self.request;
         Key::of(&Question {
             namespace: self.namespace.as_deref(),
             provider: &self.provider,
             // Of a proxied call these are four: no two lists of different lengths make the same key.
-            target: &[KIND, name.as_bytes(), self.model.as_bytes()],
+            target: &[KIND, self.member.as_bytes(), self.model.as_bytes()],
             credentials: &credentials,
             headers: &[],
-            body: request,
+            text: self.text.as_bytes(),
+            body: &self.request,
             ignored: &[],
         })
     }
@@ -182,7 +193,7 @@ fn reply(response: &RawValue) -> Reply {
 
 /// The answer to a look-up that found something.
 #[derive(Serialize)]
-struct Hit<'a> {
+struct Found<'a> {
     hit: bool,
     response: &'a RawValue,
     age_seconds: u64,
@@ -190,7 +201,7 @@ struct Hit<'a> {
     key: Key,
 }
 
-impl<'a> Hit<'a> {
+impl<'a> Found<'a> {
     fn of(stored: &'a Stored, age: Duration, key: Key) -> Self {
         let response = serde_json::from_slice(&stored.reply().body).expect("what was brought was JSON");
         let ttl_seconds = stored.lifetime().saturating_sub(age).as_secs();

@@ -8,9 +8,7 @@ use clap::Args;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::cli::{SourceArguments, print};
-use crate::config;
-use crate::listener::reachable;
+use crate::cli::{SourceArguments, admin, print};
 use crate::units::Span;
 
 /// The longest status line read, in bytes. weir's own are far shorter.
@@ -35,10 +33,7 @@ pub struct Arguments {
 /// # Errors
 /// If weir is not well, or does not answer in time.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let address = reachable(config::admin_address(&arguments.sources.sources())?);
-    if address.port() == 0 {
-        bail!("`admin.listen` has port 0: which port it became is not known here");
-    }
+    let address = admin::address(&arguments.sources.sources())?;
     let path = if arguments.live { "/livez" } else { "/readyz" };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { tokio::time::timeout(arguments.timeout.get(), ask(address, path)).await });

@@ -2,6 +2,8 @@
 //!
 //! Knows words, standard output and exit codes; not how anything is done.
 
+pub mod admin;
+pub mod cache;
 pub mod check;
 pub mod completions;
 pub mod config;
@@ -66,6 +68,9 @@ enum Command {
     Warm(warm::Arguments),
     /// Ask a running weir whether it is well
     Health(health::Arguments),
+    /// Show how the cache of a running weir does, or remove entries from it
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Print the version
     Version(version::Arguments),
     /// Run a simulated provider
@@ -130,6 +135,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Prices(command) => prices::run(&command),
         Command::Warm(arguments) => warm::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Cache(command) => cache::run(&command),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -61,8 +61,8 @@ fn names(variable: &str) -> Option<Vec<String>> {
         return None;
     }
     match rest.to_lowercase().as_str() {
-        // The variable behind `--config`, read by the command line.
-        "config" => None,
+        // The variable behind `--config`, and the token of the admin side: read by the command line.
+        "config" | "admin_token" => None,
         // The variable behind `--log`.
         "log" => Some(["telemetry", "log", "level"].map(str::to_owned).to_vec()),
         rest => Some(rest.split("__").map(str::to_owned).collect()),
@@ -93,6 +93,7 @@ mod tests {
             ("weir_cache__mode", Some("cache.mode")),
             ("WEIR_LOG", Some("telemetry.log.level")),
             ("WEIR_CONFIG", None),
+            ("WEIR_ADMIN_TOKEN", None),
             ("WEIRD_LISTEN", None),
             ("PATH", None),
         ] {

@@ -131,6 +131,12 @@ pub fn admin_address(sources: &Sources) -> Result<SocketAddr, Mistakes> {
     if mistakes.is_empty() { Ok(file.admin.listen) } else { Err(Mistakes::new(mistakes)) }
 }
 
+/// The file that holds the token of the admin side, if one is named; mistakes do not matter.
+#[must_use]
+pub fn admin_token_file(sources: &Sources) -> Option<PathBuf> {
+    Written::read(sources).file.admin.token_file
+}
+
 /// What was written, brought into shape; it need not make sense.
 struct Written {
     file: File,

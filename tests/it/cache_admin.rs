@@ -389,7 +389,8 @@ fn question() -> Value {
 
 /// `value` with these members laid over it.
 fn with(mut value: Value, members: Value) -> Value {
-    value.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    let Value::Object(members) = members else { panic!("members, not {members}") };
+    value.as_object_mut().unwrap().extend(members);
     value
 }
 
@@ -521,11 +522,22 @@ async fn looking_aside_has_its_bounds() {
     assert_eq!(page.status, 403, "a page in a browser on this machine");
     weir.stop().await;
 
-    let off = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
-    for (path, body) in [(GET, question()), (SET, set(json!({})))] {
-        let answer = aside(&off, path, &[], &body).await;
-        assert_eq!(answer.status, 409);
-        assert!(answer.json()["detail"].as_str().unwrap().contains("`cache.mode` is `off`"));
+    for (yaml, status) in [
+        ("cache: { mode: off }", [409, 409]),
+        ("cache: { rules: [{ model: gpt-5*, mode: off }] }", [409, 409]),
+        ("cache: { mode: opt_in }", [200, 201]),
+        ("cache: { mode: deterministic }", [200, 201]),
+    ] {
+        let weir = Weir::before_with(&fake.url(), yaml).await;
+        for ((path, body), status) in [(GET, question()), (SET, set(json!({})))].into_iter().zip(status) {
+            let answer = aside(&weir, path, &[], &body).await;
+            assert_eq!(answer.status.as_u16(), status, "{yaml}: {:?}", answer.body);
+            assert_eq!(answer.json()["detail"].as_str().is_some_and(|it| it.contains("`cache.mode`")), status == 409);
+        }
+        weir.stop().await;
     }
-    off.stop().await;
+    let ruled = Weir::before_with(&fake.url(), "cache: { rules: [{ namespace: team, ttl: 7s }] }").await;
+    assert_eq!(aside(&ruled, SET, &[], &set(json!({"namespace": "team"}))).await.json()["ttl_seconds"], 7);
+    assert_eq!(aside(&ruled, SET, &[], &set(json!({"namespace": "team", "ttl": 9}))).await.json()["ttl_seconds"], 9);
+    ruled.stop().await;
 }

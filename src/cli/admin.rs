@@ -1,0 +1,113 @@
+//! Admin: how a subcommand finds the operator's side of the weir that runs here, and asks it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::cli::SourceArguments;
+use crate::config::{self, Sources};
+use crate::listener::reachable;
+use crate::secret::Secret;
+use crate::units::Span;
+
+/// The largest answer read, in bytes. weir's own are a few kilobytes.
+const LARGEST_ANSWER: usize = 1 << 20;
+/// The variable that may hold the token.
+const TOKEN_VARIABLE: &str = "WEIR_ADMIN_TOKEN";
+
+/// How to ask.
+#[derive(Debug, Args)]
+pub struct AdminArguments {
+    /// A file that holds the token [default: what `WEIR_ADMIN_TOKEN` holds, else the file that `admin.token_file` names]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How long the answer may take
+    #[arg(long, value_name = "DURATION", default_value_t = Span::from_secs(10))]
+    timeout: Span,
+    /// Where the configuration comes from: it says where the admin side listens.
+    #[command(flatten)]
+    sources: SourceArguments,
+}
+
+impl AdminArguments {
+    /// Reads `path`.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask(Method::GET, path, Bytes::new())
+    }
+
+    /// Posts a command.
+    pub(super) fn post(&self, path: &str, command: &Value) -> anyhow::Result<Value> {
+        self.ask(Method::POST, path, command.to_string().into())
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+        let sources = self.sources.sources();
+        let url = format!("http://{}{path}", address(&sources)?);
+        let mut request = Request::builder().method(&method).uri(&url).body(Full::new(body))?;
+        let token = match self.token(&sources) {
+            // Whoever only reads on the same machine needs none.
+            Err(_) if method == Method::GET && self.token_file.is_none() => None,
+            token => token?,
+        };
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()));
+            let mut value = value.context("the token has characters that no header can carry")?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async { timeout(self.timeout.get(), send(request)).await });
+        let (status, body) = answer
+            .with_context(|| format!("no answer from {url} within {}", self.timeout))?
+            .with_context(|| format!("no answer from {url}"))?;
+        let json = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        match json["detail"].as_str() {
+            _ if status.is_success() && !json.is_null() => Ok(json),
+            Some(detail) => bail!("{url} says {status}: {detail}"),
+            None => bail!("{url} says {status}: is this weir's admin side?"),
+        }
+    }
+
+    fn token(&self, sources: &Sources) -> anyhow::Result<Option<Secret>> {
+        let variable = sources.environment.get(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+        let file = match (&self.token_file, variable) {
+            (Some(file), _) => file.clone(),
+            (None, Some(token)) => return Ok(Some(Secret::new(token.as_str()))),
+            (None, None) => match config::admin_token_file(sources) {
+                Some(file) => file,
+                None => return Ok(None),
+            },
+        };
+        let token = std::fs::read_to_string(&file);
+        Ok(Some(Secret::new(token.with_context(|| format!("cannot read the token file {}", file.display()))?)))
+    }
+}
+
+/// Where the admin side is reached from here.
+///
+/// # Errors
+/// If the configuration does not say.
+pub(super) fn address(sources: &Sources) -> anyhow::Result<SocketAddr> {
+    let address = reachable(config::admin_address(sources)?);
+    if address.port() == 0 {
+        bail!("`admin.listen` has port 0: which port it became is not known here");
+    }
+    Ok(address)
+}
+
+async fn send(request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed)?;
+    Ok((head.status, body.to_bytes()))
+}
