@@ -337,7 +337,7 @@ fn destination(
 }
 
 /// What the operator's side knows of the cache.
-fn cache_side(rooms: &Rooms, settings: Arc<crate::cache::Settings>) -> CacheSide {
+fn cache_side(rooms: &Rooms, settings: Arc<cache::Settings>) -> CacheSide {
     let label = |(name, to): (&Arc<str>, &Arc<Destination>)| (Arc::clone(name), Arc::clone(&to.provider.label));
     let labels = Arc::new(rooms.destinations.iter().map(label).collect());
     CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }

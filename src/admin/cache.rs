@@ -52,7 +52,25 @@ pub(super) async fn stats(_: Reader, State(admin): State<Admin>) -> Result<Respo
 
 /// `GET /api/v1/cache/config`.
 pub(super) async fn config(_: Reader, State(admin): State<Admin>) -> Response {
-    answer(StatusCode::OK, &json!(&*admin.cache.settings))
+    let mut settings = json!(&*admin.cache.settings);
+    hide_credentials(&mut settings);
+    answer(StatusCode::OK, &settings)
+}
+
+/// Takes the user and the password out of every URL.
+fn hide_credentials(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let Some((scheme, rest)) = text.split_once("://") else { return };
+            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            if let Some((_, host)) = authority.rsplit_once('@') {
+                *text = format!("{scheme}://[redacted]@{host}{path}");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_credentials),
+        Value::Object(members) => members.values_mut().for_each(hide_credentials),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// `POST /api/v1/cache/clear`.
@@ -126,6 +144,7 @@ async fn remove(
 ) -> Result<Response, Problem> {
     let (strategy, what) = (filter.strategy(), json!(filter));
     let cache = Arc::clone(&admin.cache.cache);
+    let other_instances = cache.is_shared();
     let removing = spawn_blocking(move || {
         let now = Instant::now();
         cache.invalidate(filter, now, now)
@@ -134,7 +153,13 @@ async fn remove(
     let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
     admin.metrics.invalidated(strategy);
     audit::changed(peer, action, &what.to_string(), removed);
-    let body = json!({ "removed": removed, "strategy": strategy.as_str(), "filter": what, "other_instances": false });
+    let strategy = strategy.as_str();
+    let body = json!({
+        "removed": removed,
+        "strategy": strategy,
+        "filter": what,
+        "other_instances": other_instances,
+    });
     Ok(answer(StatusCode::OK, &body))
 }
 
@@ -212,6 +237,20 @@ mod tests {
         {
             assert_eq!(decimal(usd), shown);
         }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let mut settings =
+            json!({"ttl": "1h", "redis": {"url": "rediss://me:secret@host:6379/1", "more": ["redis://:p@h"]}});
+        hide_credentials(&mut settings);
+        assert_eq!(
+            settings,
+            json!({"ttl": "1h", "redis": {"url": "rediss://[redacted]@host:6379/1", "more": ["redis://[redacted]@h"]}})
+        );
+        let mut plain = json!(["redis://host:6379", "a@b", "https://host/path@x"]);
+        hide_credentials(&mut plain);
+        assert_eq!(plain, json!(["redis://host:6379", "a@b", "https://host/path@x"]));
     }
 
     #[test]

@@ -50,20 +50,28 @@ pub(super) async fn get(
     let reusable = asked.reusable(&admin, &headers, None)?;
 
     let started = Instant::now();
-    let found = admin.cache.cache.look_up(&reusable, started);
-    let status = match found {
-        Lookup::Usable(_) => CacheStatus::Hit,
-        Lookup::Declined | Lookup::Stale => CacheStatus::Expired,
-        Lookup::Absent => CacheStatus::Miss,
-    };
+    let cache = &admin.cache.cache;
+    let mut found = cache.look_up(&reusable, started);
+    let in_memory = (status_of(&found), started.elapsed());
+    if !matches!(found, Lookup::Usable(_)) && cache.fetch(&reusable.key).await {
+        found = cache.look_up(&reusable, Instant::now());
+    }
     let provider = admin.cache.label(&asked.provider);
-    admin.metrics.looked_aside(provider, &asked.model, status, started.elapsed());
+    admin.metrics.looked_aside(provider, &asked.model, status_of(&found), in_memory);
     Ok(match found {
         Lookup::Usable(Usable { stored, age, .. }) => answer(StatusCode::OK, &Found::of(&stored, age, reusable.key)),
         Lookup::Declined | Lookup::Stale | Lookup::Absent => {
             answer(StatusCode::OK, &json!({ "hit": false, "key": reusable.key }))
         }
     })
+}
+
+const fn status_of(found: &Lookup) -> CacheStatus {
+    match found {
+        Lookup::Usable(_) => CacheStatus::Hit,
+        Lookup::Declined | Lookup::Stale => CacheStatus::Expired,
+        Lookup::Absent => CacheStatus::Miss,
+    }
 }
 
 /// `POST /api/v1/cache/set`.

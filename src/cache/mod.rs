@@ -238,6 +238,12 @@ impl Cache {
         self.memory.put(key, stored);
     }
 
+    /// Whether there is a second level, whose other users hear of the rules made here.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// The rules by which stored responses die.
     #[must_use]
     pub const fn rules(&self) -> &Rules {

@@ -42,21 +42,21 @@ pub struct AdminArguments {
 impl AdminArguments {
     /// Reads `path`.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.ask(Method::GET, path, Bytes::new())
+        self.ask(&Method::GET, path, Bytes::new())
     }
 
     /// Posts a command.
     pub(super) fn post(&self, path: &str, command: &Value) -> anyhow::Result<Value> {
-        self.ask(Method::POST, path, command.to_string().into())
+        self.ask(&Method::POST, path, command.to_string().into())
     }
 
-    fn ask(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+    fn ask(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
         let sources = self.sources.sources();
         let url = format!("http://{}{path}", address(&sources)?);
-        let mut request = Request::builder().method(&method).uri(&url).body(Full::new(body))?;
+        let mut request = Request::builder().method(method).uri(&url).body(Full::new(body))?;
         let token = match self.token(&sources) {
             // Whoever only reads on the same machine needs none.
-            Err(_) if method == Method::GET && self.token_file.is_none() => None,
+            Err(_) if *method == Method::GET && self.token_file.is_none() => None,
             token => token?,
         };
         if let Some(token) = token {

@@ -220,15 +220,17 @@ impl Metrics {
     }
 
     /// The cache was asked, not by a call but by an app that looks aside, for what `model` of `provider` (the value of
-    /// the label) answers. As with calls, the name of a model gets a place only once there was an answer.
-    pub fn looked_aside(&self, provider: &str, model: &str, found: CacheStatus, took: Duration) {
+    /// the label) answers; `in_memory` is what memory said, and how long that took. As with calls, the name of a model
+    /// gets a place only once there was an answer.
+    pub fn looked_aside(&self, provider: &str, model: &str, found: CacheStatus, in_memory: (CacheStatus, Duration)) {
         let limiter = &self.limiters.model;
         let model = if found == CacheStatus::Hit { limiter.admit(model) } else { limiter.find(model) };
         let provider = Arc::clone(&self.provider(provider).name);
         let operation = Operation::Other;
         let call = self.call(CallNames { provider, operation, model, request_model: None, response_model: None });
         call.cache(found).inc();
-        if let Some(lookups) = self.process.lookup(found) {
+        let (status, took) = in_memory;
+        if let Some(lookups) = self.process.lookup(status) {
             lookups.observe(took.as_secs_f64());
         }
     }

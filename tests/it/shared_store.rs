@@ -316,6 +316,39 @@ impl House {
 }
 
 #[tokio::test]
+async fn what_was_brought_to_one_replica_is_at_the_other_until_a_command_names_it() {
+    if !is_here() {
+        return;
+    }
+    let (redis, house) = (Redis::start().await, House::new().await);
+    let (secret, url) = (house.secret.path().display(), redis.url());
+    let yaml = format!("cache: {{ redis: {{ url: \"{url}\", secret_file: {secret}, {PATIENT} }} }}");
+    let one = Weir::operated(&house.fake.url(), &yaml).await;
+    becomes(&one, UP, 1.0).await;
+    becomes_current(&one).await;
+    let other = house.replica(&redis).await;
+    let before = one.metric(STORED).await;
+    let question = r#"{"provider":"openai","model":"o3","messages":["the blue prompt"]"#;
+    let brought = format!(r#"{question},"response":"the green answer"}}"#);
+    assert_eq!(one.command("/api/v1/cache/set", &[KEY], brought.as_bytes()).await.status, 201);
+    grows(&one, STORED, |now| now > before).await;
+    let asked = format!("{question}}}");
+    let found = other.command("/api/v1/cache/get", &[KEY], asked.as_bytes()).await.json();
+    assert_eq!((&found["hit"], &found["response"]), (&true.into(), &"the green answer".into()), "{found}");
+
+    let operator = [("authorization", "Bearer sesame")];
+    let told = one.command("/api/v1/cache/invalidate", &operator, br#"{"model":"o3"}"#).await.json();
+    assert_eq!((&told["removed"], &told["other_instances"]), (&1.into(), &true.into()), "{told}");
+    let begun = Instant::now();
+    while other.command("/api/v1/cache/get", &[KEY], asked.as_bytes()).await.json()["hit"] == true {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the other never heard");
+        sleep(Duration::from_millis(5)).await;
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_asked_for_before_a_rule_is_dead_for_whoever_comes_later() {
     if !is_here() {
         return;
