@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use weir::cache::shared::{Event, Found, Work};
 use weir::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use weir::record::head::{HeadFacts, Quota};
 use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
@@ -139,6 +141,7 @@ fn with_operation(mut record: Record, operation: Operation) -> Record {
 fn filled() -> Metrics {
     let metrics = metrics(&Settings::default());
     metrics.watch_cache(Arc::new(|| CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 }));
+    metrics.watch_store(Arc::new(|| true));
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);
     let quotas = [Quota { limit: Some(100), remaining: Some(99), resets_in: None }; 2];
@@ -615,6 +618,53 @@ fn names_without_room_fold_into_other_and_nothing_is_lost() {
         assert!((sum(name) - counted).abs() < 1e-9, "{name}: {}", sum(name));
     }
     assert!(sum("weir_metrics_label_overflow_total") > 0.0);
+}
+
+#[test]
+fn what_replicas_share_begins_at_zero_where_there_is_something_to_share() {
+    let alone = metrics(&Settings::default());
+    alone.shared(Event::Stored);
+    let text = alone.encode(None).body;
+    assert!(!text.contains("weir_shared_store_up") && !text.contains("redis"));
+
+    let sharing = metrics(&Settings::default());
+    let is_up = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_up);
+    sharing.watch_store(Arc::new(move || asked.load(Ordering::Relaxed)));
+    let lookups = |result| format!(r#"weir_cache_lookup_duration_seconds_count{{backend="redis",result="{result}"}}"#);
+    let stores = |result| format!(r#"weir_cache_stores_total{{backend="redis",result="{result}"}}"#);
+    let errors = |operation| format!(r#"weir_cache_errors_total{{backend="redis",operation="{operation}"}}"#);
+    let names = [
+        "weir_shared_store_up".to_owned(),
+        lookups("hit"),
+        lookups("miss"),
+        lookups("expired"),
+        stores("stored"),
+        stores("error"),
+        errors("get"),
+        errors("put"),
+        errors("delete"),
+    ];
+    let expect = |values: [f64; 9]| {
+        let expected: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+        Samples::of(&sharing).expect(&expected);
+    };
+    expect([0.0; 9]);
+    is_up.store(true, Ordering::Relaxed);
+    let took = Duration::from_millis(1);
+    for (event, times) in [
+        (Event::LookedUp(Found::Fresh, took), 2),
+        (Event::LookedUp(Found::Nothing, took), 3),
+        (Event::LookedUp(Found::Stale, took), 4),
+        (Event::Stored, 5),
+        (Event::NotStored, 6),
+        (Event::Failed(Work::Get), 7),
+        (Event::Failed(Work::Put), 8),
+        (Event::Failed(Work::Delete), 9),
+    ] {
+        (0..times).for_each(|_| sharing.shared(event));
+    }
+    expect([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
 }
 
 #[test]
