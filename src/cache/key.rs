@@ -13,6 +13,7 @@ use serde_json_borrow::{Number, ObjectAsVec, Value};
 use sha2::{Digest, Sha256};
 
 use crate::cache::decimal::{self, Decimal};
+use crate::record::call::Form;
 
 /// Changes whenever the meaning of a key does, so that no old entry answers a new question.
 const VERSION: u8 = 2;
@@ -102,6 +103,20 @@ impl Key {
         canonical.value(question.body, Ignored::of(question.ignored));
         canonical.optional((!decimal::are_kept(question.text)).then_some(question.text));
         Self(canonical.hash.finalize().into())
+    }
+
+    /// The key under which the answer to this question is stored in one form. The question itself leaves out what only
+    /// says the form.
+    #[must_use]
+    pub fn in_form(&self, form: Form) -> Self {
+        let form = match form {
+            Form::Whole => b'w',
+            Form::Stream => b's',
+            Form::StreamWithUsage => b'u',
+            Form::StreamWithoutUsage => b'o',
+            Form::Array => b'a',
+        };
+        Self(Sha256::new_with_prefix([VERSION, form]).chain_update(self.0).finalize().into())
     }
 
     /// Its bytes.

@@ -30,6 +30,7 @@ use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
 use crate::cache::refresh::{Refresh, Refreshes};
 use crate::cache::shared::Shared;
 use crate::record::ReplyFacts;
+use crate::record::call::Form;
 use crate::record::outcome::BypassReason;
 use crate::record::usage::Usage;
 use crate::store;
@@ -53,6 +54,9 @@ pub struct Settings {
     /// leaves out is as above.
     #[schemars(example = [Rule::example()])]
     pub rules: Vec<Rule>,
+    /// Whether an answer that is stored in one form may also answer in another: one that came in one piece a call that
+    /// streams, and the reverse. What cannot be told in another form without loss does not: the provider is asked.
+    pub cross_mode: bool,
     /// Most answers held. Together with `max_bytes`: each answer counts as at least `max_bytes / max_entries`.
     pub max_entries: u64,
     /// Most memory held by answers, with all that belongs to them.
@@ -91,6 +95,7 @@ impl Default for Settings {
             stale_while_revalidate: Span::from_secs(0),
             max_refreshes: 64,
             rules: Vec::new(),
+            cross_mode: false,
             max_entries: 10_000,
             max_bytes: ByteSize::mib(64),
             max_entry_bytes: ByteSize::mib(1),
@@ -106,6 +111,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Cache {
     policy: Policy,
+    cross_mode: bool,
     max_entry_bytes: usize,
     memory: Memory,
     shared: Option<Arc<Shared>>,
@@ -145,6 +151,7 @@ impl Cache {
         let entries_live = policy.longest_kept();
         Self {
             policy,
+            cross_mode: settings.cross_mode,
             max_entry_bytes: settings.max_entry_bytes.as_len(),
             memory: Memory::new(settings, on_evicted),
             shared: None,
@@ -157,6 +164,12 @@ impl Cache {
     #[must_use]
     pub fn with_shared(self, shared: Option<Arc<Shared>>) -> Self {
         Self { shared, ..self }
+    }
+
+    /// Whether an answer that is stored in one form may also answer in another.
+    #[must_use]
+    pub const fn crosses_forms(&self) -> bool {
+        self.cross_mode
     }
 
     /// The largest body worth keeping for [`Cache::store`].
@@ -229,7 +242,7 @@ impl Cache {
         if self.is_dead(&reusable, now) {
             return;
         }
-        let Reusable { key, about, asked, terms } = reusable;
+        let Reusable { key, about, asked, terms, forms: _ } = reusable;
         let (lifetime, keep_for) = (terms.lifetime, terms.keep_for());
         let stored = Arc::new(Stored { reply, about, asked, since: now, lifetime, keep_for });
         if let Some(shared) = &self.shared {
@@ -298,6 +311,26 @@ pub struct Reusable {
     pub asked: Asked,
     /// The terms.
     pub terms: Terms,
+    /// Where its answer may be stored in other forms.
+    pub forms: Option<Forms>,
+}
+
+/// A question whose answers may be told in several forms, and are stored in each under a key of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Forms {
+    /// The question, without what only says the form.
+    pub question: Key,
+    /// The form asked for.
+    pub asked: Form,
+}
+
+impl Reusable {
+    /// The same, asked for in another form. `None` if it has no others.
+    #[must_use]
+    pub fn in_form(&self, form: Form) -> Option<Self> {
+        let forms = Forms { asked: form, ..self.forms? };
+        Some(Self { key: forms.question.in_form(form), forms: Some(forms), ..self.clone() })
+    }
 }
 
 /// A reply worth storing.
@@ -469,7 +502,7 @@ mod tests {
         let mut request = HeaderMap::new();
         request.insert(CACHE_CONTROL, cache_control.parse().expect("a header value"));
         let terms = cache.terms(&about, &Preferences::of(&request), true).expect("all is cached");
-        Reusable { key: key(1), about, asked: cache.rules().asked(), terms }
+        Reusable { key: key(1), about, asked: cache.rules().asked(), terms, forms: None }
     }
 
     #[test]

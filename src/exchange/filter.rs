@@ -1,7 +1,8 @@
 //! Filter: takes the usage chunk that weir asked for, and nothing else, out of a stream.
 //!
 //! Bytes of an event that is not complete yet are held back, since it may turn out to be that chunk; a reader could
-//! not act on half an event anyway. Everything else passes at once, without a copy wherever nothing is held.
+//! not act on half an event anyway. Everything else passes at once, without a copy wherever nothing is held. What was
+//! taken out is kept, and can be put back where it was.
 
 use std::ops::Range;
 
@@ -16,6 +17,10 @@ pub(super) struct Filter {
     held: BytesMut,
     /// Stream offset of the first held byte.
     passed: u64,
+    /// What was taken out, and how much the app had had before it.
+    removed: Vec<(u64, Bytes)>,
+    /// Bytes taken out.
+    removed_bytes: u64,
 }
 
 impl Filter {
@@ -44,6 +49,34 @@ impl Filter {
         self.held.split().freeze()
     }
 
+    /// What the stream was, less nothing: `passed` is all that the app got of it. `None` if nothing was taken out, or
+    /// more than a usage chunk has.
+    pub(super) fn put_back(&self, passed: &[u8]) -> Option<Bytes> {
+        if self.removed.is_empty() || self.removed_bytes > MAX_HELD as u64 {
+            return None;
+        }
+        let removed_bytes = usize::try_from(self.removed_bytes).ok()?;
+        let mut whole = BytesMut::with_capacity(passed.len() + removed_bytes);
+        let mut from = 0;
+        for (had, removed) in &self.removed {
+            let to = usize::try_from(*had).ok()?;
+            whole.extend_from_slice(passed.get(from..to)?);
+            whole.extend_from_slice(removed);
+            from = to;
+        }
+        whole.extend_from_slice(&passed[from..]);
+        Some(whole.freeze())
+    }
+
+    /// Keeps what is taken out at `offset`, unless that becomes too much.
+    fn remove(&mut self, offset: u64, bytes: &[u8]) {
+        let had = offset - self.removed_bytes;
+        self.removed_bytes += bytes.len() as u64;
+        if self.removed_bytes <= MAX_HELD as u64 {
+            self.removed.push((had, Bytes::copy_from_slice(bytes)));
+        }
+    }
+
     fn release(&mut self, to: u64, removed: &[Range<u64>]) -> Bytes {
         let start = self.passed;
         let within =
@@ -57,8 +90,10 @@ impl Filter {
         let mut kept = BytesMut::with_capacity(due);
         let mut from = 0;
         for span in removed {
-            kept.extend_from_slice(&ready[from..within(span.start, due).max(from)]);
+            let begin = within(span.start, due).max(from);
+            kept.extend_from_slice(&ready[from..begin]);
             from = within(span.end, due).max(from);
+            self.remove(start + begin as u64, &ready[begin..from]);
         }
         kept.extend_from_slice(&ready[from..]);
         kept.freeze()
@@ -90,6 +125,8 @@ mod tests {
             out.extend_from_slice(&filter.pass(chunk, &removed, begun));
         }
         out.extend_from_slice(&filter.finish());
+        let whole = filter.put_back(&out);
+        assert_eq!(whole.as_deref(), Some(stream.as_bytes()).filter(|whole| *whole != out), "{stream} put back");
         String::from_utf8(out).expect("text")
     }
 

@@ -2,6 +2,7 @@
 //! record.
 
 mod bill;
+mod crossing;
 mod entry;
 pub mod estimate;
 pub mod fetch;
@@ -320,7 +321,8 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
             return ask(&rooms, asking, understood, None, entry).await;
         }
     }
-    match recall::recall(&rooms, &understood.preferences, understood.reusable.as_ref(), entry).await {
+    let endpoint = asking.route.endpoint;
+    match recall::recall(&rooms, endpoint, &understood.preferences, understood.reusable.as_ref(), entry).await {
         Recalled::Answered(response) => response,
         Recalled::Stale(response, task) => {
             refresh::begin(&rooms, asking, task);

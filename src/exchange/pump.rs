@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::cache::flight::{Company, Log};
 use crate::cache::{self, Reusable};
+use crate::exchange::crossing;
 use crate::exchange::entry::{End, Entry, Fetched};
 use crate::exchange::filter::Filter;
 use crate::exchange::recordings::{Recordable, Take};
@@ -312,12 +313,15 @@ impl Pump {
             return Some(Offered { result: StoreResult::NotCacheable, usage: None });
         }
         let Some(body) = log.whole() else { return Some(Offered { result: StoreResult::TooLarge, usage: None }) };
+        // A copy of the exact size: the buffer has grown in steps.
+        let body = Bytes::copy_from_slice(body);
+        let limit = self.rooms.cache.max_entry_bytes();
+        let (reusable, body) = crossing::all_of(reusable, body, self.filter.as_ref(), limit);
         let usage = Arc::new(said.usage.map_or_else(OnceLock::new, OnceLock::from));
         let reply = cache::Reply {
             status: self.status,
             headers: Arc::unwrap_or_clone(headers),
-            // A copy of the exact size: the buffer has grown in steps.
-            body: Bytes::copy_from_slice(body),
+            body,
             facts: said.facts.clone(),
             usage: Arc::clone(&usage),
             provider_cost: said.provider_cost,

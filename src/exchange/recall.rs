@@ -18,14 +18,17 @@ use crate::cache::flight::{Boarding, Flights, Ride};
 use crate::cache::key::{self, Key};
 use crate::cache::policy::Preferences;
 use crate::cache::refresh::Refresh;
-use crate::cache::{About, Lookup, Reusable, Usable};
+use crate::cache::{self, About, Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
+use crate::exchange::crossing::{self, Crossed};
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::fetch::{Ended, Fetch};
 use crate::exchange::pump::Head;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::tee::Tee;
+use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Forms;
 use crate::provider::{Asked, Reuse};
 use crate::record::outcome::{BypassReason, CacheStatus, Outcome, Role};
 
@@ -74,67 +77,77 @@ pub(super) fn reusable(
             return None;
         }
     };
-    let key = key(question, caller.namespace.as_deref(), ignored);
+    let Question { route, head, body, .. } = *question;
+    let crossing = crossing::asked(rooms, route, route.path(&head.uri), head.uri.query(), body);
+    let key = key(question, caller.namespace.as_deref(), ignored, crossing.map(|(_, forms)| forms));
+    let forms = crossing.map(|(asked, _)| cache::Forms { question: key, asked });
     if !terms.may_answer() {
         entry.looked_up(CacheStatus::Bypass(BypassReason::RequestDirective), None);
     }
-    Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms })
+    let key = forms.map_or(key, |forms| key.in_form(forms.asked));
+    Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms, forms })
 }
 
-/// Looks for an answer: in memory, then in what replicas share, then on its way to an equal call. A request that wants a
-/// stored one only is answered in any case.
+/// Looks for an answer: in memory, then in what replicas share, each in the form asked for and then in others; then on
+/// its way to an equal call. A request that wants a stored one only is answered in any case.
 pub(super) async fn recall(
     rooms: &Arc<Rooms>,
+    endpoint: Endpoint,
     preferences: &Preferences,
     reusable: Option<&Reusable>,
     mut entry: Entry,
 ) -> Recalled {
     if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
-        let mut found = in_memory(rooms, reusable, &mut entry);
-        if found.is_none() && rooms.cache.fetch(&reusable.key).await {
-            let shared = rooms.cache.look_up(reusable, Instant::now());
-            entry.fetched(status_of(&shared));
-            found = usable(shared);
+        let mut found = in_memory(rooms, endpoint, reusable, &mut entry);
+        for key in crossing::keys(endpoint, reusable) {
+            if found.is_err() && rooms.cache.fetch(&key).await {
+                found = look_up(rooms, endpoint, reusable, Instant::now());
+                entry.fetched(status_of(&found));
+            }
         }
-        if let Some(usable) = found {
-            return answered(rooms, usable, entry);
+        if let Ok((usable, crossed)) = found {
+            return answered(rooms, usable, crossed, entry);
         }
     }
     if preferences.directives.only_if_cached {
         return Recalled::Answered(reply::not_stored(rooms, entry));
     }
     match (reusable, &rooms.in_flight.flights) {
-        (Some(reusable), Some(flights)) if reusable.terms.may_store() => fly(rooms, flights, reusable, entry).await,
+        (Some(reusable), Some(flights)) if reusable.terms.may_store() => {
+            fly(rooms, flights, endpoint, reusable, entry).await
+        }
         _ => Recalled::Ask(entry, None),
     }
 }
 
-/// A stored response that may answer.
-fn in_memory(rooms: &Rooms, reusable: &Reusable, entry: &mut Entry) -> Option<Usable> {
+/// A stored answer that may serve, and how it is told if it is stored in another form; or why there is none.
+type Found = Result<(Usable, Option<Crossed>), CacheStatus>;
+
+/// Looks in memory, and tells the entry.
+fn in_memory(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut Entry) -> Found {
     let started = Instant::now();
-    let found = rooms.cache.look_up(reusable, started);
+    let found = look_up(rooms, endpoint, reusable, started);
     entry.looked_up(status_of(&found), Some(started.elapsed()));
-    usable(found)
+    found
 }
 
-fn usable(found: Lookup) -> Option<Usable> {
-    match found {
-        Lookup::Usable(usable) => Some(usable),
-        Lookup::Declined | Lookup::Stale | Lookup::Absent => None,
-    }
-}
-
-const fn status_of(found: &Lookup) -> CacheStatus {
-    match found {
-        Lookup::Usable(_) => CacheStatus::Hit,
+fn look_up(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, now: Instant) -> Found {
+    let missed = match rooms.cache.look_up(reusable, now) {
+        Lookup::Usable(usable) => return Ok((usable, None)),
         Lookup::Declined => CacheStatus::Bypass(BypassReason::RequestDirective),
         Lookup::Stale => CacheStatus::Expired,
         Lookup::Absent => CacheStatus::Miss,
-    }
+    };
+    let crossed = crossing::look_up(rooms, endpoint, reusable, now);
+    crossed.map(|(usable, crossed)| (usable, Some(crossed))).ok_or(missed)
 }
 
-fn answered(rooms: &Rooms, usable: Usable, entry: Entry) -> Recalled {
-    let response = reply::stored(rooms, &usable.stored, usable.age, entry);
+fn status_of(found: &Found) -> CacheStatus {
+    found.as_ref().map_or_else(|missed| *missed, |_| CacheStatus::Hit)
+}
+
+fn answered(rooms: &Rooms, usable: Usable, crossed: Option<Crossed>, entry: Entry) -> Recalled {
+    let response = reply::stored(rooms, &usable, crossed, entry);
     match usable.refresh {
         Some(refresh) => Recalled::Stale(response, refresh),
         None => Recalled::Answered(response),
@@ -152,7 +165,13 @@ pub(super) fn lead(rooms: &Rooms, reusable: Option<&Reusable>) -> Option<Ride<Fe
 const MOST_FLIGHTS: usize = 2;
 
 /// Joins the call in flight that asks the same, or is to be joined by others.
-async fn fly(rooms: &Arc<Rooms>, flights: &Flights<Fetch>, reusable: &Reusable, mut entry: Entry) -> Recalled {
+async fn fly(
+    rooms: &Arc<Rooms>,
+    flights: &Flights<Fetch>,
+    endpoint: Endpoint,
+    reusable: &Reusable,
+    mut entry: Entry,
+) -> Recalled {
     if !reusable.terms.may_answer() {
         return Recalled::Ask(entry, lead(rooms, Some(reusable)));
     }
@@ -162,9 +181,9 @@ async fn fly(rooms: &Arc<Rooms>, flights: &Flights<Fetch>, reusable: &Reusable, 
             Boarding::Follow(ride) => ride,
             // The one before may have landed, and been stored, since this call looked for its answer.
             Boarding::Lead(ride) => {
-                return match in_memory(rooms, reusable, &mut entry) {
-                    Some(usable) => answered(rooms, usable, entry),
-                    None => Recalled::Ask(entry, Some(ride)),
+                return match in_memory(rooms, endpoint, reusable, &mut entry) {
+                    Ok((usable, crossed)) => answered(rooms, usable, crossed, entry),
+                    Err(_missed) => Recalled::Ask(entry, Some(ride)),
                 };
             }
         };
@@ -206,8 +225,9 @@ async fn wait(tee: &mut Tee) -> Option<Answer> {
     Some(Answer::Whole(head, body, end))
 }
 
-fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
-    let Question { route, head, text, body } = *asked;
+/// The key of a request; with `forms`, of what it asks in whatever form.
+fn key(question: &Question<'_>, namespace: Option<&str>, ignored: &[&str], forms: Option<&Forms>) -> Key {
+    let Question { route, head, text, body } = *question;
     let headers = &head.headers;
     let names = route.to.provider.api.dialect().credential_queries;
     let (in_query, query) = route::part_credentials(head.uri.query(), names);
@@ -229,7 +249,12 @@ fn key(asked: &Question<'_>, namespace: Option<&str>, ignored: &[&str]) -> Key {
         .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_bytes(), value.as_bytes())))
         .collect();
     let target = &route.target;
-    let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(target.path()), query.as_deref()];
+    let asked = forms.map(|forms| crossing::without_form(forms, target.path(), query.as_deref(), ignored));
+    let (path, query, ignored) = match &asked {
+        Some(asked) => (&*asked.path, asked.query.as_deref(), &asked.ignored[..]),
+        None => (target.path(), query.as_deref(), ignored),
+    };
+    let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(path), query];
     let place = place.map(|part| part.unwrap_or_default().as_bytes());
     Key::of(&key::Question {
         namespace,

@@ -1,18 +1,17 @@
 //! Reply: what the app gets. The only place where weir chooses a status code.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use crate::cache::Stored;
-use crate::cache::recording;
+use crate::cache::{Usable, recording};
 use crate::exchange::Rooms;
+use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::pump::{BrokenReply, Head, end_of};
 use crate::exchange::tee::Tee;
@@ -110,8 +109,13 @@ impl std::fmt::Debug for Kind {
     }
 }
 
-/// A stored response answers.
-pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut entry: Entry) -> Response<Body> {
+/// A stored response answers, as it is or told in another form.
+pub(super) fn stored(
+    rooms: &Rooms,
+    Usable { stored, age, .. }: &Usable,
+    crossed: Option<Crossed>,
+    mut entry: Entry,
+) -> Response<Body> {
     let reply = stored.reply();
     let said = Said {
         facts: reply.facts.clone(),
@@ -121,11 +125,20 @@ pub(super) fn stored(rooms: &Rooms, stored: &Arc<Stored>, age: Duration, mut ent
         ..Said::default()
     };
     let mut headers = reply.headers.clone();
+    let is_rendered = crossed.as_ref().is_some_and(|crossed| crossed.is_another);
+    let body = match crossed {
+        Some(Crossed { rendered, .. }) => {
+            headers.remove(CONTENT_ENCODING);
+            headers.insert(CONTENT_TYPE, rendered.content_type);
+            rendered.body
+        }
+        None => reply.body.clone(),
+    };
     headers.insert(AGE, age.as_secs().into());
-    announce(rooms, &mut headers, &entry, Told::Stored { ttl: ttl(stored.lifetime(), age) });
+    announce(rooms, &mut headers, &entry, Told::Stored { ttl: ttl(stored.lifetime(), *age), is_rendered });
     entry.handed(reply.status.as_u16());
     let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
-    response(reply.status, headers, Body::whole(reply.body.clone(), entry, end))
+    response(reply.status, headers, Body::whole(body, entry, end))
 }
 
 /// A recording answers.
@@ -312,8 +325,9 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug)]
 enum Told<'a> {
-    /// It was stored, and is fresh for so many seconds more, or has been stale for as many.
-    Stored { ttl: i64 },
+    /// It was stored, and is fresh for so many seconds more, or has been stale for as many; as it is told, or in another
+    /// form.
+    Stored { ttl: i64, is_rendered: bool },
     /// It was recorded: that does not age.
     Replayed,
     /// The provider.
@@ -354,7 +368,8 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
     let detail = reason.map(|reason| format!("; detail={reason}")).unwrap_or_default();
     match (told, attempt) {
         (Told::Replayed, _) => "weir; hit; detail=replay".to_owned(),
-        (Told::Stored { ttl }, _) => format!("weir; hit; ttl={ttl}"),
+        (Told::Stored { ttl, is_rendered: false }, _) => format!("weir; hit; ttl={ttl}"),
+        (Told::Stored { ttl, is_rendered: true }, _) => format!("weir; hit; ttl={ttl}; detail=rendered"),
         (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
         (Told::Forwarded, _) => format!("weir; {forward}{detail}"),
         (Told::Collapsed, _) => format!("weir; {forward}; collapsed"),
@@ -401,8 +416,8 @@ mod tests {
         let own = Told::Own { code: "timeout" };
         let bypass = CacheStatus::Bypass;
         for (status, attempt, told, expected) in [
-            (CacheStatus::Hit, None, Told::Stored { ttl: 30 }, "weir; hit; ttl=30"),
-            (CacheStatus::Hit, None, Told::Stored { ttl: -5 }, "weir; hit; ttl=-5"),
+            (CacheStatus::Hit, None, Told::Stored { ttl: 30, is_rendered: false }, "weir; hit; ttl=30"),
+            (CacheStatus::Hit, None, Told::Stored { ttl: -5, is_rendered: true }, "weir; hit; ttl=-5; detail=rendered"),
             (CacheStatus::Miss, answered, Told::Forwarded, "weir; fwd=miss; fwd-status=200"),
             (CacheStatus::Expired, answered, Told::Forwarded, "weir; fwd=stale; fwd-status=200"),
             (CacheStatus::Miss, None, Told::Collapsed, "weir; fwd=miss; collapsed"),

@@ -22,6 +22,8 @@ use crate::record::call::Form;
 /// The forms that the answers of one kind of endpoint have.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
+    /// Every form there is.
+    pub all: &'static [Form],
     /// The form that a request asks for. `None` if that is not one of those known here.
     pub asked: fn(&Request<'_>) -> Option<Form>,
     /// Top-level members of a request's body that only say the form.

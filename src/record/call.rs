@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-
 /// One request of the app, as far as weir understood it.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -103,8 +101,7 @@ pub enum Delivery {
 }
 
 /// The form an answer has, or is asked for in: which of several that say the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// In one piece.
     Whole,

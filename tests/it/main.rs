@@ -8,6 +8,7 @@ mod bedrock;
 mod cache_admin;
 mod caching;
 mod costs;
+mod cross_mode;
 mod estimates;
 mod faults;
 mod flights;

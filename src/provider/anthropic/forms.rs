@@ -10,6 +10,7 @@ use crate::record::call::Form;
 
 /// The forms of messages.
 pub(in crate::provider) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream],
     asked: asked_by_body,
     members: &["stream"],
     queries: &[],
@@ -138,15 +139,15 @@ fn to_events(mut message: Object, _: Form, out: &mut Events) -> Option<()> {
     if message.get("type")?.as_text()? != "message" || !message.has("stop_reason") {
         return None;
     }
-    let blocks = message.take_list("content")?;
-    let usage = message.take_object("usage")?;
+    let blocks = message.get("content")?.clone().into_list()?;
+    let mut usage = message.get("usage")?.clone().into_object()?;
     let totals = usage.clone().take_all(TOTALS);
     totals.get("output_tokens")?;
-    let mut begun = usage.with("output_tokens", 1);
-    begun.take_all(WRITTEN);
+    usage.take_all(WRITTEN);
     let ending = message.clone().take_all(ENDING);
     let context = message.take("context_management");
-    let mut start = message.with("content", Vec::new()).with("usage", begun);
+    // The output is not counted yet: a placeholder.
+    let mut start = message.with("content", Vec::new()).with("usage", usage.with("output_tokens", 1));
     for name in ENDING {
         if start.get(name).is_some() {
             start.set(name, Json::null());

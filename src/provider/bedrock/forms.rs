@@ -10,6 +10,7 @@ use crate::record::call::Form;
 
 /// The forms of conversations.
 pub(super) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream],
     asked,
     members: &[],
     queries: &[],

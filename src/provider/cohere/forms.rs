@@ -9,6 +9,7 @@ use crate::record::call::Form;
 
 /// The forms of chats.
 pub(super) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream],
     asked: asked_by_body,
     members: &["stream"],
     queries: &[],

@@ -14,6 +14,7 @@ use crate::record::call::Form;
 
 /// The forms of generated content.
 pub(super) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream, Form::Array],
     asked,
     members: &[],
     queries: &["alt", "$alt"],

@@ -10,8 +10,16 @@ use crate::provider::tree::{Join, Json, Object, Rules};
 use crate::record::call::Form;
 
 /// The forms of generations.
-pub(super) static FORMS: Forms =
-    Forms { asked, members: &["stream"], queries: &[], path_ends: None, framing: Framing::Lines, to_whole, to_events };
+pub(super) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream],
+    asked,
+    members: &["stream"],
+    queries: &[],
+    path_ends: None,
+    framing: Framing::Lines,
+    to_whole,
+    to_events,
+};
 
 /// What each line says again.
 const CONSTANT: &[&str] = &["model", "remote_model", "remote_host", "created_at"];
@@ -72,13 +80,12 @@ fn to_events(whole: Object, _: Form, out: &mut Events) -> Option<()> {
         };
         let pieces = ["thinking", "content", "tool_calls"].map(|name| Some((name, taken(&mut message, name)?)));
         lines.extend(pieces.into_iter().flatten().map(|(name, value)| said(name, value)));
-        last.set("message", message.with("content", ""));
+        last.set("message", message);
     } else {
         last.get("response")?.as_text()?;
         let pieces = ["thinking", "response"].map(|name| Some((name, taken(&mut last, name)?)));
         let said = |(name, value)| Object::new().with("response", "").with(name, value);
         lines.extend(pieces.into_iter().flatten().map(said));
-        last.set("response", "");
     }
     if let Some(logprobs) = logprobs {
         lines.last_mut().unwrap_or(&mut last).set("logprobs", logprobs);
@@ -89,7 +96,12 @@ fn to_events(whole: Object, _: Form, out: &mut Events) -> Option<()> {
     out.push("", &last)
 }
 
-/// Takes a member out that says something.
+/// Takes a member out that says something; a text that the last line has as well is left there, empty.
 fn taken(from: &mut Object, name: &str) -> Option<Json> {
-    if from.has(name) { from.take(name) } else { None }
+    let value = from.get(name).filter(|value| value.is_filled())?.clone();
+    match name {
+        "content" | "response" => from.set(name, ""),
+        _ => drop(from.take(name)),
+    }
+    Some(value)
 }

@@ -13,6 +13,7 @@ use crate::record::call::Form;
 
 /// The forms of completions.
 pub(super) static FORMS: Forms = Forms {
+    all: &[Form::StreamWithUsage, Form::Whole, Form::StreamWithoutUsage, Form::Stream],
     asked,
     members: &["stream", "stream_options"],
     queries: &[],
@@ -204,6 +205,7 @@ impl Choice {
         let index = self.rest.take("index").unwrap_or_else(|| Json::from(0));
         let mut choice = Object::new().with("index", index);
         if let Some(mut message) = self.message {
+            message.has("role").then_some(())?;
             let content = message.take("content").unwrap_or_else(Json::null);
             let head = message.take_all(&["role"]).with("content", content);
             message = head.with_all(message);

@@ -11,6 +11,7 @@ use crate::record::call::Form;
 
 /// The forms of responses.
 pub(super) static FORMS: Forms = Forms {
+    all: &[Form::Whole, Form::Stream],
     asked,
     members: &["stream", "stream_options"],
     queries: &[],
