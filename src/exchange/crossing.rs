@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::iter;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde_json_borrow::Value;
 use tokio::time::Instant;
 
-use crate::cache::key::Key;
 use crate::cache::{Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
 use crate::exchange::filter::Filter;
@@ -91,9 +91,14 @@ pub(super) fn look_up(
     })
 }
 
-/// The keys under which an answer may be stored: in the form asked for, then in others.
-pub(super) fn keys(endpoint: Endpoint, reusable: &Reusable) -> impl Iterator<Item = Key> {
-    iter::once(reusable.key).chain(others(endpoint, reusable).map(|(_, other)| other.key))
+/// Fetches what replicas share of an answer, in the form asked for and in others, all at once; whether there is any.
+pub(super) async fn fetch(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable) -> bool {
+    if reusable.forms.is_none() {
+        return rooms.cache.fetch(&reusable.key).await;
+    }
+    let keys = iter::once(reusable.key).chain(others(endpoint, reusable).map(|(_, other)| other.key));
+    let fetched = join_all(keys.map(|key| async move { rooms.cache.fetch(&key).await })).await;
+    fetched.contains(&true)
 }
 
 /// The same request in each other form that its answers have.

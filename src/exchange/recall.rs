@@ -99,11 +99,9 @@ pub(super) async fn recall(
 ) -> Recalled {
     if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
         let mut found = in_memory(rooms, endpoint, reusable, &mut entry);
-        for key in crossing::keys(endpoint, reusable) {
-            if found.is_err() && rooms.cache.fetch(&key).await {
-                found = look_up(rooms, endpoint, reusable, Instant::now());
-                entry.fetched(status_of(&found));
-            }
+        if found.is_err() && crossing::fetch(rooms, endpoint, reusable).await {
+            found = look_up(rooms, endpoint, reusable, Instant::now());
+            entry.fetched(status_of(&found));
         }
         if let Ok((usable, crossed)) = found {
             return answered(rooms, usable, crossed, entry);
