@@ -165,7 +165,6 @@ pub(super) fn no_recording(rooms: &Rooms, provider: &Provider, message: &str, en
 }
 
 /// The provider answers; its head, less what belongs to its own connection.
-/// The provider answers; its head, less what belongs to its own connection.
 pub(super) fn forwarded(rooms: &Rooms, head: &Head, mut tee: Tee) -> Response<Body> {
     let mut headers = head.headers.take().unwrap_or_default();
     let entry = tee.entry_mut();

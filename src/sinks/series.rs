@@ -489,8 +489,8 @@ mod tests {
             response_model: None,
         };
         let made = || families.room.made.load(Ordering::Relaxed);
+        let mut before = made();
         let series = CallSeries::new(&families, names);
-        let mut before = 0;
         let mut fits = |what: &str| {
             let added = made() - before;
             before = made();

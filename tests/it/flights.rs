@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use weir::cache::invalidation::Filter;
 
 use crate::support::client::{Answer, Client, collect, collect_broken};
 use crate::support::fake::{Fake, Script, Step};
@@ -436,6 +437,28 @@ async fn an_answer_that_had_to_be_new_is_new_enough_for_others() {
     assert_eq!(first.await.unwrap().header("x-cache"), "BYPASS");
     assert_eq!(second.await.unwrap().header("x-cache"), "COALESCED");
     assert_eq!(fake.received().len(), 1);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_before_answers_were_invalidated_does_not_answer_what_is_asked_after() {
+    let go_on = Arc::new(Notify::new());
+    let asked = Arc::<AtomicUsize>::default();
+    let (count, wait) = (Arc::clone(&asked), Arc::clone(&go_on));
+    let fake = Fake::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => json_after(&wait),
+        _ => Script::json(200, ANSWER),
+    })
+    .await;
+    let weir = Weir::before(&fake.url()).await;
+    let before = call(&weir, &Client::default(), &[], ASK);
+    weir.in_flight(1).await;
+    let now = tokio::time::Instant::now();
+    weir.cache().invalidate(Filter::default(), now, now);
+    assert_eq!(weir.post(CHAT, &[], ASK).await.header("x-cache"), "MISS");
+    go_on.notify_one();
+    assert_eq!(before.await.unwrap().header("x-cache"), "MISS");
+    assert_eq!(fake.received().len(), 2);
     weir.stop().await;
 }
 
