@@ -114,7 +114,7 @@ fn answer(bytes: usize) -> Reply {
     }
 }
 
-/// A size for each number, as good as drawn by chance: SplitMix64.
+/// A size for each number, as good as drawn by chance: `SplitMix64`.
 fn size(number: u64) -> usize {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -69,6 +69,34 @@ def test_an_app_that_wants_no_stored_answer_gets_none(house, prompt, directive):
     assert cached(house, prompt, headers={"cache-control": directive})[0] != "HIT"
 
 
+def test_an_app_says_how_long_its_answer_may_serve(house, prompt):
+    assert cached(house, prompt, headers={"X-Cache-TTL": "0"})[0] == "MISS"
+    assert cached(house, prompt, headers={"X-Cache-TTL": "soon"})[0] == "BYPASS"
+    assert cached(house, prompt, headers={"X-Cache-TTL": "5m"})[0] == "MISS"
+    assert cached(house, prompt, headers={"Cache-Control": "min-fresh=240"})[0] == "HIT"
+    assert cached(house, prompt, headers={"Cache-Control": "min-fresh=360"})[0] == "BYPASS"
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+def test_an_app_that_wants_a_stored_answer_only_has_nobody_asked(fresh_house, prompt, max_retries):
+    """Once, too: `x-should-retry` tells the SDK that it would be the same again."""
+    attempts = []
+    with client_of(
+        openai, "sync", f"{fresh_house.app}/openai/v1", attempts=attempts, max_retries=max_retries
+    ) as client:
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.chat.completions.create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": prompt}],
+                extra_headers={"Cache-Control": "only-if-cached"},
+            )
+    assert (refused.value.status_code, refused.value.code) == (504, "not_stored")
+    assert len(attempts) == 1
+    assert fresh_house.state()["received"] == 0
+    cached(fresh_house, prompt)
+    assert cached(fresh_house, prompt, headers={"Cache-Control": "only-if-cached"})[0] == "HIT"
+
+
 def test_a_failure_is_not_kept(house, prompt):
     with pytest.raises(openai.InternalServerError):
         cached(house, prompt, headers={"x-simulate": "status=500"})
