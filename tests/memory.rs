@@ -90,7 +90,13 @@ fn measure(eviction: EvictionPolicy, answers: u64) {
 fn question(cache: &Cache, number: u64) -> Reusable {
     let about = About { provider: "openai".into(), model: Some("gpt-5-mini".into()), namespace: None };
     let terms = cache.terms(&about, &Preferences::default(), true).expect("all is cached");
-    Reusable { key: format!("{number:064x}").parse().expect("64 digits"), about, asked: cache.rules().asked(), terms }
+    Reusable {
+        key: format!("{number:064x}").parse().expect("64 digits"),
+        about,
+        asked: cache.rules().asked(),
+        terms,
+        forms: None,
+    }
 }
 
 /// As the corridor makes one.
