@@ -111,7 +111,8 @@ fn streams_of(endpoint: Endpoint, reply: &Value) -> &'static [Form] {
     }
 }
 
-/// What `body` says: a null says what an absent member does, and some vendors number choices and calls.
+/// What `body` says: a null says what an absent member does, and so does an empty list of annotations; and some vendors
+/// number choices and calls.
 fn json(body: &[u8]) -> Value {
     let mut json = serde_json::from_slice(body).expect("JSON");
     forget_what_says_nothing(&mut json);
@@ -122,7 +123,10 @@ fn forget_what_says_nothing(value: &mut Value) {
     match value {
         Value::Object(members) => {
             let is_numbered = ["function", "finish_reason"].iter().any(|name| members.contains_key(*name));
-            let says_nothing = |name: &str, member: &Value| member.is_null() || (is_numbered && name == "index");
+            let says_nothing = |name: &str, member: &Value| {
+                let is_empty = member.as_array().is_some_and(Vec::is_empty);
+                member.is_null() || (is_numbered && name == "index") || (is_empty && name == "annotations")
+            };
             members.retain(|name, member| !says_nothing(name, member));
             members.values_mut().for_each(forget_what_says_nothing);
         }
@@ -201,7 +205,7 @@ fn a_stream_that_is_cut_short_is_never_told_whole() {
 #[test]
 fn the_event_about_usage_is_there_for_who_asked_and_nobody_else() {
     const HEAD: &str = "data: {\"id\":\"a\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\
-        \"delta\":{\"content\":\"Titan.\"},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n";
+        \"delta\":{\"role\":\"assistant\",\"content\":\"Titan.\"},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n";
     const USAGE: &str = "data: {\"id\":\"a\",\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
     const DONE: &str = "data: [DONE]\n\n";
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);

@@ -335,6 +335,10 @@ impl Chunks<'_> {
         if message.has("audio") {
             return None;
         }
+        // A stream does not say that there are none.
+        if !message.has("annotations") {
+            message.take("annotations");
+        }
         let (calls, no_calls) = parted(message.take("tool_calls"));
         let (function, no_function) = parted(message.take("function_call"));
         let texts = TEXTS.iter().map(|names| take_texts(&mut message, names)).collect::<Option<Vec<_>>>()?;
