@@ -284,7 +284,8 @@ fn cache(settings: &cache::Settings, metrics: &Arc<Metrics>) -> anyhow::Result<(
         });
     });
     let cache = Cache::new(settings, on_evicted);
-    let Some(redis) = &settings.redis else { return Ok((cache, None)) };
+    let redis = settings.redis.as_ref().filter(|_| !settings.mode.is_for_tests());
+    let Some(redis) = redis else { return Ok((cache, None)) };
     let store = Arc::new(Store::new(redis)?);
     let watched = Arc::clone(&store);
     metrics.watch_store(Arc::new(move || watched.is_up()));

@@ -49,7 +49,7 @@ fn a_wrong_configuration_ends_with_two_and_lists_every_mistake() {
             format!(
                 "{file}:2: cache.ttl: `1 hour-ish` is not a duration: write a number and a unit, such as 250ms, 30s, 5m or 1h\n\
                  WEIR_CACHE__MAX_ENTRYS: cache.max_entrys: unknown name: did you mean WEIR_CACHE__MAX_ENTRIES?\n\
-                 --set: cache.mode: `never` is not one of `all`, `off`: write one of them\n\
+                 --set: cache.mode: `never` is not one of `all`, `deterministic`, `opt_in`, `off`, `record`, `replay`: write one of them\n\
                  3 mistakes in the configuration\n"
             )
         );

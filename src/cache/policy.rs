@@ -40,6 +40,14 @@ pub enum Mode {
     Replay,
 }
 
+impl Mode {
+    /// Whether it is about recordings, and so for all calls alike: nothing is cached, and nothing shared.
+    #[must_use]
+    pub const fn is_for_tests(self) -> bool {
+        matches!(self, Self::Record | Self::Replay)
+    }
+}
+
 /// What holds for some requests in place of what `cache` says. A rule is for the requests that are all it names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -198,9 +206,8 @@ impl Policy {
     pub fn new(settings: &Settings) -> Self {
         let otherwise =
             Ruling { mode: settings.mode, lifetime: settings.ttl.get(), window: settings.stale_while_revalidate.get() };
-        // What is recorded or replayed is so for all alike.
-        let is_for_tests = matches!(settings.mode, Mode::Record | Mode::Replay);
-        Self { otherwise, rules: if is_for_tests { Vec::new() } else { settings.rules.clone() } }
+        let rules = if settings.mode.is_for_tests() { Vec::new() } else { settings.rules.clone() };
+        Self { otherwise, rules }
     }
 
     /// The terms of a request about this that has these `preferences`, and whose answer is drawn by chance or not.

@@ -115,7 +115,7 @@ impl<'a> Checks<'a> {
         if let Some(redis) = &file.cache.redis {
             self.redis(redis);
         }
-        if let (Mode::Record | Mode::Replay, None) = (file.cache.mode, &file.cache.recordings) {
+        if file.cache.mode.is_for_tests() && file.cache.recordings.is_none() {
             let mode = if file.cache.mode == Mode::Record { "record" } else { "replay" };
             let message = format!(
                 "is missing, and needed with `cache.mode: {mode}`: write the directory of the recordings, such as \
@@ -154,7 +154,7 @@ impl<'a> Checks<'a> {
                 };
                 self.note(path.name("provider"), format!("there is no provider {}: {fix}", shown(name)));
             }
-            if let Some(Mode::Record | Mode::Replay) = rule.mode {
+            if rule.mode.is_some_and(Mode::is_for_tests) {
                 self.note(path.name("mode"), "holds for all calls or for none: write it as `cache.mode`");
             }
             // What was written and is wrong has been left out, and reported.

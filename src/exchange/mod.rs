@@ -434,7 +434,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
-    let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), asked.reuse, entry.call());
+    let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), &asked);
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
         return Understood { preferences, recordable, ..Understood::default() };
     };

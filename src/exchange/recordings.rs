@@ -32,8 +32,8 @@ use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::{Destination, Rooms, form};
 use crate::provider::endpoint::Endpoint;
-use crate::provider::{self, Ending, Provider, Reuse, Said};
-use crate::record::call::{Call, Operation};
+use crate::provider::{self, Asked, Ending, Provider, Reuse, Said};
+use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{BypassReason, CacheStatus, StoreResult};
 
 /// What is done about recordings.
@@ -110,47 +110,44 @@ fn library(dir: &Path, destinations: &BTreeMap<Arc<str>, Arc<Destination>>) -> R
 
 /// The key of a request that was recorded: the same one as when it was asked.
 fn key_of_recorded(provider: &Provider, request: &Request) -> Key {
+    let Ok(json) = serde_json::from_slice::<Value<'_>>(&request.body) else { return key(request, None) };
     let endpoint = (provider.api.dialect().endpoint)(&request.method, &request.path);
-    let json = serde_json::from_slice::<Value<'_>>(&request.body).ok();
-    let body = json.as_ref().unwrap_or(&Value::Null);
     let query = request.query.as_deref();
-    let asked = (endpoint.format().asked)(&provider::Request { endpoint, path: &request.path, query, body });
-    key(request, json.as_ref(), ignored(asked.reuse))
+    let asked = (endpoint.format().asked)(&provider::Request { endpoint, path: &request.path, query, body: &json });
+    key(request, Some((&json, &asked)))
 }
 
-/// Members of the body that do not count: where an answer may be reused, those that do not change it.
-const fn ignored(reuse: Reuse) -> &'static [&'static str] {
-    match reuse {
-        Reuse::Allowed(ignored) => ignored,
-        Reuse::Never => &[],
-    }
-}
-
-/// Neither credentials nor a namespace are part of it, for tests run with other ones than those they were recorded with;
-/// nor is the base URL, which may be a test's own server.
-fn key(request: &Request, json: Option<&Value<'_>>, ignored: &[&str]) -> Key {
+/// The key of a request; of one in JSON, with what it asks. Neither credentials nor a namespace are part of it, for tests
+/// run with other ones than those they were recorded with; nor is the base URL, which may be a test's own server.
+fn key(request: &Request, read: Option<(&Value<'_>, &Asked<'_>)>) -> Key {
     let query = request.query.as_deref().unwrap_or_default();
-    let bytes: &[u8] = if json.is_some() { b"" } else { &request.body };
-    // A request whose answer may be reused is another one than the same without the member that forbids it.
+    let (body, unread) = read.map_or((&Value::Null, &*request.body), |(json, _)| (json, b""));
+    let ignored = read.map_or(&[][..], |(_, asked)| ignored(asked.reuse));
+    // The members that do not count may say how the answer travels, or why it cannot be reused: that counts.
+    let delivery = read.map_or("", |(_, asked)| if asked.delivery == Delivery::Stream { "stream" } else { "whole" });
     let ignoring = ignored.join(" ");
+    let place = [request.method.as_str(), &request.path, query, delivery, &ignoring];
+    let target: Vec<&[u8]> = place.into_iter().map(str::as_bytes).chain([unread]).collect();
     let headers: Vec<_> =
         request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
     Key::of(&Question {
         namespace: None,
         provider: &request.provider,
-        target: &[
-            request.method.as_str().as_bytes(),
-            request.path.as_bytes(),
-            query.as_bytes(),
-            ignoring.as_bytes(),
-            bytes,
-        ],
+        target: &target,
         credentials: &[],
         headers: &headers,
         text: &request.body,
-        body: json.unwrap_or(&Value::Null),
+        body,
         ignored,
     })
+}
+
+/// What of the body does not count: where an answer may be reused, what does not change it.
+const fn ignored(reuse: Reuse) -> &'static [&'static str] {
+    match reuse {
+        Reuse::Allowed(ignored) => ignored,
+        Reuse::Never => &[],
+    }
 }
 
 /// A request, as recordings know it.
@@ -177,8 +174,7 @@ pub(super) fn recordable(
     rooms: &Rooms,
     sent: &Sent<'_>,
     json: Option<&Value<'_>>,
-    reuse: Reuse,
-    call: &Call,
+    asked: &Asked<'_>,
 ) -> Option<Recordable> {
     let &Sent { route, head, body, plain } = sent;
     let (true, Kept::Whole(bytes)) = (rooms.recordings.are_on(), body) else { return None };
@@ -194,14 +190,13 @@ pub(super) fn recordable(
         headers: telling_headers(route.endpoint, &head.headers),
         body: without_boundary(plain.unwrap_or(bytes), &head.headers),
     };
-    let ignored = ignored(reuse);
-    let key = key(&request, json, ignored);
-    let what = match call.operation {
+    let key = key(&request, json.map(|json| (json, asked)));
+    let what = match asked.operation {
         Operation::Other => request.path.rsplit('/').next().unwrap_or_default(),
         operation => operation.as_str(),
     };
-    let name = file_name(&request.provider, what, call.model.as_deref(), &key);
-    Some(Recordable { key, name, request, ignored })
+    let name = file_name(&request.provider, what, asked.model.as_deref(), &key);
+    Some(Recordable { key, name, request, ignored: ignored(asked.reuse) })
 }
 
 /// Parameters of a query that hold credentials wherever they are.

@@ -459,3 +459,24 @@ async fn a_member_that_decides_whether_an_answer_may_be_reused_is_not_ignored() 
     }
     replaying.stop().await;
 }
+
+#[tokio::test]
+async fn rules_of_the_cache_and_what_replicas_share_have_no_part() {
+    let (dir, secrets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let secret = secrets.path().join("secret");
+    std::fs::write(&secret, [b's'; 64]).unwrap();
+    let fake = Fake::always(Script::json(200, ANSWER)).await;
+    for (mode, url, expected) in [("record", fake.url(), "BYPASS"), ("replay", NOWHERE.to_owned(), "HIT")] {
+        let here = dir.path().display();
+        let redis = format!("redis: {{ url: \"redis://127.0.0.1:1\", secret_file: \"{}\" }}", secret.display());
+        let cache = format!("cache: {{ mode: {mode}, recordings: \"{here}\", rules: [{{ mode: all }}], {redis} }}");
+        let weir = Weir::before_with(&url, &cache).await;
+        for directive in ["max-age=60", "only-if-cached", "no-store"] {
+            let answer = weir.post(CHAT, &[("cache-control", directive)], ASK).await;
+            assert_eq!((answer.status, answer.header("x-cache")), (StatusCode::OK, expected), "{directive}");
+        }
+        assert!(!weir.metrics().await.contains("weir_shared_store_up "), "{mode}");
+        weir.stop().await;
+    }
+    assert_eq!(fake.received().len(), 3);
+}
