@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod forms;
 pub mod gemini;
 pub mod headers;
+pub mod last_words;
 mod lenient;
 mod llamacpp;
 pub mod ollama;
