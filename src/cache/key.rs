@@ -94,7 +94,18 @@ impl Key {
     /// The key of `question`.
     #[must_use]
     pub fn of(question: &Question<'_>) -> Self {
-        let mut canonical = Canonical { hash: Sha256::new_with_prefix([VERSION]), members: Vec::new() };
+        Self::without(question, None)
+    }
+
+    /// The key of all that `question` says but `text`, which is one of the strings of its body: that very string, not
+    /// others that read the same.
+    #[must_use]
+    pub fn of_context(question: &Question<'_>, text: &str) -> Self {
+        Self::without(question, Some(text))
+    }
+
+    fn without(question: &Question<'_>, left_out: Option<&str>) -> Self {
+        let mut canonical = Canonical { hash: Sha256::new_with_prefix([VERSION]), members: Vec::new(), left_out };
         canonical.optional(question.namespace.map(str::as_bytes));
         canonical.bytes(question.provider.as_bytes());
         canonical.list(question.target);
@@ -193,6 +204,8 @@ struct Canonical<'a> {
     hash: Sha256,
     /// Members of the objects that lead to the value at hand, sorted by name, object by object.
     members: Vec<(&'a str, &'a Value<'a>)>,
+    /// The string of which only its place counts.
+    left_out: Option<&'a str>,
 }
 
 impl<'a> Canonical<'a> {
@@ -235,6 +248,9 @@ impl<'a> Canonical<'a> {
             Value::Bool(false) => self.tag(b'f'),
             Value::Bool(true) => self.tag(b't'),
             Value::Number(number) => self.number(*number),
+            Value::Str(text) if self.left_out.is_some_and(|left_out| std::ptr::eq(left_out, text.as_ref())) => {
+                self.tag(b'?');
+            }
             Value::Str(text) => {
                 self.tag(b's');
                 self.bytes(text.as_bytes());
@@ -422,6 +438,36 @@ mod tests {
         ] {
             assert_ne!(key_of(one), key_of(other), "{one}");
         }
+    }
+
+    #[test]
+    fn a_context_is_all_but_that_very_text() {
+        let context = |text: &str, namespace| {
+            let body: Value<'_> = serde_json::from_str(text).expect("JSON");
+            let question = Question {
+                namespace,
+                provider: "openai",
+                target: &[],
+                credentials: &[],
+                headers: &[],
+                text: text.as_bytes(),
+                body: &body,
+                ignored: IGNORED,
+            };
+            let left_out = body.get("text").as_str().expect("a text");
+            (Key::of_context(&question, left_out), Key::of(&question))
+        };
+        let (plain, key) = context(r#"{"model":"m","text":"a","also":"a"}"#, None);
+        assert_ne!(plain, key);
+        for same in
+            [r#"{"model":"m","text":"b","also":"a"}"#, r#"{"also":"\u0061","text":"\n","model":"m","user":"u"}"#]
+        {
+            assert_eq!(context(same, None).0, plain, "{same}");
+        }
+        for other in [r#"{"model":"m","text":"a","also":"b"}"#, r#"{"model":"n","text":"a","also":"a"}"#] {
+            assert_ne!(context(other, None).0, plain, "{other}");
+        }
+        assert_ne!(context(r#"{"model":"m","text":"a","also":"a"}"#, Some("team")).0, plain);
     }
 
     #[test]
