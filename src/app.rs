@@ -22,13 +22,16 @@ use crate::admin::access::Token;
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::{self, Admin};
+use crate::cache::memory::{self, Occupancy};
 use crate::cache::recording::writer::Writer;
 use crate::cache::shared::Shared;
-use crate::cache::{self, Cache, memory};
+use crate::cache::{self, Cache};
 use crate::config::Config;
+use crate::exchange::embedding::Endpoint;
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::InFlight;
 use crate::exchange::recordings::Recordings;
+use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
@@ -36,13 +39,13 @@ use crate::provider::{CredentialSource, PricedAs, Provider};
 use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
-use crate::sinks::now::CacheSize;
+use crate::sinks::now::{Backend, CacheSize};
 use crate::sinks::series;
 use crate::store::Store;
 use crate::tokens;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
-use crate::upstream::{Trust, Upstream};
+use crate::upstream::{self, Trust, Upstream};
 use crate::warm;
 
 /// How long what was recorded may take to be written once weir is told to stop.
@@ -119,6 +122,7 @@ impl Built {
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
         let (cache, store) = cache(&config.cache, &metrics)?;
+        let similar = similar(&config.cache.similar, &config.upstream, &trust, &mut watched_keys)?;
         let (recordings, writer) = Recordings::open(&config.cache, &destinations).context("cache.recordings")?;
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
@@ -129,6 +133,7 @@ impl Built {
             idle_timeout: config.upstream.idle_timeout.get(),
             cache: Arc::new(cache),
             recordings,
+            similar,
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
@@ -295,15 +300,40 @@ fn cache(settings: &cache::Settings, metrics: &Arc<Metrics>) -> anyhow::Result<(
     Ok((cache.with_shared(Some(Arc::new(shared))), Some(store)))
 }
 
+/// What it takes to answer similar requests, if the operator wants that.
+fn similar(
+    settings: &cache::similar::Settings,
+    upstream: &upstream::Settings,
+    trust: &Trust,
+    watched_keys: &mut Vec<(Arc<Credential>, PathBuf)>,
+) -> anyhow::Result<Option<Similar>> {
+    let (Some(url), Some(model)) = (&settings.url, &settings.model) else { return Ok(None) };
+    let target = format!("{}/embeddings", url.trim_end_matches('/')).parse().context("cache.similar.url")?;
+    let credential = match (&settings.api_key_file, &settings.api_key_env) {
+        (Some(file), _) => Some(Credential::from_file(file, "Bearer ")),
+        (None, Some(name)) => Some(Credential::from_environment(name, "Bearer ")),
+        (None, None) => None,
+    };
+    let credential = credential.transpose().context("cache.similar")?.map(Arc::new);
+    if let (Some(file), Some(credential)) = (&settings.api_key_file, &credential) {
+        watched_keys.push((Arc::clone(credential), file.clone()));
+    }
+    let upstream = Upstream::new(upstream, trust, Box::new(|_| {}));
+    let endpoint = Endpoint { target, model: model.as_str().into(), credential, upstream };
+    Ok(Some(Similar::new(settings, endpoint)))
+}
+
 /// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the
 /// other alive.
 fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
     let watched = Arc::downgrade(rooms);
     metrics.watch_cache(Arc::new(move || {
-        watched.upgrade().map_or(CacheSize { entries: 0, bytes: 0, capacity_bytes: 0 }, |rooms| {
-            let now = rooms.cache.occupancy();
-            CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes }
-        })
+        let Some(rooms) = watched.upgrade() else { return Vec::new() };
+        let memory = Some((Backend::Memory, rooms.cache.occupancy()));
+        let similar = rooms.similar.as_ref().map(|similar| (Backend::Similar, similar.occupancy()));
+        let size =
+            |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
+        memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
     }));
 }
 

@@ -116,6 +116,8 @@ pub mod label {
     pub const STRATEGY: &str = "strategy";
     /// Disjoint class of what is billed.
     pub const TOKEN_TYPE: &str = "token_type";
+    /// What a check came to.
+    pub const VERDICT: &str = "verdict";
     /// A version.
     pub const VERSION: &str = "version";
 }
@@ -154,6 +156,10 @@ pub mod attribute {
     pub const WEIR_AUDIT_WHAT: &str = "weir.audit.what";
     /// What the cache said.
     pub const WEIR_CACHE: &str = "weir.cache";
+    /// How similar the request is whose answer answered.
+    pub const WEIR_CACHE_SIMILARITY: &str = "weir.cache.similarity";
+    /// What checking the answer to a similar request came to.
+    pub const WEIR_CACHE_VERDICT: &str = "weir.cache.verdict";
     /// Why a call was not looked up in the cache.
     pub const WEIR_CACHE_BYPASS: &str = "weir.cache.bypass";
     /// Not spent, because the answer was there already: US dollars, decimal.
@@ -243,6 +249,9 @@ const COST_BUCKETS: &[f64] = &[0.000_01, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0
 /// From memory to a store across the network.
 const LOOKUP_BUCKETS: &[f64] =
     &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1];
+
+/// From a small model on the same machine to a large one across the network.
+const SIMILAR_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
 /// From the same machine to the other side of the world, with a retransmission.
 const CONNECT_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -366,6 +375,17 @@ metrics! {
     SINGLEFLIGHT_WAIT = Histogram "weir_singleflight_wait_seconds", "seconds", [],
         "Time followers waited",
         "equal call in flight joined → its answer handed over, or given up on; of a stream, its beginning", REQUEST_BUCKETS;
+
+    SIMILAR_REQUESTS = Counter "weir_cache_similar_requests_total", "calls", [RESULT],
+        "Searches for a similar request that has been answered",
+        "when a search ends: for a call without an answer of its own, where something like it was asked before";
+    SIMILAR_LOOKUP = Histogram "weir_cache_similar_lookup_seconds", "seconds", [],
+        "Time calls wait for a search for a similar request", "search begun → answer found, or given up",
+        SIMILAR_BUCKETS;
+    SIMILAR_EMBEDDINGS = Counter "weir_cache_similar_embeddings_total", "texts", [RESULT],
+        "Texts for which a vector was wanted", "when the vector is there, or given up";
+    SIMILAR_VERIFIED = Counter "weir_cache_similar_verified_total", "answers", [VERDICT],
+        "Answers to similar requests checked against answers of their own", "when a check ends";
 
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";

@@ -200,6 +200,44 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A part of a whole: a number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
+pub struct Share(f64);
+
+impl Share {
+    /// So many hundredths of the whole; all of it, if there are more.
+    #[must_use]
+    pub fn percent(hundredths: u8) -> Self {
+        Self(f64::from(hundredths.min(100)) / 100.0)
+    }
+
+    /// The share as a number from 0 to 1.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&number) {
+            return Ok(Self(number));
+        }
+        Err(de::Error::custom(format!("`{number}` is not a share: write a number from 0 to 1, such as 0.95")))
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
 /// Reads a quantity from a string, or from a bare number where one makes sense (bytes).
 fn from_text<'de, T, D>(deserializer: D, expected: &'static str) -> Result<T, D::Error>
 where
@@ -311,6 +349,17 @@ mod tests {
         for text in ["250ms", "30s", "5m", "1h", "1h 30m", "7days"] {
             assert_eq!(text.parse::<Span>().expect("a span").to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_share_is_a_number_from_none_to_all() {
+        for (json, share) in [("0", Some(0.0)), ("0.95", Some(0.95)), ("1", Some(1.0)), ("1.01", None), ("-0.1", None)]
+        {
+            assert_eq!(serde_json::from_str::<Share>(json).ok().map(Share::get), share, "{json}");
+        }
+        assert_eq!(Share::percent(95).get().to_bits(), 0.95_f64.to_bits());
+        let error = serde_json::from_str::<Share>("95").expect_err("no share").to_string();
+        assert!(error.contains("from 0 to 1"), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 use weir::semconv::{Kind, METRICS};
 use weir::sinks::metrics::{About, Metrics, PriceTable, Settings};
-use weir::sinks::now::CacheSize;
+use weir::sinks::now::{Backend, CacheSize};
 use weir::sinks::series::Eviction;
 use weir::units::PicoUsd;
 
@@ -140,7 +140,8 @@ fn with_operation(mut record: Record, operation: Operation) -> Record {
 /// Everything that can be counted, counted.
 fn filled() -> Metrics {
     let metrics = metrics(&Settings::default());
-    metrics.watch_cache(Arc::new(|| CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 }));
+    let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
+    metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);

@@ -163,7 +163,7 @@ impl<'a> Asked<'a> {
             Problem::new(StatusCode::CONFLICT, detail)
         })?;
         let terms = Terms { window: Duration::ZERO, ..terms };
-        Ok(Reusable { key: self.key(headers), about, asked: cache.rules().asked(), terms, forms: None })
+        Ok(Reusable { key: self.key(headers), about, asked: cache.rules().asked(), terms, forms: None, similar: None })
     }
 
     fn key(&self, headers: &HeaderMap) -> Key {

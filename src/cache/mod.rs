@@ -10,6 +10,8 @@ pub mod policy;
 pub mod recording;
 pub mod refresh;
 pub mod shared;
+pub mod similar;
+pub mod wording;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -75,6 +77,9 @@ pub struct Settings {
     /// The directory of the recordings, for the modes `record`, which makes it, and `replay`. From the working directory.
     #[schemars(example = "tests/recordings")]
     pub recordings: Option<PathBuf>,
+    /// Answers to similar requests: those whose last user message says the same in other words. Off without
+    /// `similar.url`.
+    pub similar: similar::Settings,
 }
 
 /// Which answers are given up when there is no more room.
@@ -103,6 +108,7 @@ impl Default for Settings {
             single_flight: flight::Settings::default(),
             redis: None,
             recordings: None,
+            similar: similar::Settings::default(),
         }
     }
 }
@@ -242,7 +248,7 @@ impl Cache {
         if self.is_dead(&reusable, now) {
             return;
         }
-        let Reusable { key, about, asked, terms, forms: _ } = reusable;
+        let Reusable { key, about, asked, terms, forms: _, similar: _ } = reusable;
         let (lifetime, keep_for) = (terms.lifetime, terms.keep_for());
         let stored = Arc::new(Stored { reply, about, asked, since: now, lifetime, keep_for });
         if let Some(shared) = &self.shared {
@@ -313,6 +319,8 @@ pub struct Reusable {
     pub terms: Terms,
     /// Where its answer may be stored in other forms.
     pub forms: Option<Forms>,
+    /// What of the request is compared with others that say the same, if anything is.
+    pub similar: Option<similar::Sought>,
 }
 
 /// A question whose answers may be told in several forms, and are stored in each under a key of its own.
@@ -330,6 +338,26 @@ impl Reusable {
     pub fn in_form(&self, form: Form) -> Option<Self> {
         let forms = Forms { asked: form, ..self.forms? };
         Some(Self { key: forms.question.in_form(form), forms: Some(forms), ..self.clone() })
+    }
+
+    /// The question, in whatever form its answer is told.
+    #[must_use]
+    pub fn question(&self) -> Key {
+        self.forms.map_or(self.key, |forms| forms.question)
+    }
+
+    /// The same request as if it had asked another `question`, whose answer may serve it as well. That is never fetched
+    /// anew for it: it cannot ask for it.
+    #[must_use]
+    pub fn for_other(&self, question: Key) -> Self {
+        Self {
+            key: self.forms.map_or(question, |forms| question.in_form(forms.asked)),
+            forms: self.forms.map(|forms| Forms { question, ..forms }),
+            about: self.about.clone(),
+            asked: self.asked,
+            terms: Terms { window: Duration::ZERO, ..self.terms },
+            similar: None,
+        }
     }
 }
 
@@ -502,7 +530,7 @@ mod tests {
         let mut request = HeaderMap::new();
         request.insert(CACHE_CONTROL, cache_control.parse().expect("a header value"));
         let terms = cache.terms(&about, &Preferences::of(&request), true).expect("all is cached");
-        Reusable { key: key(1), about, asked: cache.rules().asked(), terms, forms: None }
+        Reusable { key: key(1), about, asked: cache.rules().asked(), terms, forms: None, similar: None }
     }
 
     #[test]

@@ -11,11 +11,12 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::policy::Mode;
+use crate::cache::similar;
 use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
 use crate::config::mistake::{Mistake, Path, Step, nearest, shown};
 use crate::config::tree::Tree;
-use crate::config::yaml;
+use crate::config::{providers, yaml};
 use crate::provider::KNOWN;
 use crate::store;
 use crate::units::Span;
@@ -26,6 +27,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "cache.stale_while_revalidate",
     "cache.rules.stale_while_revalidate",
     "cache.redis.compress_above",
+    "cache.similar.verify",
     "calls.max_estimate_bytes",
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
@@ -123,6 +125,7 @@ impl<'a> Checks<'a> {
             );
             self.note(Path::of(["cache", "recordings"]), message);
         }
+        self.similar(&file.cache.similar);
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
         }
@@ -195,6 +198,30 @@ impl<'a> Checks<'a> {
             if let Some(Err(error)) = file.as_ref().map(std::fs::read) {
                 let path = file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
                 self.note(knob(name), format!("{} cannot be read: {error}", shown(&path)));
+            }
+        }
+    }
+
+    /// What `cache.similar` needs, once it is turned on by its URL.
+    fn similar(&mut self, settings: &similar::Settings) {
+        let path = Path::of(["cache", "similar"]);
+        let Some(url) = &settings.url else {
+            let others = [("model", settings.model.is_some()), ("api_key_file", settings.api_key_file.is_some())];
+            for (name, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
+                self.note(path.name(name), "has no effect without `cache.similar.url`: add that, or remove this");
+            }
+            return;
+        };
+        if let Err(message) = providers::base_url(url) {
+            self.note(path.name("url"), message);
+        }
+        if settings.model.as_deref().is_none_or(|model| model.trim().is_empty()) {
+            self.note(path.name("model"), "is missing: write the embedding model, as the endpoint calls it");
+        }
+        providers::key(settings.api_key_file.as_deref(), settings.api_key_env.as_deref(), &path, self);
+        for (name, share) in [("threshold", settings.threshold), ("verify_threshold", settings.verify_threshold)] {
+            if share.get() == 0.0 {
+                self.note(path.name(name), "must be more than zero: everything is as near as that");
             }
         }
     }

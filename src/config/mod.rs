@@ -160,8 +160,11 @@ impl Written {
             mistakes.extend(apply_flag(flag, &mut tree).err());
         }
         let file = tree.file(&mut mistakes);
-        let is_key =
-            |name: &String| file.providers.values().any(|provider| provider.api_key_env.as_ref() == Some(name));
+        let similar = &file.cache.similar;
+        let is_key = |name: &String| {
+            let mut variables = file.providers.values().map(|provider| &provider.api_key_env);
+            variables.any(|variable| variable.as_ref() == Some(name)) || similar.api_key_env.as_ref() == Some(name)
+        };
         mistakes.extend(unknown.iter().filter(|name| !is_key(name)).map(|name| env::unknown(name)));
         Self { file, tree, mistakes }
     }

@@ -3,6 +3,7 @@
 //! Notes mistakes; never shows a base URL or a key's place, in which a credential may stand by mistake.
 
 use std::collections::BTreeMap;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use http::Uri;
@@ -96,7 +97,7 @@ fn missing(name: &str, what: &str) -> String {
     }
 }
 
-fn base_url(text: &str) -> Result<Uri, String> {
+pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
         return Err(format!("is not an http or https URL: write one such as {}", KNOWN[0].base_url));
     };
@@ -129,7 +130,17 @@ fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Opti
             checks.note(path.name(name), "has no effect without `aws_sign: true`: add that, or remove this");
         }
     }
-    match (&settings.api_key_file, &settings.api_key_env) {
+    key(settings.api_key_file.as_deref(), settings.api_key_env.as_deref(), path, checks)
+}
+
+/// Where a key is that may stand in a file or in an environment variable; with neither, apps bring their own.
+pub(super) fn key(
+    file: Option<&FilePath>,
+    variable: Option<&str>,
+    path: &Path,
+    checks: &mut Checks<'_>,
+) -> Option<CredentialSource> {
+    match (file, variable) {
         (None, None) => Some(CredentialSource::App),
         (Some(_), Some(_)) => {
             checks.note(path.name("api_key_env"), "there is an `api_key_file` too: remove one of them");
@@ -137,10 +148,10 @@ fn credential(settings: &Settings, path: &Path, checks: &mut Checks<'_>) -> Opti
         }
         (Some(file), None) => {
             let holds_a_key = checks.secret_file(path.name("api_key_file"), file, "key");
-            holds_a_key.then(|| CredentialSource::File(file.clone()))
+            holds_a_key.then(|| CredentialSource::File(file.to_owned()))
         }
         (None, Some(variable)) => match checks.variable(variable) {
-            Some(key) if !key.trim().is_empty() => Some(CredentialSource::Environment(variable.clone())),
+            Some(key) if !key.trim().is_empty() => Some(CredentialSource::Environment(variable.to_owned())),
             _ => {
                 checks.note(
                     path.name("api_key_env"),

@@ -245,6 +245,18 @@ impl Entry {
         self.get_mut().cache.status = status;
     }
 
+    /// What answered a similar request answers: how similar it is.
+    pub(super) fn answered_as_similar(&mut self, cosine: f32) {
+        let cache = &mut self.get_mut().cache;
+        cache.status = CacheStatus::Hit;
+        cache.similarity = Some(cosine);
+    }
+
+    /// How similar the request is whose answer answers, if it is another.
+    pub(super) fn similarity(&self) -> Option<f32> {
+        self.get().cache.similarity
+    }
+
     /// It waited this long for the answer to an equal call.
     pub(super) fn waited(&mut self, took: Duration) {
         let open = self.get_mut();

@@ -3,6 +3,7 @@
 
 mod bill;
 mod crossing;
+pub mod embedding;
 mod entry;
 pub mod estimate;
 pub mod fetch;
@@ -18,6 +19,7 @@ mod relay;
 pub mod reply;
 mod route;
 mod session;
+pub mod similar;
 mod tee;
 
 use std::borrow::Cow;
@@ -49,12 +51,13 @@ use crate::exchange::recall::{Question, Recalled};
 use crate::exchange::recordings::{Recordable, Recordings, Sent};
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
+use crate::exchange::similar::Similar;
 use crate::exchange::tee::Tee;
 use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
 use crate::record::call::Caller;
-use crate::record::outcome::Role;
+use crate::record::outcome::{BypassReason, CacheStatus, Role};
 use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
@@ -163,6 +166,8 @@ pub struct Rooms {
     pub idle_timeout: Duration,
     /// Stored answers.
     pub cache: Arc<Cache>,
+    /// What it takes to answer similar requests, where the operator wants that.
+    pub similar: Option<Similar>,
     /// Answers kept for tests.
     pub recordings: Recordings,
     /// Calls in flight that equal ones may join.
@@ -310,7 +315,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     entry.body_kept(body.len());
 
     let mut asking = Asking { route, head, body };
-    let understood = understand(&rooms, &asking, &mut entry);
+    let mut understood = understand(&rooms, &asking, &mut entry);
     match &rooms.recordings {
         Recordings::Off => {}
         Recordings::Replay(library) => {
@@ -322,10 +327,14 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         }
     }
     let endpoint = asking.route.endpoint;
-    match recall::recall(&rooms, endpoint, &understood.preferences, understood.reusable.as_ref(), entry).await {
+    match recall::recall(&rooms, endpoint, &understood.preferences, understood.reusable.as_mut(), entry).await {
         Recalled::Answered(response) => response,
         Recalled::Stale(response, task) => {
             refresh::begin(&rooms, asking, task);
+            response
+        }
+        Recalled::Similar(response, check) => {
+            similar::begin_to_verify(&rooms, asking, check);
             response
         }
         Recalled::Ask(entry, ride) => ask(&rooms, asking, understood, ride, entry).await,
@@ -374,6 +383,19 @@ async fn ask(
             Err(failure) => reply::failed(rooms, &route.to.provider, &failure, entry),
         },
     }
+}
+
+/// Asks the provider once more what an app has an answer to: a call with a record of its own, whose answer is stored as
+/// any other. `why` it goes past the cache.
+async fn ask_again(rooms: &Arc<Rooms>, asking: Asking, why: BypassReason) -> Response<Body> {
+    let Asking { route, head, body } = &asking;
+    let caller = rooms.who.read(&head.headers);
+    let mut entry = Entry::open(rooms, Some(&route.to), kind(&head.method, Some(route)), caller);
+    entry.body_kept(body.len());
+    let understood = understand(rooms, &asking, &mut entry);
+    entry.looked_up(CacheStatus::Bypass(why), None);
+    let ride = recall::lead(rooms, understood.reusable.as_ref());
+    ask(rooms, asking, understood, ride, entry).await
 }
 
 /// Asks the provider for whoever rides along. Dropped, the call goes on for them.
@@ -471,6 +493,7 @@ fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
     route::remove_hop_by_hop(headers);
     rooms.who.remove(headers);
     headers.remove(policy::TTL_HEADER);
+    headers.remove(similar::HEADER);
     if let Some(credential) = &route.to.credential {
         let dialect = route.to.provider.api.dialect();
         for name in dialect.credential_headers {

@@ -22,7 +22,7 @@ use crate::exchange::crossing;
 use crate::exchange::entry::{End, Entry, Fetched};
 use crate::exchange::filter::Filter;
 use crate::exchange::recordings::{Recordable, Take};
-use crate::exchange::{Rooms, route};
+use crate::exchange::{Rooms, recall, route};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{Ending, EventKind, Said, headers};
@@ -326,7 +326,7 @@ impl Pump {
             usage: Arc::clone(&usage),
             provider_cost: said.provider_cost,
         };
-        self.rooms.cache.store(reusable, reply, Instant::now());
+        recall::store(&self.rooms, reusable, reply);
         Some(Offered { result: StoreResult::Stored, usage: Some(usage) })
     }
 

@@ -26,6 +26,7 @@ use crate::exchange::fetch::{Ended, Fetch};
 use crate::exchange::pump::Head;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
+use crate::exchange::similar::{self, Check, Similarly};
 use crate::exchange::tee::Tee;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
@@ -48,6 +49,8 @@ pub(super) enum Recalled {
     Answered(Response<Body>),
     /// The same, but a newer one is to be fetched for those to come.
     Stale(Response<Body>, Refresh),
+    /// The app has what answered a request that says the same; whether that was right may have to be checked.
+    Similar(Response<Body>, Option<Check>),
     /// The provider has to be asked, for whoever rides along.
     Ask(Entry, Option<Ride<Fetch>>),
 }
@@ -79,25 +82,30 @@ pub(super) fn reusable(
     };
     let Question { route, head, body, .. } = *question;
     let crossing = crossing::asked(rooms, route, route.path(&head.uri), head.uri.query(), body);
-    let key = key(question, caller.namespace.as_deref(), ignored, crossing.map(|(_, forms)| forms));
+    let all_forms = crossing.map(|(_, forms)| forms);
+    let key = |left_out: Option<&str>| key(question, caller.namespace.as_deref(), ignored, all_forms, left_out);
+    let similar = rooms.similar.as_ref();
+    let similar = similar.and_then(|it| it.sought(question, |text| key(Some(text))));
+    let key = key(None);
     let forms = crossing.map(|(asked, _)| cache::Forms { question: key, asked });
     if !terms.may_answer() {
         entry.looked_up(CacheStatus::Bypass(BypassReason::RequestDirective), None);
     }
     let key = forms.map_or(key, |forms| key.in_form(forms.asked));
-    Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms, forms })
+    Some(Reusable { key, about, asked: rooms.cache.rules().asked(), terms, forms, similar })
 }
 
-/// Looks for an answer: in memory, then in what replicas share, each in the form asked for and then in others; then on
-/// its way to an equal call. A request that wants a stored one only is answered in any case.
+/// Looks for an answer: in memory, then in what replicas share, each in the form asked for and then in others; among
+/// those to requests that say the same; then on its way to an equal call. A request that wants a stored one only is
+/// answered in any case.
 pub(super) async fn recall(
     rooms: &Arc<Rooms>,
     endpoint: Endpoint,
     preferences: &Preferences,
-    reusable: Option<&Reusable>,
+    mut reusable: Option<&mut Reusable>,
     mut entry: Entry,
 ) -> Recalled {
-    if let Some(reusable) = reusable.filter(|reusable| reusable.terms.may_answer()) {
+    if let Some(reusable) = reusable.as_deref_mut().filter(|reusable| reusable.terms.may_answer()) {
         let mut found = in_memory(rooms, endpoint, reusable, &mut entry);
         if found.is_err() && crossing::fetch(rooms, endpoint, reusable).await {
             found = look_up(rooms, endpoint, reusable, Instant::now());
@@ -105,6 +113,11 @@ pub(super) async fn recall(
         }
         if let Ok((usable, crossed)) = found {
             return answered(rooms, usable, crossed, entry);
+        }
+        if let Some(Similarly { usable, crossed, cosine }) = similar::look_up(rooms, endpoint, reusable).await {
+            entry.answered_as_similar(cosine);
+            let check = similar::check(rooms, &usable, crossed.as_ref(), &entry);
+            return Recalled::Similar(reply::stored(rooms, &usable, crossed, entry), check);
         }
     }
     if preferences.directives.only_if_cached {
@@ -119,7 +132,7 @@ pub(super) async fn recall(
 }
 
 /// A stored answer that may serve, and how it is told if it is stored in another form; or why there is none.
-type Found = Result<(Usable, Option<Crossed>), CacheStatus>;
+pub(super) type Found = Result<(Usable, Option<Crossed>), CacheStatus>;
 
 /// Looks in memory, and tells the entry.
 fn in_memory(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut Entry) -> Found {
@@ -129,7 +142,8 @@ fn in_memory(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut
     found
 }
 
-fn look_up(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, now: Instant) -> Found {
+/// Looks in memory.
+pub(super) fn look_up(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, now: Instant) -> Found {
     let missed = match rooms.cache.look_up(reusable, now) {
         Lookup::Usable(usable) => return Ok((usable, None)),
         Lookup::Declined => CacheStatus::Bypass(BypassReason::RequestDirective),
@@ -223,8 +237,24 @@ async fn wait(tee: &mut Tee) -> Option<Answer> {
     Some(Answer::Whole(head, body, end))
 }
 
-/// The key of a request; with `forms`, of what it asks in whatever form.
-fn key(question: &Question<'_>, namespace: Option<&str>, ignored: &[&str], forms: Option<&Forms>) -> Key {
+/// Stores an answer, and learns from it for requests that say the same.
+pub(super) fn store(rooms: &Arc<Rooms>, mut reusable: Reusable, reply: cache::Reply) {
+    let (question, sought) = (reusable.question(), reusable.similar.take());
+    rooms.cache.store(reusable, reply, Instant::now());
+    if let Some(sought) = sought {
+        similar::learn(rooms, sought, question);
+    }
+}
+
+/// The key of a request; with `forms`, of what it asks in whatever form. With a text that is left out, of its context: of
+/// all but that.
+fn key(
+    question: &Question<'_>,
+    namespace: Option<&str>,
+    ignored: &[&str],
+    forms: Option<&Forms>,
+    left_out: Option<&str>,
+) -> Key {
     let Question { route, head, text, body } = *question;
     let headers = &head.headers;
     let names = route.to.provider.api.dialect().credential_queries;
@@ -254,7 +284,7 @@ fn key(question: &Question<'_>, namespace: Option<&str>, ignored: &[&str], forms
     };
     let place = [target.scheme_str(), target.authority().map(Authority::as_str), Some(path), query];
     let place = place.map(|part| part.unwrap_or_default().as_bytes());
-    Key::of(&key::Question {
+    let question = key::Question {
         namespace,
         provider: &route.to.provider.name,
         target: &place,
@@ -263,7 +293,8 @@ fn key(question: &Question<'_>, namespace: Option<&str>, ignored: &[&str], forms
         text,
         body,
         ignored,
-    })
+    };
+    left_out.map_or_else(|| Key::of(&question), |text| Key::of_context(&question, text))
 }
 
 /// Whether a header may hold a credential, or say for whom a gateway acts: those of the known APIs, and whatever else

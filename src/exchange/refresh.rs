@@ -6,9 +6,8 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 
 use crate::cache::refresh::Refresh;
-use crate::exchange::entry::Entry;
-use crate::exchange::{Asking, Rooms, ask, kind, recall, understand};
-use crate::record::outcome::{BypassReason, CacheStatus};
+use crate::exchange::{Asking, Rooms, ask_again};
+use crate::record::outcome::BypassReason;
 
 /// Begins the `task` of asking again what was asked. It ends with the house.
 pub(super) fn begin(rooms: &Arc<Rooms>, asking: Asking, task: Refresh) {
@@ -23,14 +22,8 @@ pub(super) fn begin(rooms: &Arc<Rooms>, asking: Asking, task: Refresh) {
     });
 }
 
-/// Asks the provider, and lets its answer be stored as any other.
+/// Asks the provider, and lets its answer be stored.
 async fn fetch(rooms: &Arc<Rooms>, asking: Asking) {
-    let Asking { route, head, .. } = &asking;
-    let caller = rooms.who.read(&head.headers);
-    let mut entry = Entry::open(rooms, Some(&route.to), kind(&head.method, Some(route)), caller);
-    let understood = understand(rooms, &asking, &mut entry);
-    entry.looked_up(CacheStatus::Bypass(BypassReason::Refresh), None);
-    let ride = recall::lead(rooms, understood.reusable.as_ref());
-    let mut answer = ask(rooms, asking, understood, ride, entry).await.into_body();
+    let mut answer = ask_again(rooms, asking, BypassReason::Refresh).await.into_body();
     while let Some(Ok(_)) = answer.frame().await {}
 }

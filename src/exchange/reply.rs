@@ -135,7 +135,8 @@ pub(super) fn stored(
         None => reply.body.clone(),
     };
     headers.insert(AGE, age.as_secs().into());
-    announce(rooms, &mut headers, &entry, Told::Stored { ttl: ttl(stored.lifetime(), *age), is_rendered });
+    let (ttl, similarity) = (ttl(stored.lifetime(), *age), entry.similarity());
+    announce(rooms, &mut headers, &entry, Told::Stored { ttl, is_rendered, similarity });
     entry.handed(reply.status.as_u16());
     let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
     response(reply.status, headers, Body::whole(body, entry, end))
@@ -325,8 +326,8 @@ fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body
 #[derive(Clone, Copy, Debug)]
 enum Told<'a> {
     /// It was stored, and is fresh for so many seconds more, or has been stale for as many; as it is told, or in another
-    /// form.
-    Stored { ttl: i64, is_rendered: bool },
+    /// form; for an equal request, or for one that is so similar.
+    Stored { ttl: i64, is_rendered: bool, similarity: Option<f32> },
     /// It was recorded: that does not age.
     Replayed,
     /// The provider.
@@ -344,6 +345,7 @@ fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_
     }
     let short = match entry.cache_status() {
         _ if matches!(told, Told::Collapsed) => "COALESCED",
+        CacheStatus::Hit if entry.similarity().is_some() => "SIMILAR",
         CacheStatus::Hit => "HIT",
         CacheStatus::Miss | CacheStatus::Expired => "MISS",
         CacheStatus::Bypass(_) => "BYPASS",
@@ -367,8 +369,11 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
     let detail = reason.map(|reason| format!("; detail={reason}")).unwrap_or_default();
     match (told, attempt) {
         (Told::Replayed, _) => "weir; hit; detail=replay".to_owned(),
-        (Told::Stored { ttl, is_rendered: false }, _) => format!("weir; hit; ttl={ttl}"),
-        (Told::Stored { ttl, is_rendered: true }, _) => format!("weir; hit; ttl={ttl}; detail=rendered"),
+        (Told::Stored { ttl, similarity: Some(cosine), .. }, _) => {
+            format!("weir; hit; ttl={ttl}; detail=\"similar={cosine:.3}\"")
+        }
+        (Told::Stored { ttl, is_rendered: true, .. }, _) => format!("weir; hit; ttl={ttl}; detail=rendered"),
+        (Told::Stored { ttl, .. }, _) => format!("weir; hit; ttl={ttl}"),
         (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
         (Told::Forwarded, _) => format!("weir; {forward}{detail}"),
         (Told::Collapsed, _) => format!("weir; {forward}; collapsed"),
@@ -414,9 +419,11 @@ mod tests {
         let answered = Some(Attempt::Answered(200));
         let own = Told::Own { code: "timeout" };
         let bypass = CacheStatus::Bypass;
+        let stored = |ttl, is_rendered, similarity| Told::Stored { ttl, is_rendered, similarity };
         for (status, attempt, told, expected) in [
-            (CacheStatus::Hit, None, Told::Stored { ttl: 30, is_rendered: false }, "weir; hit; ttl=30"),
-            (CacheStatus::Hit, None, Told::Stored { ttl: -5, is_rendered: true }, "weir; hit; ttl=-5; detail=rendered"),
+            (CacheStatus::Hit, None, stored(30, false, None), "weir; hit; ttl=30"),
+            (CacheStatus::Hit, None, stored(-5, true, None), "weir; hit; ttl=-5; detail=rendered"),
+            (CacheStatus::Hit, None, stored(30, true, Some(0.9731)), "weir; hit; ttl=30; detail=\"similar=0.973\""),
             (CacheStatus::Miss, answered, Told::Forwarded, "weir; fwd=miss; fwd-status=200"),
             (CacheStatus::Expired, answered, Told::Forwarded, "weir; fwd=stale; fwd-status=200"),
             (CacheStatus::Miss, None, Told::Collapsed, "weir; fwd=miss; collapsed"),

@@ -65,10 +65,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether an app made the call: not weir itself, for a newer answer than the one that is stored.
+    /// Whether an app made the call: not weir itself, for a newer answer than the one that is stored, or to check what a
+    /// similar request was answered with.
     #[must_use]
-    pub fn is_of_app(&self) -> bool {
-        self.cache.status != CacheStatus::Bypass(BypassReason::Refresh)
+    pub const fn is_of_app(&self) -> bool {
+        !matches!(self.cache.status, CacheStatus::Bypass(BypassReason::Refresh | BypassReason::Verify))
     }
 }
 
@@ -136,19 +137,22 @@ pub struct CacheFacts {
     pub role: Option<Role>,
     /// How long it waited for the answers to equal calls in flight, in vain or not; `None` if it did not.
     pub waited: Option<Duration>,
+    /// How similar the request is that the answer was made for; `None` if it is an equal one, or there was no hit.
+    pub similarity: Option<f32>,
 }
 
 impl CacheFacts {
     /// The cache said this, and that is all.
     #[must_use]
     pub const fn new(status: CacheStatus) -> Self {
-        Self { status, lookup: None, store: None, role: None, waited: None }
+        Self { status, lookup: None, store: None, role: None, waited: None, similarity: None }
     }
 
     /// Where the answer was there already, or on its way, asked for by another call.
     #[must_use]
     pub const fn reuse(&self) -> Option<Reuse> {
         match (self.status, self.role) {
+            (CacheStatus::Hit, _) if self.similarity.is_some() => Some(Reuse::Similar),
             (CacheStatus::Hit, _) => Some(Reuse::Stored),
             (_, Some(Role::Follower)) => Some(Reuse::Coalesced),
             (_, Some(Role::Leader) | None) => None,

@@ -150,6 +150,8 @@ pub enum BypassReason {
     Unread,
     /// Answers are being recorded, so that each is new.
     Recording,
+    /// It is weir's own call, to check what a similar request was answered with.
+    Verify,
 }
 
 impl BypassReason {
@@ -166,6 +168,7 @@ impl BypassReason {
             Self::Uncacheable => "uncacheable",
             Self::Unread => "unread",
             Self::Recording => "record",
+            Self::Verify => "verify",
         }
     }
 }
@@ -213,11 +216,13 @@ pub enum Reuse {
     Stored,
     /// It was on its way to an equal call.
     Coalesced,
+    /// It was stored for another request that says the same.
+    Similar,
 }
 
 impl Reuse {
     /// Every way there is, for creating series at zero.
-    pub const ALL: [Self; 2] = [Self::Stored, Self::Coalesced];
+    pub const ALL: [Self; 3] = [Self::Stored, Self::Coalesced, Self::Similar];
 
     /// The label value.
     #[must_use]
@@ -225,6 +230,90 @@ impl Reuse {
         match self {
             Self::Stored => "cache",
             Self::Coalesced => "coalesced",
+            Self::Similar => "similar",
+        }
+    }
+}
+
+/// What came of looking for a similar request that has been answered: the label `result` of
+/// `weir_cache_similar_requests_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SimilarResult {
+    /// Its answer answered.
+    Hit,
+    /// None is near enough, or its answer is gone.
+    Miss,
+    /// The text has no vector to be compared by.
+    Unseen(NoVector),
+}
+
+impl SimilarResult {
+    /// Every result there is, for creating series at zero.
+    pub const ALL: [Self; 5] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Unseen(NoVector::Error),
+        Self::Unseen(NoVector::Timeout),
+        Self::Unseen(NoVector::Skipped),
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Unseen(why) => why.as_str(),
+        }
+    }
+}
+
+/// Why a text has no vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoVector {
+    /// The endpoint cannot be reached, refuses, or says something else.
+    Error,
+    /// It takes too long.
+    Timeout,
+    /// It was not asked: it has failed again and again, or is busy with as many texts as it is given.
+    Skipped,
+}
+
+impl NoVector {
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Whether an answer to a similar request was as good as one of its own: the label `verdict` of
+/// `weir_cache_similar_verified_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The two answers say the same, as far as their vectors tell.
+    Same,
+    /// They do not.
+    Different,
+    /// They could not be compared.
+    Failed,
+}
+
+impl Verdict {
+    /// Every verdict there is, for creating series at zero.
+    pub const ALL: [Self; 3] = [Self::Same, Self::Different, Self::Failed];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Different => "different",
+            Self::Failed => "failed",
         }
     }
 }

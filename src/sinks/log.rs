@@ -143,6 +143,7 @@ macro_rules! line {
             { attribute::WEIR_COST_UNPRICED } = unpriced.map(Unpriced::as_str),
             { attribute::WEIR_CACHE } = cache.status.as_str(),
             { attribute::WEIR_CACHE_BYPASS } = bypass(cache.status),
+            { attribute::WEIR_CACHE_SIMILARITY } = cache.similarity,
             { attribute::WEIR_SINGLEFLIGHT_ROLE } = cache.role.map(Role::as_str),
             { attribute::WEIR_OUTCOME } = outcome.as_str(),
             { attribute::ERROR_TYPE } = error_type.map(ErrorType::as_str),
@@ -214,6 +215,7 @@ const fn message(record: &Record) -> &'static str {
     match record.outcome {
         Outcome::Success => match record.cache.reuse() {
             Some(Reuse::Stored) => "call answered from the cache",
+            Some(Reuse::Similar) => "call answered from the cache, as a similar one was",
             Some(Reuse::Coalesced) => "call answered with an equal one",
             None => "call answered",
         },

@@ -19,7 +19,7 @@ use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::labels::{self, Limiter};
 use crate::record::call::{Delivery, Operation};
-use crate::record::outcome::{CacheStatus, ErrorType, Outcome, StoreResult};
+use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::semconv::{self, label};
@@ -238,6 +238,22 @@ impl Metrics {
     /// An app that looks aside brought an answer.
     pub fn stored_aside(&self, result: StoreResult) {
         self.process.store(result).inc();
+    }
+
+    /// A similar request was looked for, which took `took`.
+    pub fn searched(&self, result: SimilarResult, took: Duration) {
+        self.process.similar.search(result).inc();
+        self.process.similar.lookup.observe(took.as_secs_f64());
+    }
+
+    /// A vector was wanted of a text; `failure` says why there is none.
+    pub fn embedded(&self, failure: Option<NoVector>) {
+        self.process.similar.embedding(failure).inc();
+    }
+
+    /// An answer to a similar request was checked.
+    pub fn verified(&self, verdict: Verdict) {
+        self.process.similar.verified(verdict).inc();
     }
 
     /// A call is over.

@@ -11,11 +11,13 @@ pub mod series;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
+use crate::record::outcome::{NoVector, SimilarResult, Verdict};
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::Metrics;
 
@@ -56,6 +58,21 @@ impl Sinks {
         self.metrics.closed(record);
         self.log.closed(record);
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A similar request was looked for, which took `took`.
+    pub fn searched(&self, result: SimilarResult, took: Duration) {
+        self.metrics.searched(result, took);
+    }
+
+    /// A vector was wanted of a text; `failure` says why there is none.
+    pub fn embedded(&self, failure: Option<NoVector>) {
+        self.metrics.embedded(failure);
+    }
+
+    /// An answer to a similar request was checked.
+    pub fn verified(&self, verdict: Verdict) {
+        self.metrics.verified(verdict);
     }
 
     /// Exchanges begun since the start.

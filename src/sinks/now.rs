@@ -31,8 +31,26 @@ pub struct CacheSize {
     pub capacity_bytes: u64,
 }
 
-/// Says how full the cache is now.
-pub type WatchCache = Arc<dyn Fn() -> CacheSize + Send + Sync>;
+/// Where the cache keeps what it holds: the label `backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Answers, in this process.
+    Memory,
+    /// Vectors of texts that were answered, in this process.
+    Similar,
+}
+
+impl Backend {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => MEMORY,
+            Self::Similar => "similar",
+        }
+    }
+}
+
+/// Says how full the cache is now, wherever it keeps something.
+pub type WatchCache = Arc<dyn Fn() -> Vec<(Backend, CacheSize)> + Send + Sync>;
 
 /// Says whether the shared store answers now.
 pub type WatchStore = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -103,10 +121,13 @@ impl Collector for Now {
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         if let Some(watch) = self.cache.get() {
-            let size = watch();
-            write(encoder, &semconv::CACHE_ENTRIES, [([MEMORY], ConstGauge::new(size.entries))])?;
-            write(encoder, &semconv::CACHE_SIZE, [([MEMORY], ConstGauge::new(size.bytes))])?;
-            write(encoder, &semconv::CACHE_CAPACITY, [([MEMORY], ConstGauge::new(size.capacity_bytes))])?;
+            let sizes = watch();
+            let each = |part: fn(&CacheSize) -> u64| {
+                sizes.iter().map(move |(backend, size)| ([backend.as_str()], ConstGauge::new(part(size))))
+            };
+            write(encoder, &semconv::CACHE_ENTRIES, each(|size| size.entries))?;
+            write(encoder, &semconv::CACHE_SIZE, each(|size| size.bytes))?;
+            write(encoder, &semconv::CACHE_CAPACITY, each(|size| size.capacity_bytes))?;
         }
         Ok(())
     }

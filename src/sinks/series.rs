@@ -17,7 +17,7 @@ use crate::cache::shared::{Event, Found, Work};
 use crate::labels::other;
 use crate::record::CacheFacts;
 use crate::record::call::Operation;
-use crate::record::outcome::{CacheStatus, Outcome, Reuse, Role, StoreResult};
+use crate::record::outcome::{CacheStatus, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Verdict};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced};
 use crate::semconv::label;
@@ -45,6 +45,7 @@ pub(super) struct ProcessSeries {
     pub(super) bytes_out: Counter,
     lookups: [Histogram; 3],
     stores: [Counter; 3],
+    pub(super) similar: SimilarSeries,
     evictions: [Counter; 3],
     invalidations: [Counter; Strategy::ALL.len()],
     roles: [Counter; Role::ALL.len()],
@@ -65,6 +66,7 @@ impl ProcessSeries {
             bytes_out,
             lookups: families.cache_lookup.each(&memory, label::RESULT, ["hit", "miss", "expired"]),
             stores: families.cache_stores.each(&memory, label::RESULT, stores),
+            similar: SimilarSeries::new(families),
             evictions: families.cache_evictions.each(&memory, label::REASON, Eviction::ALL.map(Eviction::as_str)),
             invalidations: families.cache_invalidations.each(
                 &Labels::new(),
@@ -95,6 +97,48 @@ impl ProcessSeries {
 
     pub(super) const fn invalidation(&self, strategy: Strategy) -> &Counter {
         &self.invalidations[strategy as usize]
+    }
+}
+
+/// What is counted of similar requests.
+#[derive(Debug)]
+pub(super) struct SimilarSeries {
+    searches: [Counter; SimilarResult::ALL.len()],
+    pub(super) lookup: Histogram,
+    made: Counter,
+    unmade: [Counter; 3],
+    verified: [Counter; Verdict::ALL.len()],
+}
+
+impl SimilarSeries {
+    fn new(families: &Families) -> Self {
+        let (none, embeddings) = (&Labels::new(), &families.similar_embeddings);
+        let [made] = embeddings.each(none, label::RESULT, ["made"]);
+        let unmade = [NoVector::Error, NoVector::Timeout, NoVector::Skipped].map(NoVector::as_str);
+        let results = SimilarResult::ALL.map(SimilarResult::as_str);
+        Self {
+            searches: families.similar_requests.each(none, label::RESULT, results),
+            lookup: families.similar_lookup.clone(),
+            made,
+            unmade: embeddings.each(none, label::RESULT, unmade),
+            verified: families.similar_verified.each(none, label::VERDICT, Verdict::ALL.map(Verdict::as_str)),
+        }
+    }
+
+    pub(super) fn search(&self, result: SimilarResult) -> &Counter {
+        let position = SimilarResult::ALL.iter().position(|known| *known == result);
+        &self.searches[position.expect("all results are listed")]
+    }
+
+    pub(super) const fn embedding(&self, failure: Option<NoVector>) -> &Counter {
+        match failure {
+            None => &self.made,
+            Some(why) => &self.unmade[why as usize],
+        }
+    }
+
+    pub(super) const fn verified(&self, verdict: Verdict) -> &Counter {
+        &self.verified[verdict as usize]
     }
 }
 
@@ -358,7 +402,7 @@ impl CallSeries {
     pub(super) fn duration(&self, families: &Families, cache: &CacheFacts) -> &Histogram {
         let (position, value) = match (cache.reuse(), cache.status) {
             (Some(Reuse::Coalesced), _) => (3, "coalesced"),
-            (Some(Reuse::Stored), _) | (None, CacheStatus::Hit) => (0, "hit"),
+            (Some(Reuse::Stored | Reuse::Similar), _) | (None, CacheStatus::Hit) => (0, "hit"),
             (None, CacheStatus::Miss | CacheStatus::Expired) => (1, "miss"),
             (None, CacheStatus::Bypass(_)) => (2, "bypass"),
         };

@@ -23,6 +23,7 @@ mod recording;
 #[cfg(feature = "redis")]
 mod shared_store;
 mod shutdown;
+mod similar;
 mod streaming;
 mod support;
 mod vendors;
