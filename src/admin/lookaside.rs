@@ -193,6 +193,7 @@ fn reply(response: &RawValue) -> Reply {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(response.get().as_bytes()),
+        pace: None,
         facts: ReplyFacts::default(),
         usage: Arc::default(),
         provider_cost: None,

@@ -6,6 +6,7 @@ pub mod freshness;
 pub mod invalidation;
 pub mod key;
 pub mod memory;
+pub mod pace;
 pub mod policy;
 pub mod recording;
 pub mod refresh;
@@ -28,6 +29,7 @@ use crate::cache::freshness::{Verdict, judge};
 use crate::cache::invalidation::{Asked, Entry, Filter, Rules};
 use crate::cache::key::Key;
 use crate::cache::memory::{Memory, Occupancy, OnEvicted, Place};
+use crate::cache::pace::Pace;
 use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
 use crate::cache::refresh::{Refresh, Refreshes};
 use crate::cache::shared::Shared;
@@ -80,6 +82,19 @@ pub struct Settings {
     /// Answers to similar requests: those whose last user message says the same in other words. Off without
     /// `similar.url`.
     pub similar: similar::Settings,
+    /// How a stored stream is given to an app: all of it at once (`instant`), or piece by piece with the time between
+    /// them in which it came from the provider (`recorded`).
+    pub replay: Replay,
+}
+
+/// How a stored stream is given to an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// All of it at once.
+    Instant,
+    /// As it came from the provider.
+    Recorded,
 }
 
 /// Which answers are given up when there is no more room.
@@ -109,6 +124,7 @@ impl Default for Settings {
             redis: None,
             recordings: None,
             similar: similar::Settings::default(),
+            replay: Replay::Instant,
         }
     }
 }
@@ -119,6 +135,7 @@ pub struct Cache {
     policy: Policy,
     cross_mode: bool,
     max_entry_bytes: usize,
+    replay: Replay,
     memory: Memory,
     shared: Option<Arc<Shared>>,
     rules: Rules,
@@ -159,6 +176,7 @@ impl Cache {
             policy,
             cross_mode: settings.cross_mode,
             max_entry_bytes: settings.max_entry_bytes.as_len(),
+            replay: settings.replay,
             memory: Memory::new(settings, on_evicted),
             shared: None,
             rules: Rules::new(entries_live),
@@ -182,6 +200,12 @@ impl Cache {
     #[must_use]
     pub const fn max_entry_bytes(&self) -> usize {
         self.max_entry_bytes
+    }
+
+    /// How a stored stream is given.
+    #[must_use]
+    pub const fn replay(&self) -> Replay {
+        self.replay
     }
 
     /// The terms of a request about this that has these `preferences`, and whose answer is drawn by chance or not.
@@ -370,6 +394,8 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Its body, as the app saw it.
     pub body: Bytes,
+    /// When the pieces of a stream came, as the app saw it, where it is to be given as it came.
+    pub pace: Option<Pace>,
     /// What it said about itself.
     pub facts: ReplyFacts,
     /// What it used: saved each time it answers again. Empty where that is not known, or is still being estimated.
@@ -445,7 +471,7 @@ impl Stored {
 
     /// What it takes of the memory, with its key and its places in moka, as the allocator hands it out.
     fn size(&self) -> u64 {
-        let Reply { headers, body, facts, .. } = &self.reply;
+        let Reply { headers, body, pace, facts, .. } = &self.reply;
         let values = headers.values().map(|value| allocated(value.len()));
         let table = allocated(headers.capacity() * HEADER_BYTES);
         let strings = [&self.about.model, &self.about.namespace, &facts.model, &facts.id, &facts.service_tier]
@@ -457,6 +483,7 @@ impl Stored {
         let parts = values.chain(strings.chain(words).map(|text| allocated(text.len()))).chain(lists).chain([
             table,
             allocated(body.len()),
+            allocated(pace.as_ref().map_or(0, Pace::size)),
             FIXED_BYTES,
         ]);
         let handed_out = parts.sum::<usize>();
@@ -505,6 +532,7 @@ mod tests {
             status: StatusCode::OK,
             headers,
             body: Bytes::from_static(b"{}"),
+            pace: None,
             facts: ReplyFacts::default(),
             usage: Arc::default(),
             provider_cost: None,
@@ -608,6 +636,14 @@ mod tests {
         assert!(refresh.is_some() && find().is_none());
         drop(refresh);
         assert!(find().is_some(), "it failed: another may try");
+    }
+
+    #[test]
+    fn the_times_of_a_stream_are_counted() {
+        let mut timed = stored(100);
+        let without = timed.size();
+        timed.reply.pace = Some(Pace::of([(Duration::ZERO, 1); 100]));
+        assert!(timed.size() >= without + 800, "{} and {without}", timed.size());
     }
 
     #[test]

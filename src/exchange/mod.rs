@@ -10,6 +10,7 @@ pub mod fetch;
 mod filter;
 pub mod form;
 mod kept;
+mod paced;
 mod pump;
 pub mod quote;
 pub mod recall;
@@ -36,12 +37,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json_borrow::Value;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::flight::Ride;
-use crate::cache::{Cache, Reusable, policy};
+use crate::cache::pace::Pacing;
+use crate::cache::{Cache, Replay, Reusable, policy};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
@@ -374,6 +376,7 @@ async fn ask(
             reusable: understood.reusable.filter(|reusable| reusable.terms.may_store()),
             recordable: understood.recordable,
             weir_asked,
+            pacing: (rooms.cache.replay() == Replay::Recorded).then(|| Pacing::begin(Instant::now())),
         },
     };
     match ride {

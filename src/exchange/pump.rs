@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::cache::flight::{Company, Log};
+use crate::cache::pace::Pacing;
 use crate::cache::{self, Reusable};
 use crate::exchange::crossing;
 use crate::exchange::entry::{End, Entry, Fetched};
@@ -58,6 +59,8 @@ pub(super) struct Wishes {
     pub(super) recordable: Option<Recordable>,
     /// Whether weir asked for usage that the app did not ask for.
     pub(super) weir_asked: bool,
+    /// When its pieces come, where that is to be stored with a stream.
+    pub(super) pacing: Option<Pacing>,
 }
 
 /// The head of an answer.
@@ -106,6 +109,7 @@ pub(super) struct Pump {
 struct Keep {
     reusable: Reusable,
     headers: Arc<HeaderMap>,
+    pacing: Option<Pacing>,
 }
 
 /// Takes in an answer whose head has come.
@@ -137,7 +141,11 @@ pub(super) fn receive(
         is_stream,
         reader,
         filter: removes.then(Filter::default),
-        keep: reusable.map(|reusable| Keep { reusable, headers: Arc::clone(&kept) }),
+        keep: reusable.map(|reusable| Keep {
+            reusable,
+            headers: Arc::clone(&kept),
+            pacing: wishes.pacing.filter(|_| is_stream),
+        }),
         take,
         fetched: Fetched::now(head.status, headers::read(&head.headers, SystemTime::now())),
         last_byte: Instant::now(),
@@ -181,6 +189,9 @@ impl Pump {
     fn record(&mut self, piece: Bytes) -> Bytes {
         if let Some(take) = self.take.as_mut() {
             take.push(&piece);
+        }
+        if let Some(pacing) = self.keep.as_mut().and_then(|keep| keep.pacing.as_mut()) {
+            pacing.note(piece.len(), Instant::now());
         }
         piece
     }
@@ -307,7 +318,7 @@ impl Pump {
         if let Some(take) = self.take.take() {
             return Some(Offered { result: take.finish(self.status, said), usage: None });
         }
-        let Keep { reusable, headers } = self.keep.take()?;
+        let Keep { reusable, headers, pacing } = self.keep.take()?;
         let is_for_nobody = || self.rooms.cache.is_dead(&reusable, Instant::now());
         if self.status != StatusCode::OK || said.ending != Ending::Complete || is_for_nobody() {
             return Some(Offered { result: StoreResult::NotCacheable, usage: None });
@@ -322,6 +333,7 @@ impl Pump {
             status: self.status,
             headers: Arc::unwrap_or_clone(headers),
             body,
+            pace: pacing.map(Pacing::end),
             facts: said.facts.clone(),
             usage: Arc::clone(&usage),
             provider_cost: said.provider_cost,

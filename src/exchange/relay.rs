@@ -90,7 +90,7 @@ pub(super) async fn walk(
             rooms,
             route.endpoint,
             answer,
-            Wishes { reusable: None, recordable: None, weir_asked: false },
+            Wishes { reusable: None, recordable: None, weir_asked: false, pacing: None },
         );
         return forward(rooms, &head, pump, entry);
     }

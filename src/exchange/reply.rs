@@ -1,7 +1,7 @@
 //! Reply: what the app gets. The only place where weir chooses a status code.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,11 +9,13 @@ use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use crate::cache::{Usable, recording};
+use crate::cache::pace::Pace;
+use crate::cache::{Replay, Usable, recording};
 use crate::exchange::Rooms;
 use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
-use crate::exchange::pump::{BrokenReply, Head, end_of};
+use crate::exchange::paced::Paced;
+use crate::exchange::pump::{BrokenReply, Head, cancelled, end_of};
 use crate::exchange::tee::Tee;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
@@ -35,6 +37,8 @@ pub struct Body(Kind);
 enum Kind {
     /// All there is, known before it is sent.
     Whole { body: Option<Bytes>, entry: Entry, end: Option<Box<End>> },
+    /// What is stored, as it came.
+    Paced { paced: Box<Paced>, entry: Entry, end: Option<Box<End>> },
     /// What the provider sends, as it comes.
     Tee(Box<Tee>),
     /// Nothing: another protocol takes over.
@@ -44,6 +48,14 @@ enum Kind {
 impl Body {
     fn whole(body: Bytes, entry: Entry, end: End) -> Self {
         Self(Kind::Whole { body: Some(body).filter(|body| !body.is_empty()), entry, end: Some(Box::new(end)) })
+    }
+
+    /// A body that was kept: given at its pace, where it has one and the operator wants it so.
+    fn kept(rooms: &Rooms, body: Bytes, pace: impl FnOnce() -> Option<Pace>, entry: Entry, end: End) -> Self {
+        let pace = (rooms.cache.replay() == Replay::Recorded).then(pace).flatten().filter(|pace| pace.fits(body.len()));
+        let Some(pace) = pace else { return Self::whole(body, entry, end) };
+        let paced = Box::new(Paced::new(body, pace));
+        Self(Kind::Paced { paced, entry, end: Some(Box::new(end)) })
     }
 
     /// A body that comes from the provider.
@@ -66,6 +78,15 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
+            Kind::Paced { paced, entry, end } => {
+                let data = ready!(paced.poll_piece(cx));
+                entry.passed(data.as_ref().map_or(0, Bytes::len));
+                // hyper stops asking once a body of announced length is all there.
+                if let Some(end) = end.take_if(|_| paced.left() == 0) {
+                    entry.close(*end);
+                }
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+            }
             Kind::Tee(tee) => Pin::new(tee.as_mut()).poll_frame(cx),
             Kind::Nothing => Poll::Ready(None),
         }
@@ -74,6 +95,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole { body, .. } => body.is_none(),
+            Kind::Paced { paced, .. } => paced.left() == 0,
             Kind::Tee(tee) => tee.is_end_stream(),
             Kind::Nothing => true,
         }
@@ -82,6 +104,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole { body, .. } => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Kind::Paced { paced, .. } => SizeHint::with_exact(paced.left() as u64),
             Kind::Tee(tee) => tee.size_hint(),
             Kind::Nothing => SizeHint::with_exact(0),
         }
@@ -89,12 +112,21 @@ impl http_body::Body for Body {
 }
 
 impl Drop for Kind {
-    /// A whole body that was never asked for (the answer to HEAD) ends as it would have.
+    /// A whole body that was never asked for (the answer to HEAD) ends as it would have; who hangs up on one that takes
+    /// its time has not had all of it.
     fn drop(&mut self) {
-        if let Self::Whole { entry, end, .. } = self
-            && let Some(end) = end.take()
-        {
-            entry.close(*end);
+        match self {
+            Self::Whole { entry, end, .. } => {
+                if let Some(end) = end.take() {
+                    entry.close(*end);
+                }
+            }
+            Self::Paced { entry, end, .. } => {
+                if let Some(end) = end.take() {
+                    entry.close(cancelled(end.said));
+                }
+            }
+            Self::Tee(_) | Self::Nothing => {}
         }
     }
 }
@@ -103,6 +135,7 @@ impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Whole { .. } => "Whole",
+            Self::Paced { .. } => "Paced",
             Self::Tee(_) => "Tee",
             Self::Nothing => "Nothing",
         })
@@ -139,7 +172,7 @@ pub(super) fn stored(
     announce(rooms, &mut headers, &entry, Told::Stored { ttl, is_rendered, similarity });
     entry.handed(reply.status.as_u16());
     let end = End { outcome: Outcome::Success, error_type: None, detail: None, said };
-    response(reply.status, headers, Body::whole(body, entry, end))
+    response(reply.status, headers, Body::kept(rooms, body, || reply.pace.clone(), entry, end))
 }
 
 /// A recording answers.
@@ -154,7 +187,9 @@ pub(super) fn replayed(
     reader.push(&body, &mut |_, _| {});
     announce(rooms, &mut headers, &entry, Told::Replayed);
     entry.handed(status.as_u16());
-    response(status, headers, Body::whole(body, entry, end_of(status, reader.finish())))
+    let pace = || Some(Pace::of(recorded.timing.iter().map(|piece| (piece.after, piece.bytes))));
+    let end = end_of(status, reader.finish());
+    response(status, headers, Body::kept(rooms, body, pace, entry, end))
 }
 
 /// Nothing that is recorded answers, and the provider is not asked.

@@ -1,10 +1,14 @@
 //! Repeated calls are answered from memory: byte for byte, and never somebody else's answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http_body_util::BodyExt;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::support::client::Answer;
+
 use crate::support::fake::{Fake, Script, Step};
 use crate::support::until;
 use crate::support::weir::Weir;
@@ -470,6 +474,61 @@ async fn the_cache_can_be_off_and_too_large_is_not_stored() {
         for _ in 0..2 {
             assert_eq!(weir.post(CHAT, &[KEY], ASK).await.header("x-cache"), said);
         }
+        weir.stop().await;
+    }
+}
+
+/// Time goes by while nothing happens.
+async fn let_pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_stream_is_replayed_in_its_own_time_where_the_operator_wants_it_so() {
+    const GAP: Duration = Duration::from_millis(200);
+    let pieces: [&[u8]; 3] = [
+        b"data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"he\"}}]}\n\nda",
+        b"ta: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"llo\"},\"finish_reason\":\"stop\"}]}\n\n",
+        b"data: [DONE]\n\n",
+    ];
+    for (replay, takes_time) in [("recorded", true), ("instant", false)] {
+        let go_on = Arc::new(Notify::new());
+        let waiting = pieces
+            .iter()
+            .fold(Script::begin_sse(), |script, piece| script.then(Step::Wait(Arc::clone(&go_on))).pieces(&[piece]));
+        let fake = Fake::always(waiting.end()).await;
+        let weir = Weir::before_with(&fake.url(), &format!("cache: {{ replay: {replay} }}")).await;
+        let ask = br#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
+        let url = weir.url("/local/v1/chat/completions");
+        let open = || weir.client.open(http::Method::POST, &url, &[KEY], ask);
+        let mut body = open().await.into_body();
+        for piece in pieces {
+            let_pass(GAP).await;
+            go_on.notify_one();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), piece);
+        }
+        assert!(body.frame().await.is_none());
+
+        let begun = Instant::now();
+        let again = open().await;
+        assert_eq!(again.headers()["x-cache"], "HIT");
+        let (mut body, mut came) = (again.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            came.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            let whole = (1..=3).filter(|count| came.len() >= pieces[..*count].concat().len()).count();
+            let least = if takes_time { GAP * u32::try_from(whole).unwrap() } else { Duration::ZERO };
+            assert!(begun.elapsed() >= least, "{whole} pieces after {:?}", begun.elapsed());
+        }
+        assert_eq!(came, pieces.concat());
+
+        drop(open().await);
+        weir.settled().await;
+        let metrics = weir.metrics().await;
+        let is_cancelled =
+            |line: &str| line.starts_with("weir_requests_total") && line.contains("cancelled") && line.ends_with(" 1");
+        assert_eq!(metrics.lines().any(is_cancelled), takes_time, "who hangs up has not had all of it");
         weir.stop().await;
     }
 }

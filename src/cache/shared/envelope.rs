@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use lz4_flex::block;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::pace::Pace;
 use crate::cache::{About, Reply};
 use crate::record::ReplyFacts;
 use crate::record::usage::{Counter, Usage};
@@ -68,6 +69,9 @@ struct Head<'a> {
     usage: Option<Vec<(Cow<'a, str>, u64)>>,
     /// Pico-dollars, in digits: more than a JSON number holds.
     provider_cost: Option<String>,
+    /// Of each piece: the microseconds before it, and its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pace: Option<Vec<(u64, usize)>>,
 }
 
 /// The bytes of `letter`, compressed if it is larger than `compress_above` and that makes it smaller. `None` if it has
@@ -116,7 +120,8 @@ pub(super) fn unpack(packed: &[u8], max_body: usize) -> Option<Content> {
 
 fn head(letter: Letter<'_>) -> Option<Head<'_>> {
     let Letter { reply, about, asked, stored_at, lifetime, keep_for } = letter;
-    let Reply { status, headers, body: _, facts, usage, provider_cost } = reply;
+    let Reply { status, headers, body: _, pace, facts, usage, provider_cost } = reply;
+    let pieces = |pace: &Pace| pace.pieces().map(|(after, bytes)| (microseconds(after), bytes)).collect();
     let headers = headers.iter().map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())));
     Some(Head {
         asked,
@@ -132,6 +137,7 @@ fn head(letter: Letter<'_>) -> Option<Head<'_>> {
         // An estimate is this process's own; another makes its own.
         usage: usage.get().filter(|usage| !usage.is_estimated()).map(counts),
         provider_cost: provider_cost.map(|cost| cost.pico().to_string()),
+        pace: pace.as_ref().map(pieces),
     })
 }
 
@@ -150,6 +156,7 @@ fn content_of(head: Head<'_>, body: &[u8]) -> Option<Content> {
             status: StatusCode::from_u16(head.status).ok()?,
             headers,
             body: Bytes::copy_from_slice(body),
+            pace: head.pace.map(pace_of),
             facts: head.facts.into_owned(),
             usage: Arc::new(usage),
             provider_cost,
@@ -166,6 +173,10 @@ fn content_of(head: Head<'_>, body: &[u8]) -> Option<Content> {
     })
 }
 
+fn pace_of(pieces: Vec<(u64, usize)>) -> Pace {
+    Pace::of(pieces.into_iter().map(|(after, bytes)| (Duration::from_micros(after), bytes)))
+}
+
 fn counts(usage: &Usage) -> Vec<(Cow<'_, str>, u64)> {
     let reported = Counter::ALL.iter().filter_map(|counter| Some((counter.name().into(), usage.get(*counter)?)));
     reported.collect()
@@ -178,6 +189,10 @@ fn usage_of(counts: &[(Cow<'_, str>, u64)]) -> Option<Usage> {
     let whole = |wanted| parts.iter().find(|(counter, _)| *counter == wanted).and_then(|(_, count)| *count);
     // Within a usage, input always contains every class of input.
     Some(Usage::cache_inside(whole(Counter::InputTokens), whole(Counter::OutputTokens), &parts))
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -201,6 +216,7 @@ mod tests {
             status: StatusCode::OK,
             headers,
             body: Bytes::copy_from_slice(body),
+            pace: Some(Pace::of([(Duration::from_millis(250), 1), (Duration::from_micros(1), 3)])),
             facts: ReplyFacts { id: Some("chatcmpl-1".into()), tools: vec!["look".into()], ..ReplyFacts::default() },
             usage: Arc::new(known),
             provider_cost: Some(PicoUsd::new(u128::MAX)),
@@ -227,6 +243,7 @@ mod tests {
             let packed = pack(letter(&reply, &about), 1024).expect("plain data");
             let content = unpack(&packed, MAX).expect("what was packed");
             assert_eq!(content.reply.body, body);
+            assert_eq!(content.reply.pace, reply.pace);
             assert_eq!((content.reply.status, &content.reply.headers), (reply.status, &reply.headers));
             assert_eq!((&content.reply.facts, content.reply.provider_cost), (&reply.facts, reply.provider_cost));
             assert_eq!(content.reply.usage.get(), Some(&usage));
