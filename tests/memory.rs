@@ -96,6 +96,7 @@ fn question(cache: &Cache, number: u64) -> Reusable {
         asked: cache.rules().asked(),
         terms,
         forms: None,
+        similar: None,
     }
 }
 
@@ -117,6 +118,7 @@ fn answer(bytes: usize) -> Reply {
         facts,
         usage: Arc::new(OnceLock::from(Usage::cache_inside(Some(100), Some(20), &[]))),
         provider_cost: None,
+        pace: None,
     }
 }
 

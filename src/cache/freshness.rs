@@ -14,7 +14,7 @@ pub struct Directives {
     pub no_cache: bool,
     /// "a cache MUST NOT store any part of either this request or any response to it" (section 5.2.1.5).
     pub no_store: bool,
-    /// "the client only preferences to obtain a stored response" (section 5.2.1.7).
+    /// "the client only wishes to obtain a stored response" (section 5.2.1.7).
     pub only_if_cached: bool,
     /// "the client prefers a response whose age is less than or equal to" this; unless `max-stale` is there too, "the
     /// client does not wish to receive a stale response" (section 5.2.1.1).
@@ -24,6 +24,9 @@ pub struct Directives {
     /// "the client will accept a response that has exceeded its freshness lifetime", "by no more than" this (section
     /// 5.2.1.2). [`Duration::MAX`] where the directive sets no limit.
     pub max_stale: Option<Duration>,
+    /// "the client is asking for intermediaries to avoid transforming the content" (section 5.2.1.6): no answer in
+    /// another form.
+    pub no_transform: bool,
 }
 
 impl Directives {
@@ -52,6 +55,8 @@ impl Directives {
             self.no_cache = true;
         } else if is("no-store") {
             self.no_store = true;
+        } else if is("no-transform") {
+            self.no_transform = true;
         } else if is("only-if-cached") {
             self.only_if_cached = true;
         } else if is("max-age") {

@@ -74,7 +74,7 @@ pub struct Question<'a> {
     pub namespace: Option<&'a str>,
     /// The provider's configured name.
     pub provider: &'a str,
-    /// Where it goes: method and full URL.
+    /// Where it goes: the parts of its URL.
     pub target: &'a [&'a [u8]],
     /// Names and values of the credentials the app sent, which keep tenants apart.
     pub credentials: &'a [(&'a [u8], &'a [u8])],

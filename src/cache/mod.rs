@@ -225,13 +225,13 @@ impl Cache {
     }
 
     /// What a response stored under a request's key is to that request. The first who finds one that is to be fetched
-    /// anew gets the task; but nothing is fetched for a request that wants a stored response only.
+    /// anew gets the task; but nothing is fetched for a request that wants a stored response only, or none stored.
     fn judge(&self, stored: Arc<Stored>, reusable: &Reusable, now: Instant) -> Lookup {
         let Reusable { key, terms, .. } = reusable;
         let age = stored.age(now);
         let refresh = match judge(age, stored.lifetime, terms.window, &terms.directives) {
             Verdict::Fresh | Verdict::Stale { revalidate: false } => None,
-            Verdict::Stale { revalidate: true } if terms.directives.only_if_cached => None,
+            Verdict::Stale { revalidate: true } if terms.directives.only_if_cached || !terms.may_store() => None,
             Verdict::Stale { revalidate: true } => self.refreshes.begin(*key),
             Verdict::Declined => return Lookup::Declined,
             Verdict::Expired => return Lookup::Stale,
@@ -239,15 +239,15 @@ impl Cache {
         Lookup::Usable(Usable { stored, age, refresh })
     }
 
-    /// Looks for a newer response in the second level, if there is one, and takes it into memory: whether it did. Waits
-    /// no longer than the store's deadline. Dropping the future gives up the look-up.
+    /// Looks for a response in the second level, if there is one, and takes it into memory unless a newer one has come
+    /// there since: whether it is worth looking there again. Waits no longer than the store's deadline. Dropping the
+    /// future gives up the look-up.
     pub async fn fetch(&self, key: &Key) -> bool {
         let Some(shared) = &self.shared else { return false };
         let Some(stored) = shared.find(key, &self.rules).await else { return false };
-        if self.memory.get(key).is_some_and(|own| own.since >= stored.since) {
-            return false;
+        if self.memory.get(key).is_none_or(|own| own.since < stored.since) {
+            self.memory.put(*key, Arc::new(stored));
         }
-        self.memory.put(*key, Arc::new(stored));
         true
     }
 

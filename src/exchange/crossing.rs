@@ -80,7 +80,7 @@ pub(super) fn look_up(
     reusable: &Reusable,
     now: Instant,
 ) -> Option<(Usable, Crossed)> {
-    let asked = reusable.forms?.asked;
+    let asked = reusable.forms.filter(|_| !reusable.terms.directives.no_transform)?.asked;
     others(endpoint, reusable).find_map(|(form, other)| {
         let Lookup::Usable(usable) = rooms.cache.look_up(&other, now) else { return None };
         let reply = usable.stored.reply();

@@ -1,6 +1,6 @@
 //! Pump: a provider's answer as it comes. Each chunk is read on its way, what weir asked for and the app did not is
 //! taken out, and silence has a limit. Pulled by whoever wants the next chunk. Knows no app, and writes no record: what
-//! it learnt is in the [`Ended`] that it leaves.
+//! it learnt is in the [`Finished`] that it leaves.
 
 use std::future::Future;
 use std::pin::Pin;

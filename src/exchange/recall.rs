@@ -212,7 +212,10 @@ async fn fly(
             Err(_elapsed) => return Recalled::Ask(tee.give_back(), None),
         }
     }
-    Recalled::Ask(entry, None)
+    match in_memory(rooms, endpoint, reusable, &mut entry) {
+        Ok((usable, crossed)) => answered(rooms, usable, crossed, entry),
+        Err(_missed) => Recalled::Ask(entry, None),
+    }
 }
 
 /// The answer to an equal call.
@@ -301,7 +304,20 @@ fn key(
 /// sounds like one. A header too many costs a miss; one too few would hand an answer to a stranger.
 #[must_use]
 pub fn may_be_credential(name: &HeaderName) -> bool {
-    const SOUNDS: [&str; 8] = ["auth", "key", "token", "cookie", "secret", "credential", "x-portkey-", "cf-aig-"];
+    const SOUNDS: [&str; 12] = [
+        "assertion",
+        "auth",
+        "cf-aig-",
+        "cookie",
+        "credential",
+        "jwt",
+        "key",
+        "password",
+        "secret",
+        "session",
+        "token",
+        "x-portkey-",
+    ];
     name != "idempotency-key" && SOUNDS.iter().any(|sound| name.as_str().contains(sound))
 }
 

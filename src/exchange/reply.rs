@@ -167,7 +167,9 @@ pub(super) fn stored(
         }
         None => reply.body.clone(),
     };
-    headers.insert(AGE, age.as_secs().into());
+    if rooms.settings.response_headers {
+        headers.insert(AGE, age.as_secs().into());
+    }
     let (ttl, similarity) = (ttl(stored.lifetime(), *age), entry.similarity());
     announce(rooms, &mut headers, &entry, Told::Stored { ttl, is_rendered, similarity });
     entry.handed(reply.status.as_u16());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -31,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::exchange::Rooms;
 use crate::exchange::quote::Quote;
 use crate::provider::reader::Reader;
+use crate::provider::{Ending, Said};
 use crate::record::usage::Cost;
 use crate::units::{PicoUsd, Span};
 use crate::warm::lines::{Line, Lines};
@@ -111,6 +112,9 @@ pub enum Failure {
     /// The answer is an error.
     #[error("status {0}")]
     Status(u16),
+    /// The answer broke off, or carries an error.
+    #[error("the answer is not complete")]
+    Incomplete,
 }
 
 /// What came of a file.
@@ -212,6 +216,10 @@ async fn call(rooms: Arc<Rooms>, client: Client<HttpConnector, Full<Bytes>>, pla
     }
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // What the codings are that apps take is part of the key: these are those of OpenAI's and Anthropic's SDKs.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    // An answer to a question that is only similar would leave this one unanswered.
+    headers.insert("x-cache-similar", HeaderValue::from_static("off"));
     for (name, value) in plan.headers.iter().chain(&line.headers) {
         headers.insert(name, value.clone());
     }
@@ -228,7 +236,8 @@ fn failed(line: Line, error: Box<dyn Error + Send + Sync>) -> Answered {
 /// Takes the whole answer, as an app would.
 async fn read(rooms: &Rooms, answer: Response<Incoming>, line: Line) -> Answered {
     let (head, mut body) = answer.into_parts();
-    let x_cache = head.headers.get("x-cache").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (x_cache, cache_status) = (text("x-cache"), text("cache-status"));
     let is_bought = matches!(x_cache, "MISS" | "BYPASS" | "");
     let quote = Quote::of(rooms, &line.uri, &line.body);
     let mut reader = quote.as_ref().map(|quote| quote.reader(rooms, head.status, &head.headers));
@@ -242,7 +251,8 @@ async fn read(rooms: &Rooms, answer: Response<Incoming>, line: Line) -> Answered
             Err(error) => return failed(line, error.into()),
         }
     }
-    let said = reader.map(Reader::finish).unwrap_or_default();
+    let unread = || Said { ending: Ending::Unknown, ..Said::default() };
+    let said = reader.map_or_else(unread, Reader::finish);
     let refused = !head.status.is_success() && said.usage.is_none();
     let cost = match quote {
         Some(quote) if is_bought && !refused => quote.bill(rooms, &said),
@@ -250,6 +260,9 @@ async fn read(rooms: &Rooms, answer: Response<Incoming>, line: Line) -> Answered
     };
     let result = match (head.status.is_success(), x_cache) {
         (false, _) => Err(Failure::Status(head.status.as_u16())),
+        (true, _) if !said.ending.is_success() => Err(Failure::Incomplete),
+        // What is stored does not stay fresh for as long as was asked.
+        (true, "BYPASS") if cache_status.contains("fwd=request") => Ok(Stored::New),
         (true, "BYPASS") => Ok(Stored::Never),
         (true, "MISS") => Ok(Stored::New),
         (true, _) => Ok(Stored::Already),
