@@ -61,13 +61,16 @@ pub(super) struct Fetch {
     gone: Vec<Gone>,
 }
 
+type Asking = Pin<Box<dyn Future<Output = Result<(Head, Pump), Failure>> + Send>>;
+
 enum Stage {
-    Asking(Pin<Box<dyn Future<Output = Result<(Head, Pump), Failure>> + Send>>),
+    Asking(Asking),
     Answered(Box<Pump>),
     Unanswered(Failure),
 }
 
 /// A call that is over, for all who waited for it.
+#[expect(clippy::large_enum_variant, reason = "there is one of each call, shared by all who waited for it")]
 pub(super) enum Ended {
     /// No answer came.
     Unanswered(Failure),

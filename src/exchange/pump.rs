@@ -212,17 +212,13 @@ impl Pump {
     /// The answer is over. It is stored where it may be, if `log` has all of it.
     pub(super) fn end(mut self, log: &Log, company: Company) -> Finished {
         let said = self.said();
-        match self.broken.take() {
-            Some(broken) => {
-                let end = broken.end(said);
-                Finished { broken: Some(broken), ..self.finished(end, None, log, company) }
-            }
-            None => {
-                let offered = self.offer(&said, log);
-                let end = end_of(self.status, said);
-                self.finished(end, offered, log, company)
-            }
+        if let Some(broken) = self.broken.take() {
+            let end = broken.end(said);
+            return Finished { broken: Some(broken), ..self.finished(end, None, log, company) };
         }
+        let offered = self.offer(&said, log);
+        let end = end_of(self.status, said);
+        self.finished(end, offered, log, company)
     }
 
     /// Nobody wants the rest. But who hangs up on a stream after its end marker has had all of it, though the

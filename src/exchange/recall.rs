@@ -206,7 +206,7 @@ async fn fly(
         match answer {
             Ok(Some(Answer::Coming(head))) => return Recalled::Answered(reply::followed(rooms, &head, tee)),
             Ok(Some(Answer::Whole(head, body, end))) => {
-                return Recalled::Answered(reply::shared(rooms, &head, body, end, tee.give_back()));
+                return Recalled::Answered(reply::shared(rooms, &head, body, *end, tee.give_back()));
             }
             Ok(None) => entry = tee.give_back(),
             Err(_elapsed) => return Recalled::Ask(tee.give_back(), None),
@@ -223,7 +223,7 @@ enum Answer {
     /// As it comes.
     Coming(Arc<Head>),
     /// All of it.
-    Whole(Arc<Head>, Bytes, End),
+    Whole(Arc<Head>, Bytes, Box<End>),
 }
 
 /// Waits until there is an answer that is good for a follower: the beginning of a stream, or the whole of anything else,
@@ -237,7 +237,7 @@ async fn wait(tee: &mut Tee) -> Option<Answer> {
     let Some((body, ended)) = tee.whole().await else { return Some(Answer::Coming(head)) };
     let Ended::Answered(finished) = &*ended else { return None };
     let end = finished.for_others().filter(|end| end.outcome == Outcome::Success)?;
-    Some(Answer::Whole(head, body, end))
+    Some(Answer::Whole(head, body, Box::new(end)))
 }
 
 /// Stores an answer, and learns from it for requests that say the same.

@@ -30,6 +30,7 @@ pub(super) struct Tee {
 }
 
 /// Where it comes from.
+#[expect(clippy::large_enum_variant, reason = "a tee is boxed once, by the body that it is")]
 enum From {
     /// A call of its own, and what came of it, as far as it may be stored.
     Alone(Pump, Log),
@@ -144,12 +145,11 @@ impl Tee {
             }
         };
         match ride.leave(part) {
-            Left::Others | Left::Nobody(None, ..) => {}
             Left::Nobody(Some(fetch), log, company) => fetch.let_go(&self.rooms, log, company),
             Left::Over(ended, has_all) if may_end && self.entry.is_open() => {
-                ended.close(role, has_all, &mut self.entry)
+                ended.close(role, has_all, &mut self.entry);
             }
-            Left::Over(..) => {}
+            Left::Others | Left::Nobody(None, ..) | Left::Over(..) => {}
         }
     }
 }
