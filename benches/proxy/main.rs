@@ -71,6 +71,7 @@ fn measure() -> Result<(), Failure> {
     })?;
 
     println!("{}", table(&ways));
+    println!("{}", hit_beside_direct(&ways));
     println!("weir, exec to ready:             {:.1} ms (median of {STARTS})", ready_after.as_secs_f64() * 1e3);
     println!("weir, resident memory idle:      {:.1} MiB", mib(memory_idle));
     println!("weir, after {:>7} calls:       {:.1} MiB", weir_calls(&ways, weir.id()), mib(weir.resident_kib()?));
@@ -152,6 +153,16 @@ fn table(ways: &[Way]) -> String {
         format!("{row}   {cpu:>10.4}   {ratio:>15.2}   {:>11.2}\n", cpu / floor.cpu_per_thousand())
     });
     std::iter::once(head.to_owned()).chain(rows).collect()
+}
+
+/// The upstream is a bare hyper server that answers a constant: faster than that, an answer from memory cannot be.
+fn hit_beside_direct(ways: &[Way]) -> String {
+    let [direct, .., hit] = ways else { unreachable!("there are several ways") };
+    let speed = hit.calls_per_second() / direct.calls_per_second();
+    let latency = hit.quantile(0.50).as_secs_f64() / direct.quantile(0.50).as_secs_f64();
+    format!(
+        "weir, hit ÷ direct (bare hyper answering a constant): {speed:.2} of the calls/s, {latency:.2} of the p50\n"
+    )
 }
 
 fn weir_calls(ways: &[Way], weir: u32) -> usize {
