@@ -16,7 +16,7 @@ use serde_json::Value;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::forms::{Answer, Rendered, render};
 use weir::provider::reader::Reader;
-use weir::provider::{Ending, Said};
+use weir::provider::{Ending, Request, Said};
 use weir::record::call::Form;
 
 use crate::fixture::random::Random;
@@ -71,7 +71,7 @@ impl Fixture {
         let (path, query) = self.path();
         let body = self.body().to_string();
         let body = serde_json::from_str(&body).expect("JSON");
-        let request = weir::provider::Request { endpoint: self.endpoint, path, query, body: &body };
+        let request = Request { endpoint: self.endpoint, path, query, body: &body };
         let form = (self.endpoint.forms()?.asked)(&request)?;
         let said = read(self.endpoint, self.status, &self.head(), &self.reply);
         (said.ending == Ending::Complete).then_some(form)
@@ -132,6 +132,62 @@ fn forget_what_says_nothing(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(forget_what_says_nothing),
         _ => {}
+    }
+}
+
+#[test]
+fn the_form_is_what_a_request_asks_for_in_the_way_of_its_api() {
+    let vertex = "/v1/projects/p/locations/l/publishers/anthropic/models/m";
+    let chat = "/v1/chat/completions";
+    let converse = "/model/m/converse";
+    for (endpoint, path, body, form) in [
+        (Endpoint::ChatCompletions, chat, "{}", Some(Form::Whole)),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":null,"stream_options":null}"#, Some(Form::Whole)),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":false,"stream_options":{}}"#, None),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":true}"#, Some(Form::StreamWithoutUsage)),
+        (
+            Endpoint::Completions,
+            "/v1/completions",
+            r#"{"stream":true,"stream_options":{"include_usage":false,"include_obfuscation":false}}"#,
+            Some(Form::StreamWithoutUsage),
+        ),
+        (
+            Endpoint::ChatCompletions,
+            chat,
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            Some(Form::StreamWithUsage),
+        ),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":true,"stream_options":{"include_usage":1}}"#, None),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":true,"stream_options":{"continuous_usage_stats":true}}"#, None),
+        (Endpoint::ChatCompletions, chat, r#"{"stream":"true"}"#, None),
+        (Endpoint::Responses, "/v1/responses", r#"{"stream":true}"#, Some(Form::Stream)),
+        (Endpoint::Responses, "/v1/responses", r#"{"stream":true,"stream_options":{"new":1}}"#, None),
+        (Endpoint::Messages, "/v1/messages", r#"{"stream":true}"#, Some(Form::Stream)),
+        (Endpoint::Messages, "/v1/messages", r#"{"stream":"yes"}"#, None),
+        (Endpoint::PublishedMessages, &format!("{vertex}:rawPredict"), "{}", Some(Form::Whole)),
+        (Endpoint::PublishedMessages, &format!("{vertex}:rawPredict"), r#"{"stream":true}"#, Some(Form::Stream)),
+        (Endpoint::PublishedMessages, &format!("{vertex}:streamRawPredict"), "{}", Some(Form::Stream)),
+        (Endpoint::GenerateContent, "/m:generateContent", "{}", Some(Form::Whole)),
+        (Endpoint::GenerateContent, "/m:generateContent?alt=json", "{}", Some(Form::Whole)),
+        (Endpoint::GenerateContent, "/m:generateContent?alt=sse", "{}", None),
+        (Endpoint::StreamGenerateContent, "/m:streamGenerateContent?key=k", "{}", Some(Form::Array)),
+        (Endpoint::StreamGenerateContent, "/m:streamGenerateContent?key=k&alt=sse", "{}", Some(Form::Stream)),
+        (Endpoint::StreamGenerateContent, "/m:streamGenerateContent?alt=proto", "{}", None),
+        (Endpoint::StreamGenerateContent, "/m:streamGenerateContent?alt=sse&$alt=json", "{}", None),
+        (Endpoint::Converse, converse, "{}", Some(Form::Whole)),
+        (Endpoint::Converse, "/model/m/converse-stream", "{}", Some(Form::Stream)),
+        (Endpoint::CohereChat, "/v2/chat", r#"{"stream":true}"#, Some(Form::Stream)),
+        (Endpoint::OllamaChat, "/api/chat", "{}", Some(Form::Stream)),
+        (Endpoint::OllamaGenerate, "/api/generate", r#"{"stream":false}"#, Some(Form::Whole)),
+        (Endpoint::Embeddings, "/v1/embeddings", "{}", None),
+        (Endpoint::InvokeModel, "/model/m/invoke", "{}", None),
+        (Endpoint::CohereChatV1, "/v1/chat", "{}", None),
+    ] {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let value = serde_json::from_str(body).expect("JSON");
+        let request = Request { endpoint, path, query, body: &value };
+        let asked = endpoint.forms().and_then(|forms| (forms.asked)(&request));
+        assert_eq!(asked, form, "{endpoint:?} {path} {query:?} {body}");
     }
 }
 

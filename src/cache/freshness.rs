@@ -8,6 +8,7 @@ use http::header::CACHE_CONTROL;
 
 /// What a request's `Cache-Control` says of stored responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct Directives {
     /// "the client prefers stored response not be used to satisfy the request without successful validation on the
     /// origin server" (section 5.2.1.4); there is no validation here, so it is not used.

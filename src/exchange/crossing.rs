@@ -80,13 +80,16 @@ pub(super) fn look_up(
     reusable: &Reusable,
     now: Instant,
 ) -> Option<(Usable, Crossed)> {
-    let asked = reusable.forms.filter(|_| !reusable.terms.directives.no_transform)?.asked;
+    let asked = reusable.forms?.asked;
     others(endpoint, reusable).find_map(|(form, other)| {
+        let is_another = (form, asked) != (Form::StreamWithUsage, Form::StreamWithoutUsage);
+        if is_another && reusable.terms.directives.no_transform {
+            return None;
+        }
         let Lookup::Usable(usable) = rooms.cache.look_up(&other, now) else { return None };
         let reply = usable.stored.reply();
         let answer = Answer { form, headers: &reply.headers, body: &reply.body };
         let rendered = forms::render(endpoint, &answer, asked, rooms.cache.max_entry_bytes())?;
-        let is_another = (form, asked) != (Form::StreamWithUsage, Form::StreamWithoutUsage);
         Some((usable, Crossed { rendered, is_another }))
     })
 }

@@ -1,13 +1,16 @@
 //! With `cache.cross_mode`, a call that streams and one that does not share an answer, each in the form it asked for.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::client::Answer;
-use crate::support::fake::{Fake, Received, Script};
+use crate::support::fake::{Fake, Received, Script, Step};
+use crate::support::until;
 use crate::support::weir::Weir;
 
 const CROSS: &str = "cache: { cross_mode: true }";
@@ -185,6 +188,49 @@ async fn a_call_that_wants_a_stored_answer_only_gets_one_of_another_form() {
     let fresh = weir.post(CHAT, &[KEY, ("cache-control", "no-cache")], QUIET).await;
     assert_eq!(text(&fresh), format!("{BEGIN}{DONE}"), "asked for anew, as it came");
     weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_wants_nothing_transformed_gets_nothing_rendered() {
+    let fake = openai().await;
+    let weir = Weir::before_with(&fake.url(), CROSS).await;
+    let untouched = ("cache-control", "no-transform");
+    weir.post(CHAT, &[KEY], WHOLE).await;
+    assert_eq!(weir.post(CHAT, &[KEY, untouched], QUIET).await.header("x-cache"), "MISS");
+    assert_eq!(weir.post(CHAT, &[KEY, untouched], QUIET).await.header("x-cache"), "HIT", "the same form, as it came");
+    assert_eq!(weir.post(CHAT, &[KEY, untouched], WHOLE).await.header("x-cache"), "HIT");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn calls_in_flight_join_calls_of_their_own_form_only() {
+    let go_on = Arc::new(Notify::new());
+    let held = Arc::clone(&go_on);
+    let fake = Fake::start(move |received: &Received| {
+        let streams = received.body.ends_with(b"\"include_usage\":true}}");
+        let stream = [BEGIN, USAGE, DONE].concat();
+        let answer = if streams { Script::sse(&[stream.as_bytes()]) } else { Script::json(200, ANSWER) };
+        answer.after(Step::Wait(Arc::clone(&held)))
+    })
+    .await;
+    let weir = Arc::new(Weir::before_with(&fake.url(), CROSS).await);
+    let calls: Vec<_> = [WHOLE, ASKING, WHOLE, ASKING]
+        .map(|ask| {
+            let weir = Arc::clone(&weir);
+            tokio::spawn(async move { weir.post(CHAT, &[KEY], ask).await })
+        })
+        .into_iter()
+        .collect();
+    until("one call of each form is asked", || fake.received().len() == 2).await;
+    go_on.notify_one();
+    go_on.notify_one();
+    for (number, call) in calls.into_iter().enumerate() {
+        let answer = call.await.unwrap();
+        let expected = if number % 2 == 0 { "application/json" } else { "text/event-stream" };
+        assert_eq!(answer.header("content-type"), expected);
+    }
+    assert_eq!(fake.received().len(), 2);
+    Arc::into_inner(weir).unwrap().stop().await;
 }
 
 /// One question in an API: the calls in either form, and the provider's answers.

@@ -48,8 +48,13 @@ impl House {
     }
 
     async fn weir(&self, url: &str, more: &str) -> Weir {
+        self.weir_with(url, more, "").await
+    }
+
+    /// The same, with more of the cache's settings.
+    async fn weir_with(&self, url: &str, more: &str, cache: &str) -> Weir {
         let secret = self.secret.path().display();
-        let redis = format!("cache: {{ redis: {{ url: \"{url}\", secret_file: {secret}, {more} }} }}");
+        let redis = format!("cache: {{ {cache} redis: {{ url: \"{url}\", secret_file: {secret}, {more} }} }}");
         let weir = Weir::before_with(&self.fake.url(), &redis).await;
         becomes(&weir, UP, 1.0).await;
         becomes_current(&weir).await;
@@ -129,6 +134,28 @@ async fn what_one_replica_asked_answers_at_the_other() {
     assert_eq!(other.post(CHAT, &[("authorization", "Bearer other")], ASK).await.header("x-cache"), "MISS");
     let lives: i64 = redis.ask(&["PTTL", &name]);
     assert!((7_100_000..=7_200_000).contains(&lives), "it is forgotten when it is of no use any more: {lives}");
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_replica_asked_answers_in_another_form_at_the_other() {
+    if !is_here() {
+        return;
+    }
+    let (redis, house) = (Redis::start().await, House::new().await);
+    let (url, crossing) = (redis.url(), "cross_mode: true,");
+    let one = house.weir_with(&url, PATIENT, crossing).await;
+    let other = house.weir_with(&url, PATIENT, crossing).await;
+    let before = house.asked();
+    ask_and_share(&one, ASK).await;
+    let asking = String::from_utf8(ASK.to_vec()).unwrap().replacen('{', r#"{"stream":true,"#, 1);
+    let stream = other.post(CHAT, &[KEY], asking.as_bytes()).await;
+    assert_eq!(stream.header("x-cache"), "HIT");
+    assert!(stream.header("cache-status").ends_with("detail=rendered"), "{}", stream.header("cache-status"));
+    let text = String::from_utf8(stream.body.to_vec()).unwrap();
+    assert!(text.contains("the green answer") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    assert_eq!(house.asked(), before + 1);
     one.stop().await;
     other.stop().await;
 }
