@@ -159,7 +159,8 @@ impl<'a> Asked<'a> {
         };
         // Whether chance draws the answer is for the app to know.
         let terms = cache.terms(&about, &preferences, false).map_err(|_| {
-            let detail = "nothing is cached here: `cache.mode`, or the rule of `cache.rules` for this, is `off`";
+            let detail = "nothing is cached for this: `cache.mode`, or the rule of `cache.rules` for it, says `off`, \
+                          `record` or `replay`";
             Problem::new(StatusCode::CONFLICT, detail)
         })?;
         let terms = Terms { window: Duration::ZERO, ..terms };
