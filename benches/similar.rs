@@ -5,8 +5,9 @@
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use weir::cache::key::{Key, Question};
 use weir::cache::similar::{Direction, Settings, Similar, Sought};
 use weir::cache::wording::Wording;

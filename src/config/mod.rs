@@ -286,6 +286,14 @@ mod tests {
                 "cache: { mode: of }\n",
                 "weir.yaml:1: cache.mode: `of` is not one of `all`, `deterministic`, `opt_in`, `off`, `record`, `replay`: did you mean `off`?",
             ),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_a_rule_of_the_cache_is_named_with_its_fix() {
+        for (text, expected) in [
             (
                 "cache:\n  rules:\n    - ttl: 5m\n    - model: gpt-5*\n",
                 "weir.yaml:4: cache.rules[1]: sets nothing: write `mode`, `ttl` or `stale_while_revalidate`",

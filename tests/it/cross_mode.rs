@@ -146,7 +146,7 @@ async fn only_the_form_is_left_out_of_the_question() {
     weir.post(CHAT, &[KEY], WHOLE).await;
     let other = String::from_utf8(QUIET.to_vec()).unwrap().replace("hi", "Hi");
     let options = String::from_utf8(ASKING.to_vec()).unwrap().replace("include_usage", "continuous_usage_stats");
-    let strangers: [(&str, &[(&str, &str)], &[u8]); 6] = [
+    let strangers: [(_, &[_], &[u8]); 6] = [
         ("another credential", &[("authorization", "Bearer b")], QUIET),
         ("a namespace", &[KEY, ("x-cache-namespace", "team")], QUIET),
         ("a project", &[KEY, ("openai-project", "p")], QUIET),
@@ -241,33 +241,54 @@ struct Question {
     content_type: &'static str,
 }
 
-fn questions() -> [Question; 5] {
-    let events = |events: &[(&str, &str)]| {
-        let named = events.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n"));
-        named.collect::<String>()
-    };
+fn events(events: &[(&str, &str)]) -> String {
+    let named: Vec<String> = events.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n")).collect();
+    named.concat()
+}
+
+fn questions() -> impl Iterator<Item = Question> {
+    let [gemini, gemini_list] = of_gemini();
+    [of_anthropic(), gemini, gemini_list, of_cohere(), of_ollama()].into_iter()
+}
+
+fn of_anthropic() -> Question {
+    Question {
+        api: "Anthropic",
+        whole: (
+            "/anthropic/v1/messages",
+            r#"{"model":"m","max_tokens":9,"messages":[]}"#,
+            r#"{"id":"msg","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Titan."}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#,
+        ),
+        stream: (
+            "/anthropic/v1/messages",
+            r#"{"model":"m","max_tokens":9,"messages":[],"stream":true}"#,
+            events(&[
+                (
+                    "message_start",
+                    r#"{"type":"message_start","message":{"id":"msg","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+                ),
+                (
+                    "content_block_start",
+                    r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+                ),
+                (
+                    "content_block_delta",
+                    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Titan."}}"#,
+                ),
+                ("content_block_stop", r#"{"type":"content_block_stop","index":0}"#),
+                (
+                    "message_delta",
+                    r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"input_tokens":3,"output_tokens":2}}"#,
+                ),
+                ("message_stop", r#"{"type":"message_stop"}"#),
+            ]),
+        ),
+        content_type: "text/event-stream; charset=utf-8",
+    }
+}
+
+fn of_gemini() -> [Question; 2] {
     [
-        Question {
-            api: "Anthropic",
-            whole: (
-                "/anthropic/v1/messages",
-                r#"{"model":"m","max_tokens":9,"messages":[]}"#,
-                r#"{"id":"msg","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Titan."}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":2}}"#,
-            ),
-            stream: (
-                "/anthropic/v1/messages",
-                r#"{"model":"m","max_tokens":9,"messages":[],"stream":true}"#,
-                events(&[
-                    ("message_start", r#"{"type":"message_start","message":{"id":"msg","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":1}}}"#),
-                    ("content_block_start", r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#),
-                    ("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Titan."}}"#),
-                    ("content_block_stop", r#"{"type":"content_block_stop","index":0}"#),
-                    ("message_delta", r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"input_tokens":3,"output_tokens":2}}"#),
-                    ("message_stop", r#"{"type":"message_stop"}"#),
-                ]),
-            ),
-            content_type: "text/event-stream; charset=utf-8",
-        },
         Question {
             api: "Gemini, events",
             whole: (
@@ -300,27 +321,46 @@ fn questions() -> [Question; 5] {
             ),
             content_type: "application/json; charset=UTF-8",
         },
-        Question {
-            api: "Cohere",
-            whole: (
-                "/cohere/v2/chat",
-                r#"{"model":"m","messages":[]}"#,
-                r#"{"id":"a","message":{"role":"assistant","content":[{"type":"text","text":"Titan."}]},"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3}}}"#,
-            ),
-            stream: (
-                "/cohere/v2/chat",
-                r#"{"model":"m","messages":[],"stream":true}"#,
-                events(&[
-                    ("message-start", r#"{"id":"a","type":"message-start","delta":{"message":{"role":"assistant","content":[],"tool_plan":"","tool_calls":[],"citations":[]}}}"#),
-                    ("content-start", r#"{"type":"content-start","index":0,"delta":{"message":{"content":{"type":"text","text":""}}}}"#),
-                    ("content-delta", r#"{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"Titan."}}}}"#),
-                    ("content-end", r#"{"type":"content-end","index":0}"#),
-                    ("message-end", r#"{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3}}}}"#),
-                ]) + DONE,
-            ),
-            content_type: "text/event-stream; charset=utf-8",
-        },
-        Question {
+    ]
+}
+
+fn of_cohere() -> Question {
+    Question {
+        api: "Cohere",
+        whole: (
+            "/cohere/v2/chat",
+            r#"{"model":"m","messages":[]}"#,
+            r#"{"id":"a","message":{"role":"assistant","content":[{"type":"text","text":"Titan."}]},"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3}}}"#,
+        ),
+        stream: (
+            "/cohere/v2/chat",
+            r#"{"model":"m","messages":[],"stream":true}"#,
+            events(&[
+                (
+                    "message-start",
+                    r#"{"id":"a","type":"message-start","delta":{"message":{"role":"assistant","content":[],"tool_plan":"","tool_calls":[],"citations":[]}}}"#,
+                ),
+                (
+                    "content-start",
+                    r#"{"type":"content-start","index":0,"delta":{"message":{"content":{"type":"text","text":""}}}}"#,
+                ),
+                (
+                    "content-delta",
+                    r#"{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"Titan."}}}}"#,
+                ),
+                ("content-end", r#"{"type":"content-end","index":0}"#),
+                (
+                    "message-end",
+                    r#"{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3}}}}"#,
+                ),
+            ]) + DONE,
+        ),
+        content_type: "text/event-stream; charset=utf-8",
+    }
+}
+
+fn of_ollama() -> Question {
+    Question {
             api: "Ollama",
             whole: (
                 "/ollama/api/generate",
@@ -335,8 +375,7 @@ fn questions() -> [Question; 5] {
                     .to_owned(),
             ),
             content_type: "application/x-ndjson",
-        },
-    ]
+        }
 }
 
 #[tokio::test]
