@@ -257,6 +257,41 @@ async fn every_apis_last_turn_is_compared() {
 }
 
 #[tokio::test]
+async fn an_answer_is_told_in_the_form_the_similar_request_wants() {
+    let (provider, endpoint) = (provider().await, endpoint().await);
+    let similar = format!("url: \"{}/v1\", model: words, threshold: 0.85, timeout: 10s", endpoint.url());
+    let yaml = format!("cache: {{ cross_mode: true, similar: {{ {similar} }} }}");
+    let weir = Weir::before_with(&provider.url(), &yaml).await;
+    teach(&weir, &[KEY], &ask(ONE), 1).await;
+    let mut streamed = ask(LIKE_ONE);
+    streamed["stream"] = json!(true);
+    for wants_usage in [false, true] {
+        streamed["stream_options"] = json!({"include_usage": wants_usage});
+        let answer = post(&weir, &[KEY], &streamed).await;
+        assert_eq!(answer.header("x-cache"), "SIMILAR");
+        assert!(answer.header("content-type").starts_with("text/event-stream"));
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(text.contains("answer 1") && text.ends_with("data: [DONE]\n\n"), "{text}");
+        assert_eq!(text.contains("\"prompt_tokens\""), wants_usage, "{text}");
+    }
+    assert_eq!(provider.received().len(), 1);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_for_a_stored_answer_only_gets_that_of_a_similar_one() {
+    let (provider, endpoint) = (provider().await, endpoint().await);
+    let weir = weir(&provider, &endpoint, "").await;
+    teach(&weir, &[KEY], &ask(ONE), 1).await;
+    for (text, status, x_cache) in [(LIKE_ONE, 200, "SIMILAR"), (OTHER, 504, "MISS")] {
+        let answer = post(&weir, &[KEY, ("cache-control", "only-if-cached")], &ask(text)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-cache")), (status, x_cache), "{text}");
+    }
+    assert_eq!(provider.received().len(), 1);
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_may_decline() {
     let (provider, endpoint) = (provider().await, endpoint().await);
     let weir = weir(&provider, &endpoint, "").await;
