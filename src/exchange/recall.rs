@@ -114,7 +114,10 @@ pub(super) async fn recall(
         if let Ok((usable, crossed)) = found {
             return answered(rooms, usable, crossed, entry);
         }
-        if let Some(Similarly { usable, crossed, cosine }) = similar::look_up(rooms, endpoint, reusable).await {
+        // Nothing goes anywhere for a request that wants a stored answer only.
+        let only_if_cached = preferences.directives.only_if_cached;
+        let similar = if only_if_cached { None } else { similar::look_up(rooms, endpoint, reusable).await };
+        if let Some(Similarly { usable, crossed, cosine }) = similar {
             entry.answered_as_similar(cosine);
             let check = similar::check(rooms, &usable, crossed.as_ref(), &entry);
             return Recalled::Similar(reply::stored(rooms, &usable, crossed, entry), check);
