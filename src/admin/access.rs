@@ -1,7 +1,7 @@
 //! Access: who may read and who may change what on the operator's side.
 //!
 //! Changes need the token, always. What is below `/api/v1/` may be read from the same machine without it. A handler
-//! says what it needs by what it takes: a [`Reader`], an [`Operator`] or a [`Neighbour`]. Knows no resource.
+//! says what it needs by what it takes: a `Reader`, an `Operator` or a `Neighbour`. Knows no resource.
 
 use std::convert::Infallible;
 use std::io;
