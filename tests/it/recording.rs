@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 use weir::app;
 use weir::config::{Config, Sources};
 
@@ -436,9 +438,20 @@ async fn a_stream_is_recorded_with_its_pieces() {
     assert!(lines.contains(&"data: [DONE]\n"), "{lines:?}");
     let timed = response["timing"].as_array().unwrap().iter().map(|piece| piece[0].as_u64().unwrap()).sum::<u64>();
     assert_eq!(timed, pieces.concat().len() as u64);
-    let weir = weir("replay", dir.path(), NOWHERE).await;
-    assert_eq!(weir.post(CHAT, &[], ASK).await.body, Bytes::from(pieces.concat()));
-    weir.stop().await;
+    // As if the second piece had come 400 ms after the first.
+    let (one, two) = (pieces[0].len(), pieces[1].len());
+    let (before, _) = text.split_once("\"timing\": ").unwrap();
+    let edited = format!("{before}\"timing\": [[{one}, 0], [{two}, 400]] }} }}");
+    std::fs::write(dir.path().join(files(dir.path()).keys().next().unwrap()), edited).unwrap();
+    for (replay, takes_time) in [("instant", false), ("recorded", true)] {
+        let here = dir.path().display();
+        let cache = format!("cache: {{ mode: replay, recordings: \"{here}\", replay: {replay} }}");
+        let weir = Weir::before_with(NOWHERE, &cache).await;
+        let begun = Instant::now();
+        assert_eq!(weir.post(CHAT, &[], ASK).await.body, Bytes::from(pieces.concat()));
+        assert!(!takes_time || begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+        weir.stop().await;
+    }
 }
 
 #[tokio::test]
