@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::store::{Settings, StoreError};
+use crate::store::{Answer, Failure, Settings, StoreError};
 
 /// Commands that are sent together: in this build, to nobody.
 #[derive(Clone, Debug, Default)]
@@ -17,39 +17,6 @@ impl Commands {
 
     /// One more command.
     pub const fn add(&mut self, _: &str, _: &[&[u8]]) {}
-}
-
-/// What a server answers to one command: in this build, none does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in a build with the feature, where they are described")]
-pub enum Answer {
-    Nothing,
-    Status(Box<str>),
-    Number(i64),
-    Bytes(Vec<u8>),
-    List(Vec<Answer>),
-    Refused(Box<str>),
-    Unexpected,
-}
-
-impl Answer {
-    /// What is stored, if that is what it is.
-    #[must_use]
-    pub fn into_bytes(self) -> Option<Vec<u8>> {
-        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
-    }
-}
-
-/// No connection.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(Box<str>);
-
-impl Failure {
-    /// A failure for this reason.
-    pub fn new(reason: impl Into<Box<str>>) -> Self {
-        Self(reason.into())
-    }
 }
 
 /// A server: in this build, there is none.

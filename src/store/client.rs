@@ -18,7 +18,7 @@ use redis::{
 };
 
 use crate::secret::Secret;
-use crate::store::{Settings, StoreError};
+use crate::store::{Answer, Failure, Settings, StoreError};
 
 /// Commands that are sent together and answered in order. In a cluster they may go to different servers.
 #[derive(Clone, Debug, Default)]
@@ -42,55 +42,16 @@ impl Commands {
     }
 }
 
-/// What the server answers to one command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// There is none.
-    Nothing,
-    /// A word, such as `OK`.
-    Status(Box<str>),
-    /// A number.
-    Number(i64),
-    /// What is stored.
-    Bytes(Vec<u8>),
-    /// Several.
-    List(Vec<Answer>),
-    /// No, and the code that says why: `OOM`, `READONLY`, `WRONGTYPE`, `LOADING`, `NOAUTH`, `MOVED` …
-    Refused(Box<str>),
-    /// Something that no command asked for.
-    Unexpected,
-}
-
-impl Answer {
-    /// What is stored, if that is what it is.
-    #[must_use]
-    pub fn into_bytes(self) -> Option<Vec<u8>> {
-        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
-    }
-
-    fn of(value: Value) -> Self {
-        match value {
-            Value::Nil => Self::Nothing,
-            Value::Okay => Self::Status("OK".into()),
-            Value::SimpleString(word) => Self::Status(word.into()),
-            Value::Int(number) => Self::Number(number),
-            Value::BulkString(bytes) => Self::Bytes(bytes),
-            Value::Array(values) => Self::List(values.into_iter().map(Self::of).collect()),
-            Value::ServerError(refusal) => Self::Refused(refusal.code().into()),
-            _ => Self::Unexpected,
-        }
-    }
-}
-
-/// No connection, or one that broke.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(Box<str>);
-
-impl Failure {
-    /// A failure for this reason.
-    pub fn new(reason: impl Into<Box<str>>) -> Self {
-        Self(reason.into())
+fn answer(value: Value) -> Answer {
+    match value {
+        Value::Nil => Answer::Nothing,
+        Value::Okay => Answer::Status("OK".into()),
+        Value::SimpleString(word) => Answer::Status(word.into()),
+        Value::Int(number) => Answer::Number(number),
+        Value::BulkString(bytes) => Answer::Bytes(bytes),
+        Value::Array(values) => Answer::List(values.into_iter().map(answer).collect()),
+        Value::ServerError(refusal) => Answer::Refused(refusal.code().into()),
+        _ => Answer::Unexpected,
     }
 }
 
@@ -241,7 +202,7 @@ impl Connection {
         match &self.0 {
             Kind::One(connection) => {
                 let values = connection.clone().req_packed_commands(&commands.0, 0, commands.0.len()).await?;
-                Ok(values.into_iter().map(Answer::of).collect())
+                Ok(values.into_iter().map(answer).collect())
             }
             Kind::Cluster(connection) => {
                 let each = commands.0.cmd_iter().map(|command| send_into_cluster(connection.clone(), command));
@@ -253,7 +214,7 @@ impl Connection {
 
 async fn send_into_cluster(mut connection: ClusterConnection, command: &Cmd) -> Result<Answer, Failure> {
     match connection.req_packed_command(command).await {
-        Ok(value) => Ok(Answer::of(value)),
+        Ok(value) => Ok(answer(value)),
         Err(error) => match (error.kind(), error.code()) {
             (ErrorKind::Server(_) | ErrorKind::Extension, Some(code)) => Ok(Answer::Refused(code.into())),
             _ => Err(error.into()),

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::store::client::{Answer, Commands, Connection, Failure, Server};
+use crate::store::client::{Commands, Connection, Server};
 use crate::units::{ByteSize, Span};
 
 /// How many failures in a row show that the server does not answer.
@@ -40,6 +40,45 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(10);
 /// How long work that no call waits for may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the server answers to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// There is none.
+    Nothing,
+    /// A word, such as `OK`.
+    Status(Box<str>),
+    /// A number.
+    Number(i64),
+    /// What is stored.
+    Bytes(Vec<u8>),
+    /// Several.
+    List(Vec<Answer>),
+    /// No, and the code that says why: `OOM`, `READONLY`, `WRONGTYPE`, `LOADING`, `NOAUTH`, `MOVED` …
+    Refused(Box<str>),
+    /// Something that no command asked for.
+    Unexpected,
+}
+
+impl Answer {
+    /// What is stored, if that is what it is.
+    #[must_use]
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+/// No connection, or one that broke.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(Box<str>);
+
+impl Failure {
+    /// A failure for this reason.
+    pub fn new(reason: impl Into<Box<str>>) -> Self {
+        Self(reason.into())
+    }
+}
 
 /// What the operator writes of the shared store.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -29,7 +29,8 @@ use crate::cache::shared::sealing::Seal;
 use crate::cache::shared::writer::Put;
 use crate::cache::{Cache, Stored};
 use crate::secret::Secret;
-use crate::store::client::{Answer, Commands};
+use crate::store::Answer;
+use crate::store::client::Commands;
 use crate::store::{self, Store, Unavailable};
 
 /// Most answers that wait to be written.

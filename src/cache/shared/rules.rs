@@ -15,8 +15,9 @@ use crate::cache::Cache;
 use crate::cache::invalidation::{Asked, Rule};
 use crate::cache::shared::rulebook::{MOST_RULES, Own, Place};
 use crate::cache::shared::{Event, Shared, Work};
+use crate::store::Answer;
 use crate::store::Unavailable;
-use crate::store::client::{Answer, Commands};
+use crate::store::client::Commands;
 
 /// How often the rules are read.
 const READ_EVERY: Duration = Duration::from_millis(500);

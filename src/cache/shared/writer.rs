@@ -13,7 +13,8 @@ use crate::cache::key::Key;
 use crate::cache::shared::envelope::{Letter, pack};
 use crate::cache::shared::{Event, Shared};
 use crate::cache::{Cache, Stored};
-use crate::store::client::{Answer, Commands};
+use crate::store::Answer;
+use crate::store::client::Commands;
 
 /// Most answers taken from the queue at once.
 const MOST_AT_ONCE: usize = 64;
