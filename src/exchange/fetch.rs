@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use http::Request;
 
-use crate::cache::flight::{self, Came, Company, Flights, Log, Source};
+use crate::cache::flight::log::Log;
+use crate::cache::flight::{self, Came, Company, Flights, Source};
 use crate::exchange::entry::Entry;
 use crate::exchange::pump::{self, Finished, Head, Pump, Wishes, cancelled};
 use crate::exchange::{Destination, OnDisconnect, Rooms, reply};

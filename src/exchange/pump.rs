@@ -16,7 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::cache::flight::{Company, Log};
+use crate::cache::flight::Company;
+use crate::cache::flight::log::Log;
 use crate::cache::pace::Pacing;
 use crate::cache::{self, Reusable};
 use crate::exchange::crossing;

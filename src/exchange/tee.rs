@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::cache::flight::{Company, Left, Log, Next, Ride};
+use crate::cache::flight::log::Log;
+use crate::cache::flight::{Company, Left, Next, Ride};
 use crate::exchange::Rooms;
 use crate::exchange::entry::Entry;
 use crate::exchange::fetch::{self, Ended, Fetch, Gone};
