@@ -20,6 +20,12 @@ use crate::support::weir::Weir;
 /// Callers at once.
 const CALLERS: u64 = 8;
 
+/// So many answers from the cache show nothing yet.
+const MOST_FEW: u64 = 100;
+
+/// How much longer it may take to come to more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What one call is about. Equal calls have equal answers, byte for byte, and no others have.
 #[derive(Clone, Debug, PartialEq)]
 struct Asked {
@@ -197,7 +203,9 @@ async fn never_does_anybody_get_the_answer_to_another() {
             let (client, url, hits) = (Client::default(), weir.app.clone(), Arc::clone(&hits));
             tokio::spawn(async move {
                 let mut random = Random(seed);
-                while Instant::now() < deadline {
+                // A machine that is busy takes longer to come to enough of them.
+                let few = || hits.load(Ordering::Relaxed) <= MOST_FEW && Instant::now() < deadline + PATIENCE;
+                while Instant::now() < deadline || few() {
                     let hit = Asked::by_chance(&mut random).ask(&client, &url, &mut random).await;
                     hits.fetch_add(hit.into(), Ordering::Relaxed);
                 }
@@ -208,6 +216,6 @@ async fn never_does_anybody_get_the_answer_to_another() {
         caller.await.expect("every answer is the caller's own");
     }
     let (hits, asked) = (hits.load(Ordering::Relaxed), one.received().len() + two.received().len());
-    assert!(hits > 100 && asked > 100, "{hits} answers from the cache, {asked} from the providers");
+    assert!(hits > MOST_FEW && asked > 100, "{hits} answers from the cache, {asked} from the providers");
     weir.stop().await;
 }
