@@ -521,7 +521,6 @@ mod tests {
     use http::header::CACHE_CONTROL;
 
     use super::*;
-    use crate::cache::key::Question;
 
     fn reply(headers: &[(&'static str, &str)]) -> Reply {
         let headers = headers
@@ -541,16 +540,7 @@ mod tests {
 
     /// A key for each number.
     pub(super) fn key(number: u64) -> Key {
-        Key::of(&Question {
-            namespace: None,
-            provider: "p",
-            target: &[],
-            credentials: &[],
-            headers: &[],
-            text: b"",
-            body: &serde_json_borrow::Value::Number(number.into()),
-            ignored: &[],
-        })
+        format!("{number:064x}").parse().expect("64 digits")
     }
 
     fn question(cache: &Cache, cache_control: &str) -> Reusable {

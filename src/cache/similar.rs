@@ -290,21 +290,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::key::Question;
-
-    fn key(number: u64) -> Key {
-        let body = serde_json_borrow::Value::Number(number.into());
-        Key::of(&Question {
-            namespace: None,
-            provider: "p",
-            target: &[],
-            credentials: &[],
-            headers: &[],
-            text: b"",
-            body: &body,
-            ignored: &[],
-        })
-    }
+    use crate::cache::tests::key;
 
     fn sought(context: u64, text: &str) -> Sought {
         Sought { context: key(context), wording: Wording::of(text), text: text.into(), direction: None }
