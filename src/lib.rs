@@ -13,6 +13,7 @@ pub mod config;
 pub mod exchange;
 pub mod frames;
 pub mod labels;
+pub mod limits;
 pub mod listener;
 pub mod price;
 pub mod provider;

@@ -1,0 +1,3 @@
+//! Limits: admit or refuse. Knows periods of time so far.
+
+pub mod window;
