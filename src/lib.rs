@@ -15,6 +15,7 @@ pub mod frames;
 pub mod labels;
 pub mod limits;
 pub mod listener;
+pub mod pattern;
 pub mod price;
 pub mod provider;
 pub mod record;

@@ -5,21 +5,17 @@
 //! rule is there for every look-up at once, however long it takes to give the dead up. Knows what an entry is about,
 //! its key and its age; not where entries are kept, and not the clock.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use globset::{GlobBuilder, GlobSet};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::cache::About;
 use crate::cache::key::Key;
+use crate::pattern::Pattern;
 use crate::units::Span;
 
 /// Most rules kept, each of which an old entry may have to be held against. Of more, the oldest become one rule by
@@ -136,67 +132,6 @@ impl Strategy {
             Self::Key => "key",
             Self::All => "all",
         }
-    }
-}
-
-/// What names look like: `*` stands for any characters, `?` for one, `[a-c]` for one of these, `{a,b}` for either.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    text: Box<str>,
-    glob: GlobSet,
-}
-
-impl Pattern {
-    /// Whether `name` looks so.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        self.glob.is_match(name)
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = globset::Error;
-
-    fn from_str(text: &str) -> Result<Self, globset::Error> {
-        // Names of models have slashes in them, which mean nothing here.
-        let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()?;
-        Ok(Self { text: text.into(), glob: GlobSet::new([glob])? })
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Pattern {}
-
-impl Serialize for Pattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Box::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl JsonSchema for Pattern {
-    fn schema_name() -> Cow<'static, str> {
-        "Pattern".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "description": "what names look like, such as gpt-5* or {team-a,team-b}" })
     }
 }
 

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::freshness::Directives;
-use crate::cache::invalidation::Pattern;
 use crate::cache::{About, Settings};
+use crate::pattern::Pattern;
 use crate::record::outcome::BypassReason;
 use crate::units::Span;
 
