@@ -33,6 +33,7 @@ use crate::exchange::fetch::InFlight;
 use crate::exchange::recordings::Recordings;
 use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
+use crate::limits::Limits;
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
@@ -135,6 +136,7 @@ impl Built {
             recordings,
             similar,
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
+            limits: Arc::new(Limits::new(&config.limits, &config.budgets)),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),
@@ -249,6 +251,7 @@ fn watchers(built: &Built) -> JoinSet<()> {
     let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
     watchers.spawn(Arc::clone(&rooms.prices).watch(told));
     watchers.spawn(tokens::let_unused_go());
+    watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
     for signer in signers {
         watchers.spawn(signer.clone().keep());
     }

@@ -16,7 +16,7 @@ use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
 use crate::config::mistake::{Mistake, Path, Step, nearest, shown};
 use crate::config::tree::Tree;
-use crate::config::{providers, yaml};
+use crate::config::{limits, providers, yaml};
 use crate::provider::KNOWN;
 use crate::store;
 use crate::units::Span;
@@ -28,6 +28,9 @@ const MAY_BE_ZERO: &[&str] = &[
     "cache.rules.stale_while_revalidate",
     "cache.redis.compress_above",
     "cache.similar.verify",
+    "limits.wait",
+    "budgets.limit_usd",
+    "budgets.unpriced_usd",
     "calls.max_estimate_bytes",
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
@@ -114,6 +117,7 @@ impl<'a> Checks<'a> {
             self.note(Path::of(["cache", "max_entry_bytes"]), message);
         }
         self.cache_rules(file);
+        limits::check(file, self);
         if let Some(redis) = &file.cache.redis {
             self.redis(redis);
         }
@@ -143,26 +147,31 @@ impl<'a> Checks<'a> {
         }
     }
 
+    /// Whether there is a provider of this name.
+    pub(super) fn provider(&mut self, file: &File, path: Path, name: Option<&str>) {
+        let mut names = file.providers.keys().map(String::as_str).chain(KNOWN.iter().map(|known| known.name));
+        let Some(name) = name.filter(|name| !names.clone().any(|known| known == *name)) else { return };
+        let fix = match nearest(name, &mut names) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "write the name of one of `providers`".to_owned(),
+        };
+        self.note(path, format!("there is no provider {}: {fix}", shown(name)));
+    }
+
+    /// Whether all of what is written below `path` could be read; what was left out has been reported.
+    pub(super) fn is_whole(&self, path: &Path) -> bool {
+        self.mistakes.iter().all(|known| !known.path.is_within(path))
+    }
+
     /// Whether each rule of the cache is for somebody, and says something.
     fn cache_rules(&mut self, file: &File) {
         for (position, rule) in file.cache.rules.iter().enumerate() {
             let path = Path::of(["cache", "rules"]).position(position);
-            let is_known =
-                |name: &String| file.providers.contains_key(name) || KNOWN.iter().any(|known| known.name == name);
-            if let Some(name) = rule.provider.as_ref().filter(|name| !is_known(name)) {
-                let names = file.providers.keys().map(String::as_str).chain(KNOWN.iter().map(|known| known.name));
-                let fix = match nearest(name, names) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => "write the name of one of `providers`".to_owned(),
-                };
-                self.note(path.name("provider"), format!("there is no provider {}: {fix}", shown(name)));
-            }
+            self.provider(file, path.name("provider"), rule.provider.as_deref());
             if rule.mode.is_some_and(Mode::is_for_tests) {
                 self.note(path.name("mode"), "holds for all calls or for none: write it as `cache.mode`");
             }
-            // What was written and is wrong has been left out, and reported.
-            let is_whole = self.mistakes.iter().all(|known| !known.path.is_within(&path));
-            if is_whole && !rule.sets_anything() {
+            if self.is_whole(&path) && !rule.sets_anything() {
                 self.note(path, "sets nothing: write `mode`, `ttl` or `stale_while_revalidate`");
             }
         }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
 use crate::{admin, cache, exchange, listener, price, provider, sinks, upstream, warm};
 
@@ -38,6 +39,13 @@ pub struct File {
     /// Files of requests that are sent through weir on a schedule, so that their answers are stored. A list; each has
     /// a `file`, and may have `every`, `rate` and `max_usd` (docs/warm.md).
     pub warm: Vec<warm::Settings>,
+    /// How many requests, tokens and calls at once are let through. A list; each has a `name`, and what it limits
+    /// (docs/limits.md).
+    #[schemars(example = [rate::Settings::example()])]
+    pub limits: Vec<rate::Settings>,
+    /// How much may be spent. A list; each has a `name` and a limit (docs/limits.md).
+    #[schemars(example = [budget::Settings::example()])]
+    pub budgets: Vec<budget::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
     /// What weir says about its work.
@@ -56,6 +64,8 @@ impl Default for File {
             calls: exchange::Settings::default(),
             cache: cache::Settings::default(),
             warm: Vec::new(),
+            limits: Vec::new(),
+            budgets: Vec::new(),
             prices: price::Settings::default(),
             telemetry: sinks::Settings::default(),
         }

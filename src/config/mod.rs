@@ -11,6 +11,7 @@ pub mod mistake;
 
 mod checks;
 mod env;
+mod limits;
 mod providers;
 mod tree;
 mod yaml;
@@ -28,6 +29,7 @@ use crate::config::file::File;
 use crate::config::knob::Knob;
 use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
+use crate::limits::{budget, rate};
 use crate::provider::Provider;
 use crate::{admin, cache, exchange, listener, price, sinks, upstream, warm};
 
@@ -52,6 +54,10 @@ pub struct Config {
     pub cache: cache::Settings,
     /// Files of requests to be sent on a schedule.
     pub warm: Vec<warm::Settings>,
+    /// Limits of rate.
+    pub limits: Vec<rate::Settings>,
+    /// Budgets.
+    pub budgets: Vec<budget::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
     /// What weir says about its work.
@@ -113,6 +119,8 @@ impl Config {
             calls: file.calls,
             cache: file.cache,
             warm: file.warm,
+            limits: file.limits,
+            budgets: file.budgets,
             prices: file.prices,
             telemetry: file.telemetry,
         })

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::{Destination, Rooms};
+use crate::limits::{Permit, Spent};
 use crate::price::Answer;
 use crate::provider::output::Output;
 use crate::provider::{Ending, PricedAs, Provider, Said};
@@ -37,6 +38,7 @@ struct Open {
     may_be_billed: bool,
     counted: Option<(Counter, u64)>,
     prompt: Option<Prompt>,
+    permit: Option<Permit>,
     head: HeadFacts,
     stored_usage: Option<Arc<OnceLock<Usage>>>,
     arrived: Instant,
@@ -137,6 +139,7 @@ impl Entry {
             may_be_billed: kind.may_be_billed,
             counted: None,
             prompt: None,
+            permit: None,
             head: HeadFacts::default(),
             stored_usage: None,
             arrived,
@@ -204,6 +207,24 @@ impl Entry {
     /// What is billed by the request's own measure.
     pub(super) fn counted(&mut self, count: Option<(Counter, u64)>) {
         self.get_mut().counted = count;
+    }
+
+    /// What is billed by the request's own measure, if something is.
+    pub(super) fn count(&self) -> Option<(Counter, u64)> {
+        self.get().counted
+    }
+
+    /// Whether the provider might bill for it although weir does not read it.
+    pub(super) fn may_be_billed(&self) -> bool {
+        self.get().may_be_billed
+    }
+
+    /// It may go, and holds this until it is over.
+    pub(super) fn permitted(&mut self, permit: Permit) {
+        match &mut self.get_mut().permit {
+            Some(held) => held.join(permit),
+            none => *none = Some(permit),
+        }
     }
 
     /// What the model is to read, in case its tokens have to be estimated.
@@ -408,7 +429,7 @@ impl Open {
         });
     }
 
-    fn write(self: Box<Self>, end: End, ended: Instant) {
+    fn write(mut self: Box<Self>, end: End, ended: Instant) {
         let Answer { cost, model } = self.price(&end.said);
         let usage = end.said.usage;
         if let (Some(stored), Some(usage)) = (&self.stored_usage, usage) {
@@ -421,6 +442,9 @@ impl Open {
         let stated = end.said.provider_cost.filter(|_| !was_cut(&end.said, self.call.delivery));
         let Settled { cost, provenance, list_cost } =
             if is_free { settle(cost, None, None) } else { settle(cost, stated, usage.as_ref()) };
+        if let Some(permit) = self.permit.take() {
+            self.settle(permit, cost, usage.as_ref());
+        }
         let record = Record {
             id: self.id,
             timing: self.timing(ended),
@@ -443,6 +467,23 @@ impl Open {
             bytes_out: self.bytes_out,
         };
         self.rooms.sinks.closed(&record);
+    }
+
+    /// Settles what the call was let go with. What was never asked of a provider is given back, unless an answer that
+    /// was there already counts as well.
+    fn settle(&self, permit: Permit, cost: Cost, usage: Option<&Usage>) {
+        if self.cache.reuse().is_some() {
+            return permit.settle(Spent::NOTHING);
+        }
+        if self.attempt.is_none() {
+            return drop(permit);
+        }
+        let tokens = usage.map(Usage::total_tokens).or_else(|| (cost == Cost::Nothing).then_some(0));
+        permit.settle(Spent { tokens, usd: cost.amount() });
+        let output = usage.filter(|usage| !usage.is_estimated()).and_then(|usage| usage.get(Counter::OutputTokens));
+        if let (Some(model), Some(output)) = (self.call.model.as_deref(), output) {
+            self.rooms.limits.usual.learn(model, output);
+        }
     }
 
     /// What has to be estimated, and from what; `None` if nothing has, or if nothing can be.

@@ -1,6 +1,7 @@
 //! Exchange: the corridor, and the only place that knows the order of things. One request in, one response out, one
 //! record.
 
+mod admission;
 mod bill;
 mod crossing;
 pub mod embedding;
@@ -44,6 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::flight::Ride;
 use crate::cache::pace::Pacing;
 use crate::cache::{Cache, Replay, Reusable, policy};
+use crate::exchange::admission::Size;
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
@@ -55,6 +57,7 @@ use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::similar::Similar;
 use crate::exchange::tee::Tee;
+use crate::limits::{Limits, Stage};
 use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
@@ -174,6 +177,8 @@ pub struct Rooms {
     pub recordings: Recordings,
     /// Calls in flight that equal ones may join.
     pub in_flight: InFlight,
+    /// Whether a call may go.
+    pub limits: Arc<Limits>,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.
@@ -328,7 +333,12 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
             return ask(&rooms, asking, understood, None, entry).await;
         }
     }
-    let endpoint = asking.route.endpoint;
+    let (route, endpoint) = (&asking.route, asking.route.endpoint);
+    let arrival = (Stage::Arrival, Size::default());
+    let entry = match admission::admit(&rooms, route, &asking.head.headers, arrival, entry).await {
+        Ok(entry) => entry,
+        Err(refusal) => return refusal,
+    };
     match recall::recall(&rooms, endpoint, &understood.preferences, understood.reusable.as_mut(), entry).await {
         Recalled::Answered(response) => response,
         Recalled::Stale(response, task) => {
@@ -356,9 +366,14 @@ async fn ask(
     asking: Asking,
     understood: Understood,
     ride: Option<Ride<Fetch>>,
-    mut entry: Entry,
+    entry: Entry,
 ) -> Response<Body> {
     let Asking { route, mut head, mut body } = asking;
+    let mut entry = match admission::admit(rooms, &route, &head.headers, (Stage::Asking, understood.size), entry).await
+    {
+        Ok(entry) => entry,
+        Err(refusal) => return refusal,
+    };
     let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
     prepare(rooms, &route, &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
@@ -431,6 +446,7 @@ struct Understood {
     reusable: Option<Reusable>,
     recordable: Option<Recordable>,
     asks_for_usage: bool,
+    size: Size,
 }
 
 /// Reads the request once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
@@ -466,12 +482,14 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }
+    let size = if rooms.limits.need_estimate() { Size::of(&json) } else { Size::default() };
     let question = Question { route, head, text: plain, body: &json };
     Understood {
         preferences,
         reusable: recall::reusable(rooms, &question, &asked, &preferences, entry),
         recordable,
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
+        size,
     }
 }
 

@@ -22,13 +22,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
 
+use crate::exchange::admission::Size;
 use crate::exchange::entry::Entry;
 use crate::exchange::pump::{self, Wishes};
 use crate::exchange::recordings;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::session::{self, Downward, Ender, Upward};
-use crate::exchange::{Rooms, forward, prepare};
+use crate::exchange::{Rooms, admission, forward, prepare};
+use crate::limits::Stage;
 use crate::provider::session::open;
 use crate::record::Attempt;
 use crate::record::call::Delivery;
@@ -69,6 +71,13 @@ pub(super) async fn walk(
         return recordings::refuse_session(rooms, route, entry);
     }
     rooms.recordings.pass_session();
+    for stage in [Stage::Arrival, Stage::Asking] {
+        entry = match admission::admit(rooms, route, request.headers(), (stage, Size::default()), entry).await {
+            Ok(entry) => entry,
+            Err(refusal) => return refusal,
+        };
+    }
+    let credential = admission::credential(rooms, route, request.headers());
     let app = hyper::upgrade::on(&mut request);
     let (mut head, _) = request.into_parts();
     let opened = open(route.target.path(), route.target.query());
@@ -99,7 +108,7 @@ pub(super) async fn walk(
     route::remove_hop_by_hop(&mut headers);
     announce_switch(&mut headers);
     let response = reply::switched(rooms, headers, &mut entry);
-    let (upward, downward) = session::open(rooms, &route.to, opened, entry);
+    let (upward, downward) = session::open(rooms, &route.to, opened, credential, entry);
     rooms.tasks.spawn(Relay { rooms: Arc::clone(rooms), upward, downward }.run(app, provider));
     response
 }

@@ -5,18 +5,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use crate::cache::pace::Pace;
 use crate::cache::{Replay, Usable, recording};
-use crate::exchange::Rooms;
 use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::paced::Paced;
 use crate::exchange::pump::{BrokenReply, Head, cancelled, end_of};
 use crate::exchange::tee::Tee;
+use crate::exchange::{Rooms, admission};
+use crate::limits::refusal::{Refusal, Why};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
@@ -319,6 +320,28 @@ pub(super) fn not_stored(rooms: &Rooms, entry: Entry) -> Response<Body> {
     let mut response = in_words(rooms, &Words { api, status, code: "not_stored", message }, end, entry);
     // It would be the same again: the SDKs of OpenAI and Anthropic heed this, and try again at any 5xx without it.
     response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
+/// A limit or a budget that the operator set has no room for the call.
+pub(super) fn refused(rooms: &Rooms, provider: &Provider, refusal: &Refusal, entry: Entry) -> Response<Body> {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let (outcome, code) = match refusal.why {
+        Why::Full(_) => (Outcome::RateLimited, "rate_limit_exceeded"),
+        Why::Over(_) => (Outcome::BudgetBlocked, "insufficient_quota"),
+    };
+    let message = refusal.to_string();
+    let end = End::unread(outcome, Some(ErrorType::Status(status.as_u16())));
+    let words = Words { api: provider.api, status, code, message: &message };
+    let mut response = in_words(rooms, &words, end, entry);
+    let headers = response.headers_mut();
+    if let Some(wait) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, admission::retry_after(wait));
+    }
+    if matches!(refusal.why, Why::Over(over) if over.is_spent) {
+        // It would be the same again for as long as the budget's window lasts.
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
     response
 }
 

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::pump::end_of;
-use crate::exchange::{Destination, Rooms};
+use crate::exchange::{Destination, Rooms, admission};
 use crate::frames::websocket::{CLOSE, Decoder};
 use crate::provider::session::{News, Opened, ReadSession, Told, Turn};
 use crate::provider::{Ending, Said};
@@ -66,6 +66,7 @@ struct Books {
     rooms: Arc<Rooms>,
     to: Arc<Destination>,
     caller: Caller,
+    credential: Option<Box<str>>,
     model: Option<Box<str>>,
     session: Entry,
     turns: BTreeMap<Turn, Entry>,
@@ -75,11 +76,13 @@ struct Books {
     closed: Option<u16>,
 }
 
-/// Opens the books of a session with `to`, whose own entry is `session`. `opened` reads it, if it can be read.
+/// Opens the books of a session with `to`, whose own entry is `session`. `opened` reads it, if it can be read;
+/// `credential` is the fingerprint of the app's, if limits need it.
 pub(super) fn open(
     rooms: &Arc<Rooms>,
     to: &Arc<Destination>,
     opened: Option<Opened>,
+    credential: Option<Box<str>>,
     session: Entry,
 ) -> (Upward, Downward) {
     let upward = Upward { frames: Decoder::new(0), bytes: session.streamed_in(), closed: false };
@@ -90,6 +93,7 @@ pub(super) fn open(
         rooms: Arc::clone(rooms),
         to: Arc::clone(to),
         caller: session.call().caller.clone(),
+        credential,
         model,
         session,
         turns: BTreeMap::new(),
@@ -186,7 +190,9 @@ impl Books {
     }
 
     fn entry(&self, operation: Operation, model: Option<Box<str>>) -> Entry {
-        Entry::in_session(&self.rooms, &self.to, operation, model, self.caller.clone())
+        let mut entry = Entry::in_session(&self.rooms, &self.to, operation, model, self.caller.clone());
+        admission::charge(&self.rooms, &self.to, self.credential.as_deref(), &mut entry);
+        entry
     }
 }
 

@@ -1,3 +1,347 @@
-//! Limits: admit or refuse. Knows periods of time so far.
+//! Limits: may this call go? Rates, calls at once, and money, each told to the call before it goes and settled when it is
+//! over.
+//!
+//! What a call needs is taken of every rule that is for it, or of none. A [`Permit`] holds it; what a permit holds is
+//! settled once with what the call turned out to use, or given back when it is dropped, so that nothing stays taken for
+//! ever. Rules of one kind know nothing of another. No I/O, no clock but the one given, and no lock held for longer than
+//! one rule takes to decide.
 
+pub mod budget;
+pub mod matching;
+pub mod rate;
+pub mod refusal;
+mod slots;
+pub mod standing;
+pub mod usual;
 pub mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::limits::budget::{Amount, Budget, Reserved, Terms};
+use crate::limits::matching::Asker;
+use crate::limits::rate::{Decision, RateLimit, Taken};
+use crate::limits::refusal::{Refusal, Why};
+use crate::limits::standing::{BudgetNow, RateNow};
+use crate::limits::usual::Usual;
+use crate::limits::window::UnixTime;
+use crate::units::PicoUsd;
+
+/// Most calls that wait for their turn at once; further ones are refused.
+const MOST_WAITING: usize = 1024;
+
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds by a clock that never goes back: for rates.
+    pub nanos: u64,
+    /// The time of day: for windows of the calendar.
+    pub wall: UnixTime,
+}
+
+/// Tells [`Now`].
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+/// How long weir is taken to have run when it starts, so that what was taken before can be told.
+const BEFORE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now(self) -> Now {
+        let nanos = u64::try_from((self.0.elapsed() + BEFORE).as_nanos()).unwrap_or(u64::MAX);
+        Now { nanos, wall: SystemTime::now().into() }
+    }
+}
+
+/// What a call is expected to need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Tokens, in and out.
+    pub tokens: u64,
+    /// Money.
+    pub money: Money,
+}
+
+/// What a call is expected to cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Money {
+    /// Nothing: nobody bills it.
+    #[default]
+    Free,
+    /// So much.
+    Expected(PicoUsd),
+    /// Something, and nobody can tell how much.
+    Unknown,
+}
+
+/// What a call needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Tokens, in and out; `None` if nobody can tell.
+    pub tokens: Option<u64>,
+    /// Money; `None` if nobody can tell.
+    pub usd: Option<PicoUsd>,
+}
+
+impl Spent {
+    /// It needed nothing after all.
+    pub const NOTHING: Self = Self { tokens: Some(0), usd: Some(PicoUsd::ZERO) };
+}
+
+/// At which point of its way a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It has come: for limits that count what the cache answers.
+    Arrival,
+    /// Its provider is to be asked: for all others.
+    Asking,
+}
+
+/// The rules.
+#[derive(Debug)]
+pub struct Limits {
+    rates: Box<[Arc<RateLimit>]>,
+    budgets: Box<[Arc<Budget>]>,
+    clock: Clock,
+    waiting: AtomicUsize,
+    needs_credential: bool,
+    /// What models usually generate.
+    pub usual: Usual,
+}
+
+impl Limits {
+    /// The rules that the operator wrote, with nothing taken of any.
+    #[must_use]
+    pub fn new(limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
+        let clock = Clock::start();
+        let rates: Box<[_]> = limits.iter().map(|settings| Arc::new(RateLimit::new(settings))).collect();
+        let now = clock.now();
+        let budgets: Box<[_]> = budgets.iter().map(|settings| Arc::new(Budget::new(settings, now))).collect();
+        let matchings = rates.iter().map(|rule| (&rule.matching, &rule.per));
+        let mut matchings = matchings.chain(budgets.iter().map(|budget| (&budget.matching, &budget.per)));
+        let needs_credential = matchings.any(|(matching, per)| matching.needs_credential() || per.needs_credential());
+        Self { rates, budgets, clock, waiting: AtomicUsize::new(0), needs_credential, usual: Usual::default() }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Whether there is a rule for calls at this stage.
+    #[must_use]
+    pub fn has_any(&self, stage: Stage) -> bool {
+        let at_asking = stage == Stage::Asking && self.budgets.iter().any(|budget| budget.is_open());
+        at_asking || self.rates.iter().any(|rule| rule.stage() == stage)
+    }
+
+    /// Whether it takes an estimate of a call's tokens to tell whether it may go.
+    #[must_use]
+    pub fn need_estimate(&self) -> bool {
+        self.budgets.iter().any(|budget| budget.is_open()) || self.rates.iter().any(|rule| rule.counts_tokens())
+    }
+
+    /// Whether it takes the fingerprint of a call's credential.
+    #[must_use]
+    pub const fn need_credential(&self) -> bool {
+        self.needs_credential
+    }
+
+    /// Takes what a call demands of every rule that is for it, or of none.
+    ///
+    /// # Errors
+    /// With what keeps it from going.
+    pub fn admit(&self, asker: &Asker<'_>, demand: &Demand, stage: Stage, now: Now) -> Result<Permit, Box<Refusal>> {
+        let mut permit = Permit::new(self.clock);
+        let mut refusal = None;
+        let mut subject = String::new();
+        for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
+            rule.per.write_subject(asker, &mut subject);
+            let slot = rule.slots.of(&subject, now);
+            match rule.take(&slot, demand, now) {
+                Ok(()) => {
+                    let limit = Arc::clone(rule);
+                    permit.taken.push(Taken { limit, slot, tokens: demand.tokens, is_call: true });
+                }
+                Err(full) => Refusal::full(&mut refusal, rule, full),
+            }
+        }
+        let budgets = if stage == Stage::Asking { &*self.budgets } else { &[] };
+        for budget in budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
+            budget.per.write_subject(asker, &mut subject);
+            let slot = budget.slots.of(&subject, now);
+            match budget.reserve(&slot, demand, asker.model, now) {
+                Ok(amount) => permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount }),
+                Err(over) => Refusal::over(&mut refusal, budget, over),
+            }
+        }
+        // What was taken of the others is given back as the permit is dropped.
+        refusal.map_or(Ok(permit), |refusal| Err(Box::new(refusal)))
+    }
+
+    /// What a call will be charged to that goes without being asked: a response within a session. Nothing is taken.
+    #[must_use]
+    pub fn charge_to(&self, asker: &Asker<'_>) -> Permit {
+        let now = self.now();
+        let mut permit = Permit::new(self.clock);
+        let mut subject = String::new();
+        for budget in self.budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
+            budget.per.write_subject(asker, &mut subject);
+            let (slot, amount) = (budget.slots.of(&subject, now), Amount::default());
+            permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount });
+        }
+        for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
+            rule.per.write_subject(asker, &mut subject);
+            let slot = rule.slots.of(&subject, now);
+            permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false });
+        }
+        permit
+    }
+
+    /// A place to wait for one's turn, if there is one left.
+    #[must_use]
+    pub fn wait(&self) -> Option<Waiting<'_>> {
+        let place = Waiting(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::Relaxed) < MOST_WAITING).then_some(place)
+    }
+
+    /// Resolves when it may be worth trying again: after `wait`, or when a call of the rule of this name has ended.
+    pub async fn turn(&self, rule: &str, wait: Duration) {
+        let rule = self.rates.iter().find(|known| *known.name == *rule);
+        let released = async {
+            match rule {
+                Some(rule) => rule.released.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Either will do.
+        let _ = tokio::time::timeout(wait, released).await;
+    }
+
+    /// Counts what was decided in the end of a call that these rules were asked about.
+    pub fn decided(&self, asker: &Asker<'_>, stage: Stage, outcome: Result<Decision, &Refusal>) {
+        for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
+            match outcome {
+                Ok(decision) => rule.decided(decision),
+                // Those that had room were not what kept it from going.
+                Err(refusal) if refusal.full.iter().any(|(name, _)| *name == rule.name) => {
+                    rule.decided(Decision::Rejected);
+                }
+                Err(_) => {}
+            }
+        }
+        if let Err(Refusal { rule, why: Why::Over(_), .. }) = outcome
+            && let Some(budget) = self.budgets.iter().find(|budget| budget.name == *rule)
+        {
+            budget.blocked();
+        }
+    }
+
+    /// Forgets whoever has nothing taken of anything. Runs until it is dropped.
+    pub async fn forget_idle(self: Arc<Self>) {
+        const EVERY: Duration = Duration::from_secs(10);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let now = self.now();
+            self.rates.iter().for_each(|rule| rule.slots.forget(now));
+            self.budgets.iter().for_each(|budget| budget.slots.forget(now));
+        }
+    }
+
+    /// Changes what the budget of this name allows; whether there is one.
+    pub fn change_budget(&self, name: &str, change: impl FnOnce(&mut Terms)) -> bool {
+        let budget = self.budgets.iter().find(|budget| &*budget.name == name);
+        budget.map(|budget| budget.change(change)).is_some()
+    }
+
+    /// How every limit of rate stands.
+    #[must_use]
+    pub fn rates_now(&self) -> Vec<RateNow> {
+        let now = self.now();
+        self.rates.iter().map(|rule| RateNow::of(rule, now)).collect()
+    }
+
+    /// How every budget stands.
+    #[must_use]
+    pub fn budgets_now(&self) -> Vec<BudgetNow> {
+        let now = self.now();
+        self.budgets.iter().filter(|budget| budget.is_open()).map(|budget| BudgetNow::of(budget, now)).collect()
+    }
+}
+
+/// A place to wait, until it is dropped.
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one call has taken of the rules. Dropped, it is given back.
+#[derive(Debug)]
+pub struct Permit {
+    clock: Clock,
+    taken: Vec<Taken>,
+    reserved: Vec<Reserved>,
+}
+
+impl Permit {
+    const fn new(clock: Clock) -> Self {
+        Self { clock, taken: Vec::new(), reserved: Vec::new() }
+    }
+
+    /// Holds what `other` holds as well.
+    pub fn join(&mut self, mut other: Self) {
+        self.taken.append(&mut other.taken);
+        self.reserved.append(&mut other.reserved);
+    }
+
+    /// Reserves more for a call that goes on; whether that crossed a limit that ends it.
+    #[must_use]
+    pub fn reserve_more(&mut self, tokens: u64, usd: PicoUsd) -> bool {
+        let (now, more) = (self.clock.now(), Amount { usd, tokens });
+        let mut ends = false;
+        for reserved in &mut self.reserved {
+            ends |= reserved.budget.reserve_more(&reserved.slot, more, now);
+            reserved.amount = reserved.amount.plus(more);
+        }
+        ends
+    }
+
+    /// The call is over, and needed this. What nobody can tell is taken to be what was expected.
+    pub fn settle(mut self, spent: Spent) {
+        let now = self.clock.now();
+        for taken in self.taken.drain(..) {
+            taken.limit.settle(&taken, spent.tokens.unwrap_or(taken.tokens), now);
+        }
+        for Reserved { budget, slot, amount } in self.reserved.drain(..) {
+            let actual = Amount { usd: spent.usd.unwrap_or(amount.usd), tokens: spent.tokens.unwrap_or(amount.tokens) };
+            budget.settle(&slot, amount, actual, now);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for taken in self.taken.drain(..) {
+            taken.limit.give_back(&taken);
+        }
+        for Reserved { slot, amount, .. } in self.reserved.drain(..) {
+            Budget::give_back(&slot, amount);
+        }
+    }
+}

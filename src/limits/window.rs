@@ -92,6 +92,18 @@ pub struct Period {
 }
 
 impl Window {
+    /// The value of the label `window`, and the word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Total => "total",
+        }
+    }
+
     /// The period around `now`, by the clocks of `zone`.
     ///
     /// Costs about a microsecond: ask again only when a period is over.

@@ -15,6 +15,7 @@ mod flights;
 mod google;
 mod hostile;
 mod isolation;
+mod limits;
 mod pricing;
 mod proxying;
 mod reaching;

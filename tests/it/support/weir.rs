@@ -11,6 +11,7 @@ use weir::cache::Cache;
 use weir::config::{Config, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
+use weir::limits::Limits;
 use weir::provider::KNOWN;
 
 use super::client::{Answer, Client};
@@ -128,6 +129,11 @@ impl Weir {
     /// What is cached, for tests that make rules.
     pub(crate) fn cache(&self) -> &Cache {
         &self.rooms.cache
+    }
+
+    /// The limits and budgets, to see how they stand.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.rooms.limits
     }
 
     /// Waits until so many calls are in flight that ask, or wait for the answer to an equal one.

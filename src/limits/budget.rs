@@ -1,0 +1,537 @@
+//! Budget: how much money, and how many tokens, in a window of the calendar.
+//!
+//! What a call is expected to cost is reserved before it goes, and becomes what it did cost once that is known: however
+//! many calls are decided at once, at most one of them crosses the limit. Goes by the wall clock, and never back: a window
+//! that was left is not entered again. Knows nothing of prices; it is told what a call costs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::matching::{Matching, Per};
+use crate::limits::slots::{Idle, Slot, Slots};
+use crate::limits::window::{Period, UnixTime, Window, Zone};
+use crate::limits::{Demand, Money, Now};
+use crate::units::PicoUsd;
+
+/// What the operator writes of one budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Settings {
+    /// What it is called: in metrics, in refusals and in the log.
+    pub name: String,
+    /// Which calls count against it; without this, all of them.
+    #[serde(rename = "match")]
+    pub matching: Matching,
+    /// Whom it holds apart: one or more of `provider`, `model`, `namespace`, `workspace`, `user`, `agent`,
+    /// `credential`. Each has the whole budget. Without this, all share it.
+    pub per: Per,
+    /// How much may be spent in a window, in US dollars.
+    pub limit_usd: Option<PicoUsd>,
+    /// How many tokens may be used in a window, input and output together.
+    pub limit_tokens: Option<u64>,
+    /// How long that has to last: `hour`, `day`, `week` (from Monday on), `month` or `total`.
+    pub window: Window,
+    /// Whose calendar it is, such as `Europe/Berlin`.
+    pub time_zone: Zone,
+    /// Which percentages of it are worth a line in the log when they are reached.
+    pub thresholds: Vec<u64>,
+    /// What happens once it is spent. `alert`: nothing but that it is told. `block`: further calls are refused.
+    /// `downgrade`: further calls are made with the model `downgrade_to`.
+    pub enforce: Enforce,
+    /// The cheaper model, with `enforce: downgrade`. It is not held to this budget.
+    pub downgrade_to: Option<String>,
+    /// What a call is taken to cost whose price nobody can tell, such as one to a model that is not in the price table.
+    pub unpriced_usd: PicoUsd,
+    /// Whether a stream is ended early that crosses the limit while it is generated, with `enforce: block`.
+    pub stop_streams: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            matching: Matching::default(),
+            per: Per::default(),
+            limit_usd: None,
+            limit_tokens: None,
+            window: Window::Month,
+            time_zone: Zone::default(),
+            thresholds: vec![50, 80, 90, 100],
+            enforce: Enforce::Alert,
+            downgrade_to: None,
+            unpriced_usd: PicoUsd::ZERO,
+            stop_streams: false,
+        }
+    }
+}
+
+impl Settings {
+    /// A budget as it may be written.
+    #[must_use]
+    pub fn example() -> Self {
+        Self { name: "app".to_owned(), limit_usd: Some(PicoUsd::new(1000 * PicoUsd::PER_USD)), ..Self::default() }
+    }
+}
+
+/// What happens once a budget is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforce {
+    /// It is told.
+    Alert,
+    /// Calls are refused.
+    Block,
+    /// Calls are made with a cheaper model.
+    Downgrade,
+}
+
+/// An amount of what a budget is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Money.
+    pub usd: PicoUsd,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+impl Amount {
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            usd: PicoUsd::new(self.usd.pico().saturating_add(other.usd.pico())),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self {
+            usd: PicoUsd::new(self.usd.pico().saturating_sub(other.usd.pico())),
+            tokens: self.tokens.saturating_sub(other.tokens),
+        }
+    }
+}
+
+/// How much a budget allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Money, if it is about money.
+    pub usd: Option<PicoUsd>,
+    /// Tokens, if it is about tokens.
+    pub tokens: Option<u64>,
+}
+
+impl Allowance {
+    /// The part of it that a call can use up which demands this: one that costs nothing is not held up by money.
+    fn about(self, demand: &Demand) -> Self {
+        let costs = !matches!(demand.money, Money::Free | Money::Expected(PicoUsd::ZERO));
+        let uses_tokens = demand.tokens > 0 || demand.money == Money::Unknown;
+        Self { usd: self.usd.filter(|_| costs), tokens: self.tokens.filter(|_| uses_tokens) }
+    }
+
+    /// Whether so much leaves no room for anything more.
+    fn is_used_up_by(self, amount: Amount) -> bool {
+        self.usd.is_some_and(|limit| amount.usd >= limit) || self.tokens.is_some_and(|limit| amount.tokens >= limit)
+    }
+
+    /// How many whole percent of it so much is: of money or of tokens, whichever is more.
+    fn percent(self, amount: Amount) -> u64 {
+        let percent = |part: u128, whole: u128| {
+            let percent = (part.saturating_mul(100)).checked_div(whole).unwrap_or(100);
+            u64::try_from(percent).unwrap_or(u64::MAX)
+        };
+        let usd = self.usd.map(|limit| percent(amount.usd.pico(), limit.pico()));
+        let tokens = self.tokens.map(|limit| percent(amount.tokens.into(), limit.into()));
+        usd.max(tokens).unwrap_or_default()
+    }
+}
+
+/// What is kept of one subject.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// When the window began that `spent` is of.
+    pub(super) start: UnixTime,
+    /// When it ends, if it ever does.
+    end: Option<UnixTime>,
+    /// What was spent in it.
+    pub(super) spent: Amount,
+    /// What calls under way are expected to cost.
+    pub(super) reserved: Amount,
+    /// The highest threshold that was told of, in percent.
+    told: u64,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { start: UnixTime::EPOCH, end: None, spent: Amount::default(), reserved: Amount::default(), told: 0 }
+    }
+}
+
+impl Idle for Account {
+    fn is_idle(&self, now: Now) -> bool {
+        let is_over = self.end.is_some_and(|end| end <= now.wall);
+        self.reserved == Amount::default() && (is_over || self.spent == Amount::default())
+    }
+}
+
+impl Account {
+    /// Enters a window, if it is a later one.
+    pub(super) fn enter(&mut self, period: Period) {
+        if self.start < period.start {
+            *self = Self { start: period.start, reserved: self.reserved, ..Self::default() };
+        }
+        self.end = period.end;
+    }
+
+    fn committed(&self) -> Amount {
+        self.spent.plus(self.reserved)
+    }
+}
+
+/// That an operator lets calls pass for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Until when.
+    pub until: UnixTime,
+    /// The limit meanwhile, in US dollars; without it, there is none.
+    pub limit_usd: Option<PicoUsd>,
+}
+
+/// What of a budget may change while weir runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How much it allows.
+    pub allowance: Allowance,
+    /// Which percentages are told of, in order.
+    pub thresholds: Vec<u64>,
+    /// What holds for a while in place of its limit.
+    pub overridden: Option<Override>,
+}
+
+/// One budget, and the accounts of its subjects.
+#[derive(Debug)]
+pub struct Budget {
+    pub(super) name: Arc<str>,
+    pub(super) matching: Matching,
+    pub(super) per: Per,
+    pub(super) window: Window,
+    zone: Zone,
+    pub(super) enforce: Enforce,
+    pub(super) downgrade_to: Option<Arc<str>>,
+    unpriced: PicoUsd,
+    pub(super) stop_streams: bool,
+    terms: RwLock<Terms>,
+    period: RwLock<Period>,
+    pub(super) slots: Slots<Account>,
+    blocked: AtomicU64,
+}
+
+/// Why a budget has no room for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// How much it allows.
+    pub allowance: Allowance,
+    /// What was spent.
+    pub spent: Amount,
+    /// Whether all of it is spent; if not, calls under way may yet leave some of it.
+    pub is_spent: bool,
+    /// In how long there is a new window, if there ever is.
+    pub renews_in: Option<Duration>,
+}
+
+/// What a call has reserved of a budget.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    pub(super) budget: Arc<Budget>,
+    pub(super) slot: Arc<Slot<Account>>,
+    pub(super) amount: Amount,
+}
+
+impl Budget {
+    /// The budget that `settings` describe.
+    #[must_use]
+    pub fn new(settings: &Settings, now: Now) -> Self {
+        let mut thresholds = settings.thresholds.clone();
+        thresholds.sort_unstable();
+        let allowance = Allowance { usd: settings.limit_usd, tokens: settings.limit_tokens };
+        Self {
+            name: settings.name.as_str().into(),
+            matching: settings.matching.clone(),
+            per: settings.per.clone(),
+            window: settings.window,
+            zone: settings.time_zone.clone(),
+            enforce: settings.enforce,
+            downgrade_to: settings.downgrade_to.as_deref().map(Into::into),
+            unpriced: settings.unpriced_usd,
+            stop_streams: settings.stop_streams,
+            terms: RwLock::new(Terms { allowance, thresholds, overridden: None }),
+            period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
+            slots: Slots::new(),
+            blocked: AtomicU64::new(0),
+        }
+    }
+
+    /// What it allows, now.
+    pub(super) fn terms(&self) -> Terms {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what it allows.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Terms)) {
+        change(&mut self.terms.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The window that is now. A wall clock that goes back changes nothing.
+    pub(super) fn period(&self, now: Now) -> Period {
+        let period = *self.period.read().unwrap_or_else(PoisonError::into_inner);
+        if period.end.is_none_or(|end| now.wall < end) {
+            return period;
+        }
+        let mut period = self.period.write().unwrap_or_else(PoisonError::into_inner);
+        if period.end.is_some_and(|end| end <= now.wall) {
+            *period = self.window.period(&self.zone, now.wall);
+        }
+        *period
+    }
+
+    /// What a call would count as here that demands this.
+    fn amount(&self, demand: &Demand) -> Amount {
+        let usd = match demand.money {
+            Money::Free => PicoUsd::ZERO,
+            Money::Expected(usd) => usd,
+            Money::Unknown => self.unpriced,
+        };
+        Amount { usd, tokens: demand.tokens }
+    }
+
+    /// Whether it keeps a call for `model` from going when it is spent.
+    fn holds(&self, model: Option<&str>) -> bool {
+        match self.enforce {
+            Enforce::Alert => false,
+            Enforce::Block => true,
+            Enforce::Downgrade => self.downgrade_to.as_deref() != model,
+        }
+    }
+
+    /// What it allows at this moment; `None` if everything.
+    fn allowance(&self, now: Now) -> Option<Allowance> {
+        let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
+        match terms.overridden.filter(|overridden| now.wall < overridden.until) {
+            None => Some(terms.allowance),
+            Some(Override { limit_usd: None, .. }) => None,
+            Some(Override { limit_usd, .. }) => Some(Allowance { usd: limit_usd, tokens: None }),
+        }
+    }
+
+    /// Reserves what a call for `model` is expected to cost. The call that crosses the limit is the last.
+    pub(super) fn reserve(
+        &self,
+        slot: &Slot<Account>,
+        demand: &Demand,
+        model: Option<&str>,
+        now: Now,
+    ) -> Result<Amount, Over> {
+        let (period, amount) = (self.period(now), self.amount(demand));
+        let allowance = self.allowance(now).filter(|_| self.holds(model));
+        let mut account = slot.lock();
+        account.enter(period);
+        let is_used_up = |allowance: &Allowance| allowance.about(demand).is_used_up_by(account.committed());
+        if let Some(allowance) = allowance.filter(is_used_up) {
+            return Err(Over {
+                allowance,
+                spent: account.spent,
+                is_spent: allowance.is_used_up_by(account.spent),
+                renews_in: period.end.map(|end| seconds_until(end, now)),
+            });
+        }
+        account.reserved = account.reserved.plus(amount);
+        Ok(amount)
+    }
+
+    /// Reserves more for a call that goes on, whatever there is room for; whether that crossed a limit that ends it.
+    pub(super) fn reserve_more(&self, slot: &Slot<Account>, more: Amount, now: Now) -> bool {
+        let (period, allowance) = (self.period(now), self.allowance(now));
+        let mut account = slot.lock();
+        account.enter(period);
+        account.reserved = account.reserved.plus(more);
+        let stops = self.stop_streams && self.enforce == Enforce::Block;
+        stops && allowance.is_some_and(|allowance| allowance.is_used_up_by(account.committed()))
+    }
+
+    /// Gives back what was reserved for a call that did not go.
+    pub(super) fn give_back(slot: &Slot<Account>, reserved: Amount) {
+        let mut account = slot.lock();
+        account.reserved = account.reserved.minus(reserved);
+    }
+
+    /// A call is over for which so much was reserved, and which cost so much. It counts in the window that is now.
+    pub(super) fn settle(&self, slot: &Slot<Account>, reserved: Amount, spent: Amount, now: Now) {
+        let period = self.period(now);
+        let reached = {
+            let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
+            let mut account = slot.lock();
+            account.enter(period);
+            account.reserved = account.reserved.minus(reserved);
+            account.spent = account.spent.plus(spent);
+            let percent = terms.allowance.percent(account.spent);
+            let reached = terms.thresholds.iter().rev().find(|threshold| **threshold <= percent).copied();
+            let reached = reached.filter(|threshold| account.told < *threshold);
+            account.told = reached.unwrap_or(account.told);
+            reached.map(|threshold| (threshold, account.spent))
+        };
+        if let Some((threshold, spent)) = reached {
+            tracing::warn!(
+                weir.budget = %self.name,
+                weir.budget.subject = %slot.subject,
+                weir.budget.window = self.window.as_str(),
+                weir.budget.threshold_percent = threshold,
+                weir.budget.spent_usd = %spent.usd,
+                weir.budget.spent_tokens = spent.tokens,
+                "a budget has reached a threshold"
+            );
+        }
+    }
+
+    /// A call was refused because it is spent.
+    pub(super) fn blocked(&self) {
+        self.blocked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many calls were refused since the start.
+    pub(super) fn blocked_so_far(&self) -> u64 {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes an estimate of what a call costs to tell whether the call may go.
+    pub(super) fn is_open(&self) -> bool {
+        let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
+        terms.allowance != Allowance::default()
+    }
+}
+
+fn seconds_until(end: UnixTime, now: Now) -> Duration {
+    Duration::from_secs(u64::try_from(end.seconds().saturating_sub(now.wall.seconds())).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+
+    fn at(seconds: i64) -> Now {
+        Now { nanos: 0, wall: UnixTime::new(1_000 * DAY + seconds) }
+    }
+
+    fn usd(dollars: u128) -> PicoUsd {
+        PicoUsd::new(dollars * PicoUsd::PER_USD)
+    }
+
+    fn budget(settings: Settings) -> (Budget, Arc<Slot<Account>>) {
+        let settings = Settings { window: Window::Day, enforce: Enforce::Block, ..settings };
+        let budget = Budget::new(&settings, at(0));
+        let slot = budget.slots.of("", at(0));
+        (budget, slot)
+    }
+
+    fn dollars(limit: u128) -> (Budget, Arc<Slot<Account>>) {
+        budget(Settings { limit_usd: Some(usd(limit)), ..Settings::default() })
+    }
+
+    fn costs(dollars: u128) -> Demand {
+        Demand { tokens: 0, money: Money::Expected(usd(dollars)) }
+    }
+
+    fn spent(dollars: u128) -> Amount {
+        Amount { usd: usd(dollars), tokens: 0 }
+    }
+
+    #[test]
+    fn the_call_that_crosses_the_limit_is_the_last() {
+        let (budget, slot) = dollars(10);
+        for _ in 0..4 {
+            budget.reserve(&slot, &costs(3), None, at(0)).expect("room");
+        }
+        let over = budget.reserve(&slot, &costs(3), None, at(0)).expect_err("12 of 10 are reserved");
+        assert_eq!((over.is_spent, over.renews_in), (false, Some(Duration::from_secs(86_400))));
+        budget.settle(&slot, spent(3), spent(0), at(0));
+        budget.reserve(&slot, &costs(3), None, at(0)).expect("one of them cost nothing");
+        for _ in 0..4 {
+            budget.settle(&slot, spent(3), spent(3), at(0));
+        }
+        let over = budget.reserve(&slot, &costs(0), None, at(0));
+        assert!(over.is_ok(), "what costs nothing is not held up by money");
+        assert!(budget.reserve(&slot, &costs(1), None, at(0)).expect_err("spent").is_spent);
+    }
+
+    #[test]
+    fn a_new_window_begins_with_nothing_spent_and_what_is_under_way_reserved() {
+        let (budget, slot) = dollars(10);
+        budget.reserve(&slot, &costs(8), None, at(0)).expect("room");
+        budget.settle(&slot, spent(8), spent(12), at(0));
+        budget.reserve(&slot, &costs(1), None, at(DAY - 1)).expect_err("it is still the day");
+        budget.reserve(&slot, &costs(9), None, at(DAY)).expect("another day");
+        let over = budget.reserve(&slot, &costs(9), None, at(DAY)).map(|_| ());
+        assert!(over.is_ok(), "9 of 10 are reserved, and nothing is spent");
+        budget.reserve(&slot, &costs(1), None, at(DAY)).expect_err("18 of 10 are reserved");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_opens_no_window_again() {
+        let (budget, slot) = dollars(10);
+        budget.reserve(&slot, &costs(10), None, at(DAY)).expect("room");
+        budget.settle(&slot, spent(10), spent(10), at(DAY));
+        for back in [DAY - 1, 0, -30 * DAY] {
+            budget.reserve(&slot, &costs(1), None, at(back)).expect_err("yesterday's budget is gone");
+        }
+        budget.reserve(&slot, &costs(1), None, at(2 * DAY)).expect("tomorrow there is a new one");
+    }
+
+    #[test]
+    fn tokens_are_a_budget_as_well() {
+        let (budget, slot) = budget(Settings { limit_tokens: Some(100), ..Settings::default() });
+        let demand = Demand { tokens: 60, money: Money::Expected(PicoUsd::ZERO) };
+        budget.reserve(&slot, &demand, None, at(0)).expect("room");
+        budget.reserve(&slot, &demand, None, at(0)).expect("the one that crosses");
+        let over = budget.reserve(&slot, &demand, None, at(0)).expect_err("120 of 100 are reserved");
+        assert_eq!(over.allowance, Allowance { usd: None, tokens: Some(100) });
+    }
+
+    #[test]
+    fn what_nobody_can_price_counts_as_the_operator_says() {
+        let settings = Settings { limit_usd: Some(usd(1)), unpriced_usd: usd(1), ..Settings::default() };
+        let (budget, slot) = budget(settings);
+        let unknown = Demand { tokens: 0, money: Money::Unknown };
+        assert_eq!(budget.reserve(&slot, &unknown, None, at(0)).expect("room").usd, usd(1));
+        budget.reserve(&slot, &unknown, None, at(0)).expect_err("it is reserved");
+    }
+
+    #[test]
+    fn an_override_holds_until_its_time() {
+        let (budget, slot) = dollars(1);
+        budget.settle(&slot, Amount::default(), spent(5), at(0));
+        let until = at(3600).wall;
+        for (limit_usd, is_room) in [(None, true), (Some(usd(6)), true), (Some(usd(5)), false)] {
+            budget.change(|terms| terms.overridden = Some(Override { until, limit_usd }));
+            let reserved = budget.reserve(&slot, &costs(1), None, at(3599));
+            assert_eq!(reserved.is_ok(), is_room, "{limit_usd:?}");
+            if let Ok(amount) = reserved {
+                Budget::give_back(&slot, amount);
+            }
+            budget.reserve(&slot, &costs(1), None, at(3600)).expect_err("its time is up");
+        }
+    }
+
+    #[test]
+    fn a_cheaper_model_is_not_held_to_the_budget_that_wants_it() {
+        let settings = Settings { limit_usd: Some(usd(1)), downgrade_to: Some("small".into()), ..Settings::default() };
+        let budget = Budget::new(&Settings { enforce: Enforce::Downgrade, ..settings }, at(0));
+        let slot = budget.slots.of("", at(0));
+        budget.settle(&slot, Amount::default(), spent(1), at(0));
+        budget.reserve(&slot, &costs(1), Some("large"), at(0)).expect_err("spent");
+        budget.reserve(&slot, &costs(1), Some("small"), at(0)).expect("that is what is wanted");
+    }
+}

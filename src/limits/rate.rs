@@ -1,0 +1,557 @@
+//! Rate: how many requests, how many tokens, and how many calls at once.
+//!
+//! The generic cell rate algorithm, with the whole limit as its burst: after a pause the whole limit is free at once, and
+//! comes back evenly. There is no minute at whose turn everything is free again, and one number is all that is kept of a
+//! subject. Goes by a clock that never goes back. Knows nothing of money.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::limits::matching::{Matching, Per};
+use crate::limits::slots::{Idle, Slot, Slots};
+use crate::limits::{Demand, Now, Stage};
+use crate::units::Span;
+
+/// What the operator writes of one limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Settings {
+    /// What it is called: in metrics, in refusals and in the log.
+    pub name: String,
+    /// Which calls it is for; without this, all of them.
+    #[serde(rename = "match")]
+    pub matching: Matching,
+    /// Whom it holds apart: one or more of `provider`, `model`, `namespace`, `workspace`, `user`, `agent`,
+    /// `credential`. Each has the whole limit. Without this, all share it.
+    pub per: Per,
+    /// Most requests a second.
+    pub requests_per_second: Option<u64>,
+    /// Most requests a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Most requests an hour.
+    pub requests_per_hour: Option<u64>,
+    /// Most requests a day.
+    pub requests_per_day: Option<u64>,
+    /// Most tokens a second, input and output together.
+    pub tokens_per_second: Option<u64>,
+    /// Most tokens a minute, input and output together.
+    pub tokens_per_minute: Option<u64>,
+    /// Most tokens an hour, input and output together.
+    pub tokens_per_hour: Option<u64>,
+    /// Most tokens a day, input and output together.
+    pub tokens_per_day: Option<u64>,
+    /// Most calls in progress at once, streams until their end.
+    pub concurrent_calls: Option<u64>,
+    /// How long a call may wait for its turn before it is refused. Zero: it is refused at once.
+    pub wait: Span,
+    /// Whether calls that are answered from the cache, or by an equal call in flight, count as well. For requests and
+    /// calls in progress only: such an answer takes no tokens.
+    pub count_hits: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            matching: Matching::default(),
+            per: Per::default(),
+            requests_per_second: None,
+            requests_per_minute: None,
+            requests_per_hour: None,
+            requests_per_day: None,
+            tokens_per_second: None,
+            tokens_per_minute: None,
+            tokens_per_hour: None,
+            tokens_per_day: None,
+            concurrent_calls: None,
+            wait: Span::from_secs(0),
+            count_hits: false,
+        }
+    }
+}
+
+impl Settings {
+    /// A limit as it may be written.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            name: "agents".to_owned(),
+            per: "agent".parse().unwrap_or_default(),
+            requests_per_minute: Some(100),
+            tokens_per_minute: Some(200_000),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it limits anything.
+    #[must_use]
+    pub fn limits_anything(&self) -> bool {
+        self.concurrent_calls.is_some() || !self.rates().is_empty()
+    }
+
+    /// Whether it limits tokens.
+    #[must_use]
+    pub fn limits_tokens(&self) -> bool {
+        self.rates().iter().any(|rate| rate.unit == Unit::Tokens)
+    }
+
+    /// The rates it sets, the shortest period first.
+    fn rates(&self) -> Box<[Rate]> {
+        const HOUR: u64 = 3600;
+        [
+            (Unit::Requests, self.requests_per_second, 1),
+            (Unit::Tokens, self.tokens_per_second, 1),
+            (Unit::Requests, self.requests_per_minute, 60),
+            (Unit::Tokens, self.tokens_per_minute, 60),
+            (Unit::Requests, self.requests_per_hour, HOUR),
+            (Unit::Tokens, self.tokens_per_hour, HOUR),
+            (Unit::Requests, self.requests_per_day, 24 * HOUR),
+            (Unit::Tokens, self.tokens_per_day, 24 * HOUR),
+        ]
+        .into_iter()
+        .filter_map(|(unit, limit, seconds)| {
+            Some(Rate { unit, limit: limit?.max(1), period: Duration::from_secs(seconds) })
+        })
+        .collect()
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Calls.
+    Requests,
+    /// Tokens, in and out.
+    Tokens,
+    /// Calls in progress.
+    Calls,
+}
+
+impl Unit {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Calls => "concurrent calls",
+        }
+    }
+}
+
+/// So many in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Of what.
+    pub unit: Unit,
+    /// How many.
+    pub limit: u64,
+    /// In how long.
+    pub period: Duration,
+}
+
+impl Rate {
+    /// How long it takes until so many are free again, in nanoseconds; no longer than the period, so that what is larger
+    /// than the whole limit has its turn once all of it is free.
+    fn weight(&self, count: u64) -> u64 {
+        self.owed(count).min(self.period_nanos())
+    }
+
+    /// The same for what was used: all of it counts.
+    fn owed(&self, count: u64) -> u64 {
+        let nanos = (u128::from(count) * self.period.as_nanos()).div_ceil(u128::from(self.limit));
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    fn period_nanos(&self) -> u64 {
+        u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    const fn of(&self, demand: &Demand) -> u64 {
+        match self.unit {
+            Unit::Tokens => demand.tokens,
+            Unit::Requests | Unit::Calls => 1,
+        }
+    }
+}
+
+/// How much of a limit is left to a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Of what.
+    pub unit: Unit,
+    /// The limit.
+    pub limit: u64,
+    /// In how long; `None` for calls in progress.
+    pub period: Option<Duration>,
+    /// How many are free now.
+    pub remaining: u64,
+    /// In how long all of it is free again, if nothing comes; `None` where nobody can tell.
+    pub reset: Option<Duration>,
+}
+
+/// What is kept of one subject.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// For each rate, until when what was taken fills it, in nanoseconds of [`Now`]. Empty before the first call.
+    full_until: Box<[u64]>,
+    in_flight: u64,
+}
+
+impl Idle for State {
+    fn is_idle(&self, now: Now) -> bool {
+        self.in_flight == 0 && self.full_until.iter().all(|until| *until <= now.nanos)
+    }
+}
+
+impl State {
+    /// Makes room for so many rates, if nothing was taken yet.
+    fn begin(&mut self, rates: usize) {
+        if self.full_until.is_empty() {
+            self.full_until = vec![0; rates].into();
+        }
+    }
+}
+
+/// One limit, and what is kept of its subjects.
+#[derive(Debug)]
+pub struct RateLimit {
+    pub(super) name: Arc<str>,
+    pub(super) matching: Matching,
+    pub(super) per: Per,
+    pub(super) wait: Duration,
+    count_hits: bool,
+    rates: Box<[Rate]>,
+    concurrent: Option<u64>,
+    pub(super) slots: Slots<State>,
+    /// Rung when a call ends.
+    pub(super) released: Notify,
+    allowed: AtomicU64,
+    delayed: AtomicU64,
+    rejected: AtomicU64,
+}
+
+/// What a limit said to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It may go at once.
+    Allowed,
+    /// It had to wait, and may go.
+    Delayed,
+    /// It may not go.
+    Rejected,
+}
+
+impl Decision {
+    /// Every decision there is.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Delayed, Self::Rejected];
+
+    /// The value of the label `decision`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Delayed => "delayed",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Why a limit has no room for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Which of the limit's rates has none, and how it stands.
+    pub quota: Quota,
+    /// In how long there is; `None` where nobody can tell: when a call ends.
+    pub wait: Option<Duration>,
+}
+
+/// What a call has taken of a limit.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) limit: Arc<RateLimit>,
+    pub(super) slot: Arc<Slot<State>>,
+    /// The tokens it was expected to use.
+    pub(super) tokens: u64,
+    /// Whether it is a call of its own, not a part of one.
+    pub(super) is_call: bool,
+}
+
+impl RateLimit {
+    /// The limit that `settings` describe.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            name: settings.name.as_str().into(),
+            matching: settings.matching.clone(),
+            per: settings.per.clone(),
+            wait: settings.wait.get(),
+            count_hits: settings.count_hits,
+            rates: settings.rates(),
+            concurrent: settings.concurrent_calls,
+            slots: Slots::new(),
+            released: Notify::new(),
+            allowed: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes what a call demands, all of it or nothing.
+    pub(super) fn take(&self, slot: &Slot<State>, demand: &Demand, now: Now) -> Result<(), Full> {
+        let mut state = slot.lock();
+        let state = &mut *state;
+        state.begin(self.rates.len());
+        if let Some(full) = self.lacks(state, demand, now) {
+            return Err(full);
+        }
+        for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+            *until = (*until).max(now.nanos).saturating_add(rate.weight(rate.of(demand)));
+        }
+        state.in_flight += 1;
+        Ok(())
+    }
+
+    /// What of this has no room, if something has none: what takes longest to come free.
+    fn lacks(&self, state: &State, demand: &Demand, now: Now) -> Option<Full> {
+        let rates = self.rates.iter().zip(&state.full_until).filter_map(|(rate, until)| {
+            let filled_until = until.saturating_add(rate.weight(rate.of(demand)));
+            let late = filled_until.saturating_sub(now.nanos.saturating_add(rate.period_nanos()));
+            if late == 0 {
+                return None;
+            }
+            Some(Full { quota: quota(rate, *until, now), wait: Some(Duration::from_nanos(late)) })
+        });
+        let rates = rates.max_by_key(|full| full.wait);
+        let limit = self.concurrent.filter(|limit| state.in_flight >= *limit);
+        let calls = limit.map(|limit| Full { quota: calls(limit, state.in_flight), wait: None });
+        rates.or(calls)
+    }
+
+    /// Gives back what a call has taken that did not go.
+    pub(super) fn give_back(&self, taken: &Taken) {
+        let demand = Demand { tokens: taken.tokens, ..Demand::default() };
+        let mut state = taken.slot.lock();
+        if taken.is_call {
+            for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+                *until = until.saturating_sub(rate.weight(rate.of(&demand)));
+            }
+            self.release(&mut state);
+        }
+    }
+
+    /// A call is over that has taken this, and used so many tokens.
+    pub(super) fn settle(&self, taken: &Taken, used: u64, now: Now) {
+        let mut state = taken.slot.lock();
+        state.begin(self.rates.len());
+        for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+            if rate.unit == Unit::Tokens {
+                let (taken, owed) = (rate.weight(taken.tokens), rate.owed(used));
+                // What was not expected counts from now on.
+                *until = match owed.checked_sub(taken) {
+                    Some(more) => (*until).max(now.nanos).saturating_add(more),
+                    None => until.saturating_sub(taken - owed),
+                };
+            }
+        }
+        if taken.is_call {
+            self.release(&mut state);
+        }
+    }
+
+    fn release(&self, state: &mut State) {
+        state.in_flight = state.in_flight.saturating_sub(1);
+        if self.concurrent.is_some() {
+            self.released.notify_one();
+        }
+    }
+
+    /// At which stage of a call it is asked.
+    pub(super) const fn stage(&self) -> Stage {
+        if self.count_hits { Stage::Arrival } else { Stage::Asking }
+    }
+
+    /// Counts what was said to a call.
+    pub(super) fn decided(&self, decision: Decision) {
+        let counter = match decision {
+            Decision::Allowed => &self.allowed,
+            Decision::Delayed => &self.delayed,
+            Decision::Rejected => &self.rejected,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each decision was made since the start.
+    pub(super) fn decisions(&self) -> [(Decision, u64); 3] {
+        let counters = [&self.allowed, &self.delayed, &self.rejected];
+        std::array::from_fn(|place| (Decision::ALL[place], counters[place].load(Ordering::Relaxed)))
+    }
+
+    /// How each of its rates stands for a subject.
+    pub(super) fn quotas(&self, state: &State, now: Now) -> Vec<Quota> {
+        let until = |place: usize| state.full_until.get(place).copied().unwrap_or_default();
+        let rates = self.rates.iter().enumerate().map(|(place, rate)| quota(rate, until(place), now));
+        rates.chain(self.concurrent.map(|limit| calls(limit, state.in_flight))).collect()
+    }
+
+    /// Whether it takes an estimate of a call's tokens to tell whether the call may go.
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.rates.iter().any(|rate| rate.unit == Unit::Tokens)
+    }
+}
+
+/// How a rate stands that is filled until then.
+fn quota(rate: &Rate, until: u64, now: Now) -> Quota {
+    let filled = until.saturating_sub(now.nanos);
+    let free = u128::from(rate.period_nanos().saturating_sub(filled));
+    let remaining = free * u128::from(rate.limit) / rate.period.as_nanos();
+    Quota {
+        unit: rate.unit,
+        limit: rate.limit,
+        period: Some(rate.period),
+        remaining: u64::try_from(remaining).unwrap_or(u64::MAX),
+        reset: Some(Duration::from_nanos(filled)),
+    }
+}
+
+const fn calls(limit: u64, in_flight: u64) -> Quota {
+    Quota { unit: Unit::Calls, limit, period: None, remaining: limit.saturating_sub(in_flight), reset: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::window::UnixTime;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limit(settings: &Settings) -> (Arc<RateLimit>, Arc<Slot<State>>) {
+        let limit = Arc::new(RateLimit::new(settings));
+        let slot = limit.slots.of("", at(0));
+        (limit, slot)
+    }
+
+    fn taken(limit: &Arc<RateLimit>, slot: &Arc<Slot<State>>, tokens: u64) -> Taken {
+        Taken { limit: Arc::clone(limit), slot: Arc::clone(slot), tokens, is_call: true }
+    }
+
+    const fn at(nanos: u64) -> Now {
+        Now { nanos: 1000 * SECOND + nanos, wall: UnixTime::EPOCH }
+    }
+
+    fn requests(per_minute: u64) -> (Arc<RateLimit>, Arc<Slot<State>>) {
+        limit(&Settings { requests_per_minute: Some(per_minute), ..Settings::default() })
+    }
+
+    fn tokens(tokens: u64) -> Demand {
+        Demand { tokens, ..Demand::default() }
+    }
+
+    #[test]
+    fn a_limit_is_free_at_once_and_comes_back_evenly() {
+        let (limit, slot) = requests(60);
+        let admitted = |now| (0..100).take_while(|_| limit.take(&slot, &tokens(0), at(now)).is_ok()).count();
+        assert_eq!(admitted(0), 60, "the whole limit");
+        assert_eq!(admitted(SECOND - 1), 0, "a moment too early");
+        assert_eq!(admitted(SECOND), 1);
+        assert_eq!(admitted(30 * SECOND), 29, "no minute has to turn");
+        assert_eq!(admitted(600 * SECOND), 60, "no more than the limit, however long the pause");
+    }
+
+    #[test]
+    fn the_wait_that_is_told_is_exact() {
+        let (limit, slot) = requests(7);
+        let mut now = 0;
+        for _ in 0..50 {
+            match limit.take(&slot, &tokens(0), at(now)) {
+                Ok(()) => {}
+                Err(Full { wait, .. }) => {
+                    let wait = u64::try_from(wait.expect("a rate knows").as_nanos()).expect("short");
+                    assert!(limit.take(&slot, &tokens(0), at(now + wait - 1)).is_err(), "a nanosecond too early");
+                    now += wait;
+                    limit.take(&slot, &tokens(0), at(now)).expect("in time");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_are_taken_as_expected_and_settled_as_used() {
+        let (limit, slot) = limit(&Settings { tokens_per_minute: Some(1000), ..Settings::default() });
+        let left = |now| limit.quotas(&slot.lock(), at(now))[0].remaining;
+        limit.take(&slot, &tokens(600), at(0)).expect("room");
+        assert_eq!(left(0), 400);
+        assert!(limit.take(&slot, &tokens(600), at(0)).is_err());
+        limit.settle(&taken(&limit, &slot, 600), 100, at(0));
+        assert_eq!(left(0), 900, "what was not used is free again");
+        limit.take(&slot, &tokens(600), at(0)).expect("room");
+        limit.settle(&taken(&limit, &slot, 600), 1500, at(0));
+        assert_eq!(left(0), 0, "what was used beyond the limit is paid back");
+        assert!(limit.take(&slot, &tokens(1), at(35 * SECOND)).is_err());
+        limit.take(&slot, &tokens(1), at(37 * SECOND)).expect("paid back: 600 tokens beyond the limit");
+    }
+
+    #[test]
+    fn a_call_larger_than_the_limit_has_its_turn_once_all_is_free() {
+        let (limit, slot) = limit(&Settings { tokens_per_minute: Some(1000), ..Settings::default() });
+        limit.take(&slot, &tokens(5000), at(0)).expect("nothing is taken");
+        let full = limit.take(&slot, &tokens(5000), at(0)).expect_err("all is taken");
+        assert_eq!(full.wait, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_did_not_go_is_given_back() {
+        let settings = Settings {
+            requests_per_minute: Some(1),
+            tokens_per_minute: Some(10),
+            concurrent_calls: Some(1),
+            ..Settings::default()
+        };
+        let (limit, slot) = limit(&settings);
+        for _ in 0..5 {
+            limit.take(&slot, &tokens(10), at(0)).expect("room");
+            assert!(limit.take(&slot, &tokens(10), at(0)).is_err());
+            limit.give_back(&taken(&limit, &slot, 10));
+        }
+        assert!(slot.lock().is_idle(at(0)));
+    }
+
+    #[test]
+    fn calls_at_once_are_counted_until_they_end() {
+        let (limit, slot) = limit(&Settings { concurrent_calls: Some(2), ..Settings::default() });
+        limit.take(&slot, &tokens(0), at(0)).expect("room");
+        limit.take(&slot, &tokens(0), at(0)).expect("room");
+        let full = limit.take(&slot, &tokens(0), at(0)).expect_err("two are under way");
+        assert_eq!((full.quota.unit, full.quota.limit, full.wait), (Unit::Calls, 2, None));
+        limit.settle(&taken(&limit, &slot, 0), 0, at(0));
+        limit.take(&slot, &tokens(0), at(0)).expect("room");
+    }
+
+    #[test]
+    fn in_no_stretch_of_time_does_more_pass_than_the_limit_and_what_came_back() {
+        // The burst is the limit, and as much again comes back in a period: in a stretch of time, so much can pass.
+        let (limit, slot) = requests(10);
+        let mut passed: Vec<u64> = Vec::new();
+        let mut seed = 7_u64;
+        let mut now = 0;
+        for _ in 0..5_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            now += (seed >> 33) % (2 * SECOND);
+            if limit.take(&slot, &tokens(0), at(now)).is_ok() {
+                passed.push(now);
+            }
+        }
+        for (place, from) in passed.iter().enumerate() {
+            for (count, until) in (1_u64..).zip(&passed[place..]) {
+                assert!(count <= 10 + (until - from) / (6 * SECOND), "{count} in {} ns", until - from);
+            }
+        }
+        assert!(passed.len() as u64 >= now / (6 * SECOND), "and no less than comes back");
+    }
+}
