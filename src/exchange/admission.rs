@@ -43,20 +43,44 @@ impl Size {
     }
 }
 
+/// What is to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Coming {
+    /// A call that has come, and that the cache may answer.
+    Call,
+    /// A call whose provider is to be asked.
+    Asking(Size),
+    /// A session whose provider is to be asked; its responses are charged as they end.
+    Session,
+}
+
+impl Coming {
+    const fn stage(self) -> Stage {
+        match self {
+            Self::Call => Stage::Arrival,
+            Self::Asking(_) | Self::Session => Stage::Asking,
+        }
+    }
+}
+
 /// Lets a call go on that has a permit for it from then on, or answers it.
 pub(super) async fn admit(
     rooms: &Rooms,
     route: &Route,
     headers: &HeaderMap,
-    (stage, size): (Stage, Size),
+    coming: Coming,
     mut entry: Entry,
 ) -> Result<Entry, Response<Body>> {
-    let limits = &rooms.limits;
+    let (limits, stage) = (&rooms.limits, coming.stage());
     if !limits.has_any(stage) {
         return Ok(entry);
     }
     let credential = credential(rooms, route, headers);
-    let demand = if stage == Stage::Asking { demand(rooms, &route.to, &entry, size) } else { Demand::default() };
+    let demand = match coming {
+        Coming::Call => Demand::default(),
+        Coming::Asking(size) => demand(rooms, &route.to, &entry, size),
+        Coming::Session => Demand { tokens: 0, money: Money::Unknown },
+    };
     let decided = {
         let asker = asker(&route.to, entry.call(), credential.as_deref());
         let decided = ask(rooms, &asker, &demand, stage).await;

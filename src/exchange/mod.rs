@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::flight::Ride;
 use crate::cache::pace::Pacing;
 use crate::cache::{Cache, Replay, Reusable, policy};
-use crate::exchange::admission::Size;
+use crate::exchange::admission::{Coming, Size};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
@@ -57,7 +57,7 @@ use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::similar::Similar;
 use crate::exchange::tee::Tee;
-use crate::limits::{Limits, Stage};
+use crate::limits::Limits;
 use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
@@ -334,8 +334,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         }
     }
     let (route, endpoint) = (&asking.route, asking.route.endpoint);
-    let arrival = (Stage::Arrival, Size::default());
-    let entry = match admission::admit(&rooms, route, &asking.head.headers, arrival, entry).await {
+    let entry = match admission::admit(&rooms, route, &asking.head.headers, Coming::Call, entry).await {
         Ok(entry) => entry,
         Err(refusal) => return refusal,
     };
@@ -369,8 +368,8 @@ async fn ask(
     entry: Entry,
 ) -> Response<Body> {
     let Asking { route, mut head, mut body } = asking;
-    let mut entry = match admission::admit(rooms, &route, &head.headers, (Stage::Asking, understood.size), entry).await
-    {
+    let coming = Coming::Asking(understood.size);
+    let mut entry = match admission::admit(rooms, &route, &head.headers, coming, entry).await {
         Ok(entry) => entry,
         Err(refusal) => return refusal,
     };

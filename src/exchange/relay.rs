@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
 
-use crate::exchange::admission::Size;
+use crate::exchange::admission::Coming;
 use crate::exchange::entry::Entry;
 use crate::exchange::pump::{self, Wishes};
 use crate::exchange::recordings;
@@ -30,7 +30,6 @@ use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::session::{self, Downward, Ender, Upward};
 use crate::exchange::{Rooms, admission, forward, prepare};
-use crate::limits::Stage;
 use crate::provider::session::open;
 use crate::record::Attempt;
 use crate::record::call::Delivery;
@@ -71,8 +70,8 @@ pub(super) async fn walk(
         return recordings::refuse_session(rooms, route, entry);
     }
     rooms.recordings.pass_session();
-    for stage in [Stage::Arrival, Stage::Asking] {
-        entry = match admission::admit(rooms, route, request.headers(), (stage, Size::default()), entry).await {
+    for coming in [Coming::Call, Coming::Session] {
+        entry = match admission::admit(rooms, route, request.headers(), coming, entry).await {
             Ok(entry) => entry,
             Err(refusal) => return refusal,
         };

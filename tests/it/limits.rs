@@ -196,7 +196,14 @@ async fn what_weir_does_not_read_is_limited_as_well() {
         ("sec-websocket-key", "x"),
     ];
     let url = weir.url("/openai/v1/realtime?model=gpt-realtime");
-    assert_eq!(weir.client.open(Method::GET, &url, &session, b"").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    let refused = weir.client.open(Method::GET, &url, &session, b"").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    weir.stop().await;
+    let spent = "budgets: [{ name: b, limit_usd: 0, enforce: block }]";
+    let weir = Weir::before_with(&fake.url(), spent).await;
+    let refused = weir.client.open(Method::GET, &weir.url("/openai/v1/realtime"), &session, b"").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "a session costs money, too");
+    assert_eq!(weir.client.get(&weir.url("/openai/v1/models")).await.status, StatusCode::OK, "a list costs nothing");
     weir.stop().await;
 }
 
