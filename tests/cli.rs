@@ -103,6 +103,26 @@ fn check_says_what_the_configuration_means_and_no_secret() {
 }
 
 #[test]
+fn check_says_what_is_limited_and_for_whom() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("weir.yaml");
+    let text = "limits: [{ name: agents, per: agent, match: { model: gpt-5* }, requests_per_minute: 100, concurrent_calls: 4 }]\n\
+                budgets: [{ name: app, limit_usd: 2.50, window: day, time_zone: Europe/Berlin, enforce: block }]\n";
+    std::fs::write(&file, text).expect("the file is written");
+    let output = weir(&["check", "-c", &file.display().to_string()], &[]);
+    let said = stdout(&output);
+    let said: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("limit ") || line.starts_with("budget ")).collect();
+    assert_eq!(
+        said,
+        [
+            "limit      agents: 100 requests in 1m, 4 calls at once; model gpt-5*; for each agent",
+            "budget     app: 2.5 USD, day (Europe/Berlin), block",
+        ]
+    );
+}
+
+#[test]
 fn the_default_file_and_the_schema_are_printed() {
     let output = weir(&["config", "default"], &[]);
     assert_eq!(output.status.code(), Some(0));

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::app;
 use crate::cli::{SourceArguments, print};
 use crate::config::Config;
+use crate::limits::matching::{Matching, Per};
 use crate::provider::{CredentialSource, Provider};
 
 /// What may follow `weir check`.
@@ -58,7 +59,26 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
             cache.ttl, cache.max_entries, cache.max_bytes
         )?,
     }
+    for limit in &config.limits {
+        let concurrent = limit.concurrent_calls.map(|calls| format!("{calls} calls at once"));
+        let rates: Vec<String> = limit.rates().iter().map(ToString::to_string).chain(concurrent).collect();
+        writeln!(text, "limit      {}: {}{}", limit.name, rates.join(", "), whose(&limit.matching, &limit.per))?;
+    }
+    for budget in &config.budgets {
+        let (name, allowance, window) = (&budget.name, budget.allowance(), budget.window.as_str());
+        let (zone, enforce) = (budget.time_zone.name(), budget.enforce.as_str());
+        let whose = whose(&budget.matching, &budget.per);
+        writeln!(text, "budget     {name}: {allowance}, {window} ({zone}), {enforce}{whose}")?;
+    }
     Ok(text)
+}
+
+/// Which calls a rule is for, and whom it holds apart.
+fn whose(matching: &Matching, per: &Per) -> String {
+    let matching = Some(matching.to_string()).filter(|named| !named.is_empty());
+    let matching = matching.map(|named| format!("; {named}")).unwrap_or_default();
+    let per = if per.is_everybody() { String::new() } else { format!("; for each {per}") };
+    matching + &per
 }
 
 /// A base URL as it was written: `http` adds the slash of an empty path.

@@ -300,6 +300,68 @@ mod tests {
     }
 
     #[test]
+    fn each_mistake_of_a_limit_or_a_budget_is_named_with_its_fix() {
+        for (text, expected) in [
+            ("limits: [{ requests_per_day: 1 }]", "limits[0].name: is missing: it stands in metrics and in refusals"),
+            (
+                "limits: [{ name: a, requests_per_day: 1 }, { name: a, requests_per_day: 1 }]",
+                "limits[1].name: `a` is the name of an earlier one: write another",
+            ),
+            (
+                "limits: [{ name: a b, requests_per_day: 1 }]",
+                "limits[0].name: `a b` is no name: write up to 64 letters, digits and any of -_.",
+            ),
+            (
+                "limits: [{ name: a }]",
+                "limits[0]: limits nothing: write one such as `requests_per_minute`, `tokens_per_minute` or `concurrent_calls`",
+            ),
+            ("limits: [{ name: a, requests_per_day: 0 }]", "limits[0].requests_per_day: must be more than zero"),
+            (
+                "limits: [{ name: a, per: agents, requests_per_day: 1 }]",
+                "limits[0].per: `agents` is nothing that calls are told apart by: write one or more of provider, model, namespace, workspace, user, agent, credential",
+            ),
+            (
+                "limits: [{ name: a, count_hits: true, tokens_per_day: 1 }]",
+                "limits[0].count_hits: what the cache answers takes no tokens: limit tokens in a rule of its own, without this",
+            ),
+            (
+                "budgets: [{ name: a, match: { provider: opnai }, limit_usd: 1 }]",
+                "budgets[0].match.provider: there is no provider `opnai`: did you mean `openai`?",
+            ),
+            ("budgets: [{ name: a }]", "budgets[0]: limits nothing: write `limit_usd` or `limit_tokens`"),
+            (
+                "budgets: [{ name: a, limit_usd: -3 }]",
+                "budgets[0].limit_usd: `-3` is not an amount of US dollars such as 0.50",
+            ),
+            (
+                "budgets: [{ name: a, limit_usd: 1, time_zone: Berlin }]",
+                "budgets[0].time_zone: `Berlin` is not a time zone: did you mean Europe/Berlin? write a name of the IANA database, such as Europe/Berlin, America/New_York or UTC",
+            ),
+            (
+                "budgets: [{ name: a, limit_usd: 1, enforce: downgrade }]",
+                "budgets[0].downgrade_to: is missing, and needed with `enforce: downgrade`: write the cheaper model",
+            ),
+            (
+                "budgets: [{ name: a, limit_usd: 1, downgrade_to: b }]",
+                "budgets[0].downgrade_to: has no effect without `enforce: downgrade`: add that, or remove this",
+            ),
+            (
+                "budgets: [{ name: a, limit_usd: 1, stop_streams: true }]",
+                "budgets[0].stop_streams: has no effect without `enforce: block`: add that, or remove this",
+            ),
+            (
+                "budgets: [{ name: a, limit_usd: 1, thresholds: [50, 5000] }]",
+                "budgets[0].thresholds[1]: 5000 is no percentage that is worth a line: write one from 1 to 1000",
+            ),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [format!("weir.yaml:1: {expected}")], "{text}");
+        }
+        for text in ["budgets: [{ name: a, limit_usd: 0 }]", "budgets: [{ name: a, limit_tokens: 5, window: total }]"] {
+            assert_eq!(mistakes(text, &[], &[]), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_of_a_rule_of_the_cache_is_named_with_its_fix() {
         for (text, expected) in [
             (

@@ -4,6 +4,7 @@
 //! many calls are decided at once, at most one of them crosses the limit. Goes by the wall clock, and never back: a window
 //! that was left is not entered again. Knows nothing of prices; it is told what a call costs.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -71,6 +72,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How much it allows.
+    #[must_use]
+    pub const fn allowance(&self) -> Allowance {
+        Allowance { usd: self.limit_usd, tokens: self.limit_tokens }
+    }
+
     /// A budget as it may be written.
     #[must_use]
     pub fn example() -> Self {
@@ -88,6 +95,18 @@ pub enum Enforce {
     Block,
     /// Calls are made with a cheaper model.
     Downgrade,
+}
+
+impl Enforce {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Block => "block",
+            Self::Downgrade => "downgrade",
+        }
+    }
 }
 
 /// An amount of what a budget is about.
@@ -146,6 +165,17 @@ impl Allowance {
         let usd = self.usd.map(|limit| percent(amount.usd.pico(), limit.pico()));
         let tokens = self.tokens.map(|limit| percent(amount.tokens.into(), limit.into()));
         usd.max(tokens).unwrap_or_default()
+    }
+}
+
+/// `10 USD and 5000 tokens`.
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self { usd: Some(usd), tokens: None } => write!(f, "{usd} USD"),
+            Self { usd: None, tokens } => write!(f, "{} tokens", tokens.unwrap_or_default()),
+            Self { usd: Some(usd), tokens: Some(tokens) } => write!(f, "{usd} USD and {tokens} tokens"),
+        }
     }
 }
 
@@ -256,7 +286,7 @@ impl Budget {
     pub fn new(settings: &Settings, now: Now) -> Self {
         let mut thresholds = settings.thresholds.clone();
         thresholds.sort_unstable();
-        let allowance = Allowance { usd: settings.limit_usd, tokens: settings.limit_tokens };
+        let allowance = settings.allowance();
         Self {
             name: settings.name.as_str().into(),
             matching: settings.matching.clone(),

@@ -52,6 +52,25 @@ impl Matching {
     }
 }
 
+/// What it names: `provider openai, model gpt-5*`. Nothing, if it is for all calls.
+impl fmt::Display for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let provider = self.provider.as_ref().map(|provider| format!("provider {provider}"));
+        let patterns = [
+            (Part::Model, &self.model),
+            (Part::Namespace, &self.namespace),
+            (Part::Workspace, &self.workspace),
+            (Part::User, &self.user),
+            (Part::Agent, &self.agent),
+            (Part::Credential, &self.credential),
+        ];
+        let patterns = patterns.into_iter().filter_map(|(part, pattern)| Some((part.as_str(), pattern.as_ref()?)));
+        let named: Vec<String> =
+            provider.into_iter().chain(patterns.map(|(part, pattern)| format!("{part} {pattern}"))).collect();
+        f.write_str(&named.join(", "))
+    }
+}
+
 /// Who makes a call, and to whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -282,6 +301,13 @@ mod tests {
             assert_eq!(rule.is_for(&asker(&planner)), is_for_planner, "{rule:?}");
             assert_eq!(rule.is_for(&asker(&nobody)), is_for_nobody, "{rule:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_says_which_calls_it_is_for() {
+        let named = Matching { provider: Some("openai".into()), agent: "plan*".parse().ok(), ..Matching::default() };
+        assert_eq!(named.to_string(), "provider openai, agent plan*");
+        assert_eq!(Matching::default().to_string(), "");
     }
 
     #[test]

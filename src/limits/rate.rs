@@ -4,6 +4,7 @@
 //! comes back evenly. There is no minute at whose turn everything is free again, and one number is all that is kept of a
 //! subject. Goes by a clock that never goes back. Knows nothing of money.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -102,7 +103,8 @@ impl Settings {
     }
 
     /// The rates it sets, the shortest period first.
-    fn rates(&self) -> Box<[Rate]> {
+    #[must_use]
+    pub fn rates(&self) -> Box<[Rate]> {
         const HOUR: u64 = 3600;
         [
             (Unit::Requests, self.requests_per_second, 1),
@@ -154,6 +156,13 @@ pub struct Rate {
     pub limit: u64,
     /// In how long.
     pub period: Duration,
+}
+
+/// `100 requests in 1m`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} in {}", self.limit, self.unit.as_str(), humantime::format_duration(self.period))
+    }
 }
 
 impl Rate {

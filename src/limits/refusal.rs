@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::budget::{Allowance, Budget, Enforce, Over};
+use crate::limits::budget::{Budget, Enforce, Over};
 use crate::limits::rate::{Full, Quota, RateLimit, Unit};
 
 /// Why a call may not go.
@@ -94,11 +94,10 @@ impl fmt::Display for Refusal {
             }
             Why::Over(Over { allowance, is_spent: false, .. }) => write!(
                 f,
-                "weir's budget `{rule}` of {} is reserved for calls in progress: try again when they have ended",
-                Of(*allowance)
+                "weir's budget `{rule}` of {allowance} is reserved for calls in progress: try again when they have ended"
             ),
             Why::Over(Over { allowance, .. }) => {
-                write!(f, "weir's budget `{rule}` of {} is spent", Of(*allowance))?;
+                write!(f, "weir's budget `{rule}` of {allowance} is spent")?;
                 self.when(f)
             }
         }
@@ -113,19 +112,6 @@ impl Refusal {
                 write!(f, ": try again in {}", humantime::format_duration(seconds))
             }
             None => f.write_str(": ask whoever runs weir to raise it"),
-        }
-    }
-}
-
-/// How much a budget allows, in words.
-struct Of(Allowance);
-
-impl fmt::Display for Of {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Allowance { usd: Some(usd), tokens: None } => write!(f, "{usd} USD"),
-            Allowance { usd: None, tokens } => write!(f, "{} tokens", tokens.unwrap_or_default()),
-            Allowance { usd: Some(usd), tokens: Some(tokens) } => write!(f, "{usd} USD and {tokens} tokens"),
         }
     }
 }
