@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
 pub(super) static FORMAT: Format = Format {
     asked,
     request_usage: None,
+    with_model: |_, _| None,
     reader: |endpoint| reply::reader(endpoint),
     key_headers: &["anthropic-beta", "anthropic-version"],
     forms: |endpoint| (endpoint == Endpoint::Messages).then_some(&forms::FORMS),

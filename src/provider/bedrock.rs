@@ -17,6 +17,7 @@ use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::substitute::in_a_path;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
     anthropic, is_sampled, openai, refers_outside, text,
@@ -40,6 +41,7 @@ pub static DIALECT: Dialect = Dialect {
 pub(super) static FORMAT: Format = Format {
     asked,
     request_usage: None,
+    with_model,
     reader,
     key_headers: &[
         "x-amzn-bedrock-accept",
@@ -75,6 +77,9 @@ const ACTIONS: &[(&str, Endpoint)] = &[
     ("count-tokens", Endpoint::CountConverse),
 ];
 
+/// What stands before the model's id.
+const MODEL: &str = "/model/";
+
 fn endpoint(method: &Method, path: &str) -> Endpoint {
     let Some((_, action)) = model_and_action(path) else {
         let anthropic = (anthropic::DIALECT.endpoint)(method, path);
@@ -86,7 +91,7 @@ fn endpoint(method: &Method, path: &str) -> Endpoint {
 
 /// The model's id, as the app spelt it, and what is to be done with it: `/model/<id>/<action>`.
 fn model_and_action(path: &str) -> Option<(&str, &str)> {
-    let (_, rest) = path.split_once("/model/")?;
+    let (_, rest) = path.split_once(MODEL)?;
     rest.rsplit_once('/')
 }
 
@@ -121,6 +126,13 @@ fn model(id: &str) -> Cow<'_, str> {
         Cow::Borrowed(id) => Cow::Borrowed(named_by(id)),
         Cow::Owned(id) => Cow::Owned(named_by(&id).to_owned()),
     }
+}
+
+/// The path with another model's id.
+fn with_model(path: &str, id: &str) -> Option<String> {
+    let (old, _) = model_and_action(path).filter(|(old, _)| !old.is_empty())?;
+    let from = path.find(MODEL)? + MODEL.len();
+    Some([&path[..from], &in_a_path(id), &path[from + old.len()..]].concat())
 }
 
 /// The model that an id names: of the ARNs that have a model's id in them, only that. Application inference profiles,

@@ -33,7 +33,8 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format = Format { asked, request_usage: None, reader, key_headers: &[], forms };
+pub(super) static FORMAT: Format =
+    Format { asked, request_usage: None, with_model: |_, _| None, reader, key_headers: &[], forms };
 
 /// Paths by their ends.
 const ENDPOINTS: &[(&str, Endpoint)] = &[

@@ -14,7 +14,7 @@ mod usage;
 use http::{HeaderName, Method};
 use serde_json::json;
 
-pub(super) use self::request::model_in;
+pub(super) use self::request::{model_in, with_model};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, openai};
@@ -33,7 +33,7 @@ pub static DIALECT: Dialect = Dialect {
 
 /// How its requests and replies read.
 pub(super) static FORMAT: Format =
-    Format { asked: request::asked, request_usage: None, reader, key_headers: &[], forms };
+    Format { asked: request::asked, request_usage: None, with_model, reader, key_headers: &[], forms };
 
 /// In Google's APIs a key, or a token, may travel in the query.
 pub(super) const CREDENTIAL_QUERIES: &[&str] = &["key", "access_token"];

@@ -14,8 +14,14 @@ use crate::provider::{Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Re
 use crate::record::usage::{Counter, Usage};
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, reader: |_| Box::<Reply>::default(), key_headers: &[], forms: |_| None };
+pub(super) static FORMAT: Format = Format {
+    asked,
+    request_usage: None,
+    with_model: |_, _| None,
+    reader: |_| Box::<Reply>::default(),
+    key_headers: &[],
+    forms: |_| None,
+};
 
 /// Fields of a request that do not change the answer.
 const IGNORED: &[&str] = &["cache_prompt", "id_slot"];

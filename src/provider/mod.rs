@@ -8,6 +8,7 @@ pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
 pub mod cohere;
+mod edit;
 pub mod endpoint;
 pub mod forms;
 pub mod gemini;
@@ -20,6 +21,7 @@ pub mod openai;
 pub mod output;
 pub mod reader;
 pub mod session;
+pub mod substitute;
 mod tgi;
 mod tree;
 pub mod vertex;
@@ -308,6 +310,8 @@ pub struct Format {
     /// The body of a streaming request, changed so that the reply will say what was used, with every other byte as it
     /// was. `None` where a format has no need of it, or where the body cannot be changed so.
     pub request_usage: Option<ChangeBody>,
+    /// The path with another model in it. `None` where paths name none, and only bodies do.
+    pub with_model: ChangePath,
     /// A fresh reader for one reply.
     pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
     /// Request headers that change the answer, and so are part of a cache key.
@@ -369,6 +373,9 @@ pub type NameError = fn(StatusCode) -> &'static str;
 
 /// Changes the body of a request; `None` if it cannot.
 pub type ChangeBody = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Puts a name into the path of a request; `None` if it cannot.
+pub type ChangePath = fn(&str, &str) -> Option<String>;
 
 /// What a request asks.
 #[derive(Clone, Debug, PartialEq)]

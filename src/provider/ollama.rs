@@ -30,8 +30,14 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, reader: |endpoint| reply::reader(endpoint), key_headers: &[], forms };
+pub(super) static FORMAT: Format = Format {
+    asked,
+    request_usage: None,
+    with_model: |_, _| None,
+    reader: |endpoint| reply::reader(endpoint),
+    key_headers: &[],
+    forms,
+};
 
 /// Paths of its own by their ends. The others below `/api` manage models.
 const ENDPOINTS: &[(&str, Endpoint)] = &[

@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
 pub(super) static FORMAT: Format = Format {
     asked: request::asked,
     request_usage: Some(request::with_usage_requested),
+    with_model: request::with_deployment,
     reader,
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
     forms,

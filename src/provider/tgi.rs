@@ -15,8 +15,14 @@ use crate::record::call::Delivery;
 use crate::record::usage::Usage;
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, reader: |_| Box::<Reply>::default(), key_headers: &[], forms: |_| None };
+pub(super) static FORMAT: Format = Format {
+    asked,
+    request_usage: None,
+    with_model: |_, _| None,
+    reader: |_| Box::<Reply>::default(),
+    key_headers: &[],
+    forms: |_| None,
+};
 
 fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
     // A server has one model; but some gateways in front of several take its name.

@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::{Forms, asked_by_body};
-use crate::provider::gemini::{CREDENTIAL_QUERIES, error, method_at, model_in};
+use crate::provider::gemini::{CREDENTIAL_QUERIES, error, method_at, model_in, with_model};
 use crate::provider::{Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Request, anthropic, openai};
 use crate::record::call::{Delivery, Form};
 
@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
 pub(super) static MESSAGES: Format = Format {
     asked: messages_asked,
     request_usage: None,
+    with_model,
     reader: |_| (anthropic::FORMAT.reader)(Endpoint::Messages),
     key_headers: anthropic::FORMAT.key_headers,
     forms: |_| Some(&MESSAGES_FORMS),

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::substitute::in_a_path;
 use crate::provider::{Asked, Request, Reuse, UsageRequest, is_sampled, refers_outside, text};
 use crate::record::call::Delivery;
 
@@ -17,6 +18,10 @@ const APP_TOOLS: &[&str] = &["functionDeclarations", "function_declarations"];
 
 /// Fields that go on from where an earlier answer stopped.
 const KEPT_STATE: &[&str] = &["continuationToken", "continuation_token"];
+
+/// The collection of models that anybody may call, and that of models an app has made.
+const MODELS: &str = "models";
+const TUNED: &str = "tunedModels";
 
 /// What a request asks.
 pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
@@ -41,11 +46,30 @@ pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
 /// The model that a path names before its method: `…/models/gemini-2.5-flash:generateContent`. A tuned model and a
 /// deployed one keep the name of their collection (`tunedModels/mine`): they are not the models that may be called so.
 pub(in crate::provider) fn model_in(path: &str) -> Option<Cow<'_, str>> {
+    let (at, collection, id) = place_of_model(path)?;
+    let named = if collection == MODELS { id } else { &path[at..at + collection.len() + 1 + id.len()] };
+    (!id.is_empty()).then(|| percent_decode_str(named).decode_utf8_lossy())
+}
+
+/// The path with another model, which may name its collection (`tunedModels/mine`). A deployed model stands elsewhere in
+/// a path than those that are not: neither takes the other's place.
+pub(in crate::provider) fn with_model(path: &str, model: &str) -> Option<String> {
+    let (at, old, id) = place_of_model(path).filter(|(.., id)| !id.is_empty())?;
+    let (collection, name) = model.split_once('/').unwrap_or((MODELS, model));
+    let is_deployed = |collection| !matches!(collection, MODELS | TUNED);
+    if is_deployed(collection) != is_deployed(old) || (is_deployed(old) && collection != old) {
+        return None;
+    }
+    let after = at + old.len() + 1 + id.len();
+    Some([&path[..at], collection, "/", &in_a_path(name), &path[after..]].concat())
+}
+
+/// Where a path names a model's collection, and both names: `models`, `gemini-2.5-flash`.
+fn place_of_model(path: &str) -> Option<(usize, &str, &str)> {
     let (resource, _) = path.rsplit_once(':')?;
     let (parents, id) = resource.rsplit_once('/')?;
-    let collection = parents.len() - parents.rsplit('/').next()?.len();
-    let named = if parents[collection..] == *"models" { id } else { &resource[collection..] };
-    (!id.is_empty()).then(|| percent_decode_str(named).decode_utf8_lossy())
+    let collection = parents.rsplit('/').next()?;
+    Some((parents.len() - collection.len(), collection, id))
 }
 
 /// Whether the answer may serve another, equal request. An interaction is kept at Google under an id of its own, unless

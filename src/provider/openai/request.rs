@@ -1,13 +1,13 @@
 //! Request: what a request to the OpenAI API asks, whether its answer may serve others, and how to ask for usage.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
-use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 
+use crate::provider::edit::Members;
 use crate::provider::endpoint::Endpoint;
+use crate::provider::substitute::in_a_path;
 use crate::provider::{Asked, Request, Reuse, UsageRequest, is_sampled, refers_outside, text};
 use crate::record::call::Delivery;
 use crate::record::usage::Counter;
@@ -66,8 +66,8 @@ pub(super) fn asked<'a>(request: &Request<'a>) -> Asked<'a> {
 
 /// Azure's deployment, where the path names it: `/openai/deployments/<name>/…`.
 fn deployment(path: &str) -> Option<Cow<'_, str>> {
-    let (_, rest) = path.split_once("/deployments/")?;
-    let name = percent_decode_str(rest.split('/').next()?).decode_utf8().ok()?;
+    let (_, name, _) = around_deployment(path)?;
+    let name = percent_decode_str(name).decode_utf8().ok()?;
     Some(name).filter(|name| !name.is_empty())
 }
 
@@ -131,37 +131,30 @@ fn model_searches(body: &Value<'_>) -> bool {
     LIVE_MODELS.iter().any(|part| model.contains(part))
 }
 
+/// The path with another deployment. `None` where it names none.
+pub(super) fn with_deployment(path: &str, name: &str) -> Option<String> {
+    let (before, old, after) = around_deployment(path)?;
+    (!old.is_empty()).then(|| [before, &in_a_path(name), after].concat())
+}
+
+/// Azure's deployment as it stands in a path, and what is before and after it.
+fn around_deployment(path: &str) -> Option<(&str, &str, &str)> {
+    const BEFORE: &str = "/deployments/";
+    let from = path.find(BEFORE)? + BEFORE.len();
+    let to = path[from..].find('/').map_or(path.len(), |length| from + length);
+    Some((&path[..from], &path[from..to], &path[to..]))
+}
+
 /// The body with `stream_options.include_usage` set, and every other byte as it was. `None` if it is no JSON object, or
 /// its `stream_options` is neither an object nor null.
 pub(super) fn with_usage_requested(body: &[u8]) -> Option<Vec<u8>> {
-    let body = std::str::from_utf8(body).ok()?;
-    let members = members(body)?;
-    let options = match members.get("stream_options").map(|options| options.get()) {
+    let members = Members::of(body)?;
+    let options = match members.get("stream_options") {
         None | Some("null") => "{}",
         Some(options) => options,
     };
-    let options = with_member(options, &self::members(options)?, "include_usage", "true")?;
-    with_member(body, &members, "stream_options", &options).map(String::into_bytes)
-}
-
-/// `object`, which has these `members`, with its member `name` set to `value`: in place if it is there, else at the end.
-fn with_member(object: &str, members: &Members<'_>, name: &str, value: &str) -> Option<String> {
-    if let Some(old) = members.get(name) {
-        // A raw value is a slice of the text it was read from.
-        let start = old.get().as_ptr().addr() - object.as_ptr().addr();
-        let end = start + old.get().len();
-        return Some([&object[..start], value, &object[end..]].concat());
-    }
-    let comma = if members.is_empty() { "" } else { "," };
-    let close = object.rfind('}')?;
-    Some([&object[..close], comma, "\"", name, "\":", value, &object[close..]].concat())
-}
-
-/// The members of an object, unread.
-type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
-
-fn members(object: &str) -> Option<Members<'_>> {
-    serde_json::from_str(object).ok()
+    let options = Members::of(options.as_bytes())?.with("include_usage", "true");
+    Some(members.with("stream_options", &options).into_bytes())
 }
 
 #[cfg(test)]
