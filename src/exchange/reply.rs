@@ -19,6 +19,7 @@ use crate::exchange::tee::Tee;
 use crate::exchange::{Rooms, admission};
 use crate::limits::refusal::{Refusal, Why};
 use crate::provider::endpoint::Endpoint;
+use crate::provider::quotas::SHOULD_RETRY;
 use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
 use crate::record::Attempt;
@@ -28,7 +29,6 @@ use crate::upstream::sign::Unsigned;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-request-id");
 
 /// The body of a response to the app.
@@ -363,7 +363,7 @@ struct Words<'a> {
 fn in_words(rooms: &Rooms, words: &Words<'_>, end: End, mut entry: Entry) -> Response<Body> {
     let &Words { api, status, code, message } = words;
     let request_id = entry.id().to_string();
-    let body = (api.dialect().error)(&Problem { status, code, message, request_id: &request_id });
+    let body = (api.dialect().error)(&Problem { status, code, message, request_id: &request_id, retry_after: None });
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, body.len().into());

@@ -9,7 +9,7 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{
-    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, has_part, is_given,
+    Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, has_part, is_given, quotas,
     refers_outside, text,
 };
 
@@ -19,6 +19,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    quotas: Some(&quotas::ANTHROPIC_WORDS),
     names_model: NamesModel::Reply,
     credential: (HeaderName::from_static("x-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -191,7 +192,8 @@ mod tests {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
             (StatusCode::GATEWAY_TIMEOUT, "timeout_error"),
         ] {
-            let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+            let problem =
+                Problem { status, code: "a_code", message: "say \"why\"", request_id: "1", retry_after: None };
             let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
             let error = json!({"type": kind, "message": "say \"why\"", "details": {"error_code": "a_code"}});
             assert_eq!(body, json!({"type": "error", "error": error, "request_id": "1"}));

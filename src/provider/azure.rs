@@ -6,7 +6,7 @@
 use http::HeaderName;
 use serde_json::json;
 
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, NamesModel, Problem, openai};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, NamesModel, Problem, openai, quotas};
 
 /// Where Azure has what.
 pub static DIALECT: Dialect = Dialect {
@@ -14,6 +14,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint: openai::endpoint,
     error,
     error_type: None,
+    quotas: Some(&quotas::AZURE_WORDS),
     names_model: NamesModel::Reply,
     credential: (HeaderName::from_static("api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -50,7 +51,7 @@ mod tests {
     #[test]
     fn errors_have_the_shape_of_the_api() {
         let status = StatusCode::BAD_GATEWAY;
-        let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+        let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1", retry_after: None };
         let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
         assert_eq!(body, json!({"error": {"code": "a_code", "message": "say \"why\""}}));
     }

@@ -31,6 +31,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: Some((ERROR_TYPE, error_type)),
+    quotas: None,
     names_model: NamesModel::Request,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -373,8 +374,13 @@ mod tests {
         ] {
             assert_eq!(error_type(status), kind);
         }
-        let problem =
-            Problem { status: StatusCode::BAD_GATEWAY, code: "a_code", message: "say \"why\"", request_id: "1" };
+        let problem = Problem {
+            status: StatusCode::BAD_GATEWAY,
+            code: "a_code",
+            message: "say \"why\"",
+            request_id: "1",
+            retry_after: None,
+        };
         assert_eq!(error(&problem), br#"{"message":"say \"why\""}"#);
     }
 }

@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    quotas: None,
     names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -159,7 +160,13 @@ mod tests {
 
     #[test]
     fn errors_have_the_shape_of_the_api() {
-        let problem = Problem { status: StatusCode::BAD_GATEWAY, code: "a", message: "say \"why\"", request_id: "1" };
+        let problem = Problem {
+            status: StatusCode::BAD_GATEWAY,
+            code: "a",
+            message: "say \"why\"",
+            request_id: "1",
+            retry_after: None,
+        };
         let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
         assert_eq!(body, json!({"id": "1", "message": "say \"why\""}));
     }

@@ -25,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    quotas: None,
     names_model: NamesModel::Reply,
     credential: (HeaderName::from_static("x-goog-api-key"), ""),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -94,13 +95,20 @@ pub(super) fn error(problem: &Problem<'_>) -> Vec<u8> {
         "domain": "weir",
         "metadata": { "request_id": problem.request_id },
     });
+    let retry = problem.retry_after.map(|wait| {
+        let delay = format!("{}s", wait.as_secs_f64());
+        json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay })
+    });
+    let details: Vec<_> = [info].into_iter().chain(retry).collect();
     let code = problem.status.as_u16();
-    let error = json!({ "code": code, "message": problem.message, "status": status, "details": [info] });
+    let error = json!({ "code": code, "message": problem.message, "status": status, "details": details });
     json!({ "error": error }).to_string().into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
 
     use super::*;
@@ -139,7 +147,8 @@ mod tests {
             (StatusCode::BAD_GATEWAY, "UNAVAILABLE"),
             (StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
         ] {
-            let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+            let problem =
+                Problem { status, code: "a_code", message: "say \"why\"", request_id: "1", retry_after: None };
             let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
             let details = json!([{
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -151,5 +160,19 @@ mod tests {
             let error = json!({"code": code, "message": "say \"why\"", "status": state, "details": details});
             assert_eq!(body, json!({ "error": error }));
         }
+    }
+
+    #[test]
+    fn an_error_says_when_to_try_again() {
+        let problem = Problem {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: "a_code",
+            message: "",
+            request_id: "1",
+            retry_after: Some(Duration::from_millis(6_400)),
+        };
+        let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
+        let expected = json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "6.4s"});
+        assert_eq!(body["error"]["details"][1], expected);
     }
 }

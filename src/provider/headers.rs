@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
+use crate::provider::quotas::{self, Names};
 use crate::record::head::{HeadFacts, Quota, QuotaKind};
 
 /// The longest id kept.
@@ -103,27 +104,19 @@ fn meaning(name: &str) -> Option<Meaning> {
         "server-timing" => Meaning::ServerTiming,
         "retry-after" => Meaning::RetryAfter(Unit::Seconds),
         "retry-after-ms" => Meaning::RetryAfter(Unit::Millis),
-        // OpenAI and its copies, Azure, Groq, Fireworks; then Anthropic, Together and Mistral.
-        "x-ratelimit-limit-requests"
-        | "anthropic-ratelimit-requests-limit"
-        | "x-ratelimit-limit"
-        | "x-ratelimit-limit-req-10-second" => Meaning::Limit(QuotaKind::Requests),
-        "x-ratelimit-remaining-requests"
-        | "anthropic-ratelimit-requests-remaining"
-        | "x-ratelimit-remaining"
-        | "x-ratelimit-remaining-req-10-second" => Meaning::Remaining(QuotaKind::Requests),
-        "x-ratelimit-reset-requests" | "anthropic-ratelimit-requests-reset" | "x-ratelimit-reset" => {
-            Meaning::Reset(QuotaKind::Requests)
-        }
-        "x-ratelimit-limit-tokens" | "anthropic-ratelimit-tokens-limit" | "x-ratelimit-limit-tokens-minute" => {
-            Meaning::Limit(QuotaKind::Tokens)
-        }
-        "x-ratelimit-remaining-tokens"
-        | "anthropic-ratelimit-tokens-remaining"
-        | "x-ratelimit-remaining-tokens-minute" => Meaning::Remaining(QuotaKind::Tokens),
-        "x-ratelimit-reset-tokens" | "anthropic-ratelimit-tokens-reset" => Meaning::Reset(QuotaKind::Tokens),
+        name if name.contains("ratelimit") => return quotas::known().find_map(|known| of_quota(known, name)),
         _ => return None,
     })
+}
+
+/// What a header of this name says, if it is one of these.
+fn of_quota(known: &Names, name: &str) -> Option<Meaning> {
+    match name {
+        name if name == known.limit => Some(Meaning::Limit(known.kind)),
+        name if name == known.remaining => Some(Meaning::Remaining(known.kind)),
+        name if name == known.reset => Some(Meaning::Reset(known.kind)),
+        _ => None,
+    }
 }
 
 /// Mistral does not say when a quota is full again; its names say by what time it counts.

@@ -19,6 +19,7 @@ mod llamacpp;
 pub mod ollama;
 pub mod openai;
 pub mod output;
+pub mod quotas;
 pub mod reader;
 pub mod session;
 pub mod substitute;
@@ -30,6 +31,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
@@ -41,6 +43,7 @@ use crate::frames::Event;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
 use crate::provider::output::Output;
+use crate::provider::quotas::Words;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
 use crate::record::usage::{Counter, Usage};
@@ -292,6 +295,8 @@ pub struct Dialect {
     pub error: fn(&Problem<'_>) -> Vec<u8>,
     /// The header that says which error it is, where the body does not, and its value for a status.
     pub error_type: Option<(HeaderName, NameError)>,
+    /// How it tells of quotas in headers, if it does.
+    pub quotas: Option<&'static Words>,
     /// Who names the model more exactly, and so is asked first for its price.
     pub names_model: NamesModel,
     /// Where a credential travels: the header, and what precedes the key in its value.
@@ -594,6 +599,8 @@ pub struct Problem<'a> {
     pub message: &'a str,
     /// The exchange's id.
     pub request_id: &'a str,
+    /// In how long to try again, where that can be told.
+    pub retry_after: Option<Duration>,
 }
 
 #[cfg(test)]

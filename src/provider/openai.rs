@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
-use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part};
+use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part, quotas};
 
 /// Where the OpenAI API has what.
 pub static DIALECT: Dialect = Dialect {
@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     endpoint,
     error,
     error_type: None,
+    quotas: Some(&quotas::OPENAI_WORDS),
     names_model: NamesModel::Reply,
     credential: (AUTHORIZATION, "Bearer "),
     credential_headers: &CREDENTIAL_HEADERS,
@@ -128,7 +129,8 @@ fn error(problem: &Problem<'_>) -> Vec<u8> {
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
-        429 => "rate_limit_exceeded",
+        429 if problem.code == quotas::INSUFFICIENT_QUOTA => quotas::INSUFFICIENT_QUOTA,
+        429 => quotas::RATE_LIMIT_EXCEEDED,
         500.. => "server_error",
         _ => "invalid_request_error",
     };
@@ -206,10 +208,16 @@ mod tests {
             (StatusCode::BAD_GATEWAY, "server_error"),
             (StatusCode::GATEWAY_TIMEOUT, "server_error"),
         ] {
-            let problem = Problem { status, code: "a_code", message: "say \"why\"", request_id: "1" };
+            let problem =
+                Problem { status, code: "a_code", message: "say \"why\"", request_id: "1", retry_after: None };
             let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
             let expected = json!({"error": {"message": "say \"why\"", "type": kind, "param": null, "code": "a_code"}});
             assert_eq!(body, expected);
         }
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let code = quotas::INSUFFICIENT_QUOTA;
+        let problem = Problem { status, code, message: "", request_id: "1", retry_after: None };
+        let body: serde_json::Value = serde_json::from_slice(&error(&problem)).expect("JSON");
+        assert_eq!((&body["error"]["type"], &body["error"]["code"]), (&json!(code), &json!(code)), "money is spent");
     }
 }
