@@ -2,12 +2,14 @@
 
 pub(super) mod forms;
 mod reply;
+pub(super) mod stop;
 
 use http::{HeaderName, Method};
 use serde_json::json;
 use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
+use crate::provider::stop::Stop;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, has_part, is_given, quotas,
     refers_outside, text,
@@ -32,6 +34,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     with_model: |_, _| None,
     reader: |endpoint| reply::reader(endpoint),
+    stop: |endpoint| (endpoint == Endpoint::Messages).then(|| Box::<stop::Notes>::default() as Box<dyn Stop>),
     key_headers: &["anthropic-beta", "anthropic-version"],
     forms: |endpoint| (endpoint == Endpoint::Messages).then_some(&forms::FORMS),
 };

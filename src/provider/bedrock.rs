@@ -7,6 +7,7 @@ mod converse;
 mod forms;
 mod invoke;
 mod native;
+mod stop;
 
 use std::borrow::Cow;
 
@@ -44,6 +45,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     with_model,
     reader,
+    stop: stop::notes,
     key_headers: &[
         "x-amzn-bedrock-accept",
         "x-amzn-bedrock-guardrailidentifier",

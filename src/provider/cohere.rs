@@ -6,6 +6,7 @@ mod chat;
 mod chat_v1;
 mod forms;
 mod plain;
+mod stop;
 mod usage;
 
 use http::Method;
@@ -35,7 +36,7 @@ pub static DIALECT: Dialect = Dialect {
 
 /// How its requests and replies read.
 pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, with_model: |_, _| None, reader, key_headers: &[], forms };
+    Format { asked, request_usage: None, with_model: |_, _| None, reader, stop: stop::notes, key_headers: &[], forms };
 
 /// Paths by their ends.
 const ENDPOINTS: &[(&str, Endpoint)] = &[

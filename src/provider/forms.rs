@@ -5,6 +5,8 @@
 //! without losing or inventing something is declined. An API says in its room how its pieces come together ([`Forms`]);
 //! content codings, framings and bounds are dealt with here. Knows no cache.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -90,6 +92,10 @@ pub(super) struct Events {
     framing: Framing,
     bytes: Vec<u8>,
     max_bytes: usize,
+    /// Whether there are events before the next.
+    has_begun: bool,
+    /// Whether they stand in the `bytes` of messages called `chunk`, as Bedrock hands on other vendors' events.
+    is_wrapped: bool,
 }
 
 /// `answer`, as it would have come in the form `to`. `None` if that cannot be said without losing or inventing
@@ -130,7 +136,7 @@ impl Forms {
             return Some(Rendered { content_type: HeaderValue::from_static("application/json"), body: body.into() });
         }
         let framing = self.framing_of(form);
-        let mut events = Events { framing, bytes: Vec::new(), max_bytes };
+        let mut events = Events::going_on(framing, false, max_bytes);
         (self.to_events)(whole, form, &mut events)?;
         Some(Rendered { content_type: HeaderValue::from_static(framing.content_type()), body: events.finish().into() })
     }
@@ -147,7 +153,7 @@ impl Framing {
         }
     }
 
-    fn decoder(self, max_bytes: usize) -> frames::Decoder {
+    pub(super) fn decoder(self, max_bytes: usize) -> frames::Decoder {
         match self {
             Self::Events | Self::CrlfEvents => frames::Decoder::Sse(sse::Decoder::new(max_bytes)),
             Self::Lines => frames::Decoder::Lines(lines::Decoder::new(max_bytes)),
@@ -158,6 +164,19 @@ impl Framing {
 }
 
 impl Events {
+    /// The events of a stream of which others may have come before: whether it `has_begun`.
+    pub(super) const fn going_on(framing: Framing, has_begun: bool, max_bytes: usize) -> Self {
+        Self { framing, bytes: Vec::new(), max_bytes, has_begun, is_wrapped: false }
+    }
+
+    /// Writes what `write` does, wrapped as Bedrock does it.
+    pub(super) fn wrapped(&mut self, write: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
+        self.is_wrapped = true;
+        let written = write(self);
+        self.is_wrapped = false;
+        written
+    }
+
     /// Writes an event, with a name where `name` is one.
     pub(super) fn push(&mut self, name: &str, event: &impl Serialize) -> Option<()> {
         let json = on_one_line(serde_json::to_vec(event).ok()?);
@@ -166,10 +185,25 @@ impl Events {
             Framing::Events => self.write(&[name_line.as_bytes(), b"data: ", &json, b"\n\n"]),
             Framing::CrlfEvents => self.write(&[b"data: ", &json, b"\r\n\r\n"]),
             Framing::Lines => self.write(&[&json, b"\n"]),
-            Framing::Array if self.bytes.is_empty() => self.write(&[b"[", &json]),
-            Framing::Array => self.write(&[b",\r\n", &json]),
+            Framing::Array if std::mem::replace(&mut self.has_begun, true) => self.write(&[b",\r\n", &json]),
+            Framing::Array => self.write(&[b"[", &json]),
+            Framing::Messages if self.is_wrapped => {
+                let bytes = BASE64_STANDARD.encode(&json);
+                let chunk = serde_json::to_vec(&Object::new().with("bytes", bytes)).ok()?;
+                self.write(&[&eventstream::json_event("chunk", &chunk)?])
+            }
             Framing::Messages => self.write(&[&eventstream::json_event(name, &json)?]),
         }
+    }
+
+    /// Writes an exception, where the framing has any.
+    pub(super) fn push_exception(&mut self, kind: &str, payload: &impl Serialize) -> Option<()> {
+        if self.framing != Framing::Messages {
+            return None;
+        }
+        let headers =
+            [(":exception-type", kind), (":content-type", "application/json"), (":message-type", "exception")];
+        self.write(&[&eventstream::encode(&headers, &serde_json::to_vec(payload).ok()?)?])
     }
 
     /// Writes the mark after the last event of OpenAI's streams and Cohere's.
@@ -184,7 +218,7 @@ impl Events {
         (self.bytes.len() <= self.max_bytes).then_some(())
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         if self.framing == Framing::Array {
             self.bytes.extend_from_slice(b"]");
         }

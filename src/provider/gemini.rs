@@ -9,6 +9,7 @@ mod interactions;
 mod plain;
 mod reply;
 mod request;
+mod stop;
 mod usage;
 
 use http::{HeaderName, Method};
@@ -33,8 +34,15 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format =
-    Format { asked: request::asked, request_usage: None, with_model, reader, key_headers: &[], forms };
+pub(super) static FORMAT: Format = Format {
+    asked: request::asked,
+    request_usage: None,
+    with_model,
+    reader,
+    stop: stop::notes,
+    key_headers: &[],
+    forms,
+};
 
 /// In Google's APIs a key, or a token, may travel in the query.
 pub(super) const CREDENTIAL_QUERIES: &[&str] = &["key", "access_token"];

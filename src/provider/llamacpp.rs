@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json_borrow::Value;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Count, Filled, List, Object, Text};
+use crate::provider::forms::{Events, numbered};
+use crate::provider::lenient::{self, Count, Filled, List, Text};
+use crate::provider::stop::{Stop, UsedSoFar};
+use crate::provider::tree::{Json, Object};
 use crate::provider::{Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Request, Reuse, Said};
 use crate::record::usage::{Counter, Usage};
 
@@ -19,6 +22,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     with_model: |_, _| None,
     reader: |_| Box::<Reply>::default(),
+    stop: |_| Some(Box::<Notes>::default()),
     key_headers: &[],
     forms: |_| None,
 };
@@ -60,7 +64,7 @@ struct Completion<'a> {
     stop_type: Text<'a>,
     tokens_evaluated: Count,
     tokens_predicted: Count,
-    timings: Object<Timings>,
+    timings: lenient::Object<Timings>,
     error: Filled,
 }
 
@@ -82,7 +86,9 @@ impl ReadReply for Reply {
                 self.read(completion);
                 self.add_counts(completion);
             }
-        } else if let Ok(Object(Some(completion))) = serde_json::from_slice::<Object<Completion<'_>>>(body) {
+        } else if let Ok(lenient::Object(Some(completion))) =
+            serde_json::from_slice::<lenient::Object<Completion<'_>>>(body)
+        {
             self.is_whole = true;
             self.read(&completion);
             self.add_counts(&completion);
@@ -104,6 +110,10 @@ impl ReadReply for Reply {
         if self.read(&completion) { EventKind::Content } else { EventKind::Other }
     }
 
+    fn generated(&self) -> u64 {
+        self.said.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let has_stopped = !self.completions.is_empty() && self.completions.iter().all(|(_, stopped)| *stopped);
         self.said.ending = match (self.failed, self.is_whole || has_stopped) {
@@ -112,6 +122,35 @@ impl ReadReply for Reply {
             (_, false) => Ending::Unfinished,
         };
         self.said
+    }
+}
+
+/// What is noted of a stream: each completion seen, and whether it has stopped.
+#[derive(Default)]
+struct Notes(Vec<(u64, bool)>);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Noted {
+    index: Count,
+    stop: Filled,
+}
+
+impl Stop for Notes {
+    fn note(&mut self, event: &Event<'_>) {
+        let Ok(noted) = serde_json::from_slice::<Noted>(event.data) else { return };
+        if let Some(has_stopped) = numbered(&mut self.0, noted.index.0.unwrap_or(0)) {
+            *has_stopped |= noted.stop.0;
+        }
+    }
+
+    fn end(&self, _: UsedSoFar, out: &mut Events) -> Option<()> {
+        for (index, _) in self.0.iter().filter(|(_, has_stopped)| !has_stopped) {
+            let last = Object::new().with("index", Json::number(*index)).with("content", "");
+            let last = last.with("tokens", Vec::new()).with("stop", Json::truth()).with("stop_type", "limit");
+            out.push("", &last)?;
+        }
+        (!self.0.is_empty()).then_some(())
     }
 }
 

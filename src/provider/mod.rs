@@ -22,6 +22,7 @@ pub mod output;
 pub mod quotas;
 pub mod reader;
 pub mod session;
+pub mod stop;
 pub mod substitute;
 mod tgi;
 mod tree;
@@ -44,6 +45,7 @@ use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
 use crate::provider::output::Output;
 use crate::provider::quotas::Words;
+use crate::provider::stop::Stop;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
 use crate::record::usage::{Counter, Usage};
@@ -319,6 +321,8 @@ pub struct Format {
     pub with_model: ChangePath,
     /// A fresh reader for one reply.
     pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
+    /// What is noted of a stream so that it can be ended early; `None` where it cannot be.
+    stop: fn(Endpoint) -> Option<Box<dyn Stop>>,
     /// Request headers that change the answer, and so are part of a cache key.
     pub key_headers: &'static [&'static str],
     /// The forms that one answer may have, where they can be turned into each other.
@@ -433,6 +437,11 @@ pub trait ReadReply: Send {
 
     /// Reads one event of a streamed reply.
     fn event(&mut self, event: &Event<'_>) -> EventKind;
+
+    /// Bytes of what was generated so far, as far as it is text.
+    fn generated(&self) -> u64 {
+        0
+    }
 
     /// What was learnt. `None` usage means that none was reported.
     fn finish(self: Box<Self>) -> Said;

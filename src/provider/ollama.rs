@@ -4,6 +4,7 @@
 
 mod forms;
 mod reply;
+mod stop;
 
 use http::Method;
 use http::header::AUTHORIZATION;
@@ -36,6 +37,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     with_model: |_, _| None,
     reader: |endpoint| reply::reader(endpoint),
+    stop: stop::notes,
     key_headers: &[],
     forms,
 };

@@ -11,7 +11,9 @@ mod plain;
 pub(super) mod realtime;
 mod request;
 mod response_forms;
+mod response_stop;
 mod responses;
+mod stop;
 pub(super) mod turns;
 mod usage;
 
@@ -21,6 +23,7 @@ use serde_json::json;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
+use crate::provider::stop::Stop;
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part, quotas};
 
 /// Where the OpenAI API has what.
@@ -42,6 +45,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: Some(request::with_usage_requested),
     with_model: request::with_deployment,
     reader,
+    stop,
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
     forms,
 };
@@ -113,6 +117,14 @@ fn reader(endpoint: Endpoint) -> Box<dyn ReadReply> {
         Endpoint::Images => Box::<images::Reply>::default(),
         Endpoint::Speech | Endpoint::Transcription => Box::<audio::Reply>::default(),
         _ => Box::<plain::Reply>::default(),
+    }
+}
+
+fn stop(endpoint: Endpoint) -> Option<Box<dyn Stop>> {
+    match endpoint {
+        Endpoint::ChatCompletions | Endpoint::Completions => Some(Box::<stop::Notes>::default()),
+        Endpoint::Responses => Some(Box::<response_stop::Notes>::default()),
+        _ => None,
     }
 }
 

@@ -11,8 +11,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::coding;
-use crate::frames::{self, Event, array, eventstream, lines, sse};
+use crate::frames::{self, Event};
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Framing;
+use crate::provider::stop::{Stopper, UsedSoFar};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
 
 /// Reads one reply.
@@ -28,11 +30,19 @@ pub struct Reader {
 
 enum Body {
     /// Event by event.
-    Events(frames::Decoder, Box<dyn ReadReply>),
+    Events(Box<Stream>),
     /// In one piece, kept until it is complete.
     Whole(Kept, Box<dyn ReadReply>),
     /// Not read.
     Opaque,
+}
+
+/// A stream that is read.
+struct Stream {
+    framing: Framing,
+    events: frames::Decoder,
+    reply: Box<dyn ReadReply>,
+    stopper: Option<Stopper>,
 }
 
 /// A body kept until it is complete. One that comes in one piece is not copied.
@@ -57,8 +67,9 @@ impl Reader {
         };
         let body = if coding.is_none() || !endpoint.is_read() {
             Body::Opaque
-        } else if let Some(framing) = framing(endpoint, &essence, max_bytes).filter(|_| status.is_success()) {
-            Body::Events(framing, reply())
+        } else if let Some(framing) = framing(endpoint, &essence).filter(|_| status.is_success()) {
+            let events = framing.decoder(max_bytes);
+            Body::Events(Box::new(Stream { framing, events, reply: reply(), stopper: None }))
         } else if essence == "application/json" || essence.ends_with("+json") {
             Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
         } else {
@@ -67,6 +78,32 @@ impl Reader {
         // Gemini says of each candidate why it ended, not how many there are, nor whether more is to come.
         let marks_its_end = endpoint != Endpoint::StreamGenerateContent;
         Self { status, coding, body, marks_its_end, received: 0 }
+    }
+
+    /// Takes the notes from now on that it takes to end the stream early. Whether it can be: it is one that is read as
+    /// it is, in a format that has such an end.
+    pub fn prepare_to_stop(&mut self, endpoint: Endpoint) -> bool {
+        let is_plain = self.is_plain();
+        let Body::Events(stream) = &mut self.body else { return false };
+        stream.stopper = Stopper::open(endpoint, stream.framing).filter(|_| is_plain);
+        stream.stopper.is_some()
+    }
+
+    /// What has to follow the last event that came, if nothing more is to come. `None` if the stream cannot be ended
+    /// here.
+    #[must_use]
+    pub fn ending(&self, used: UsedSoFar) -> Option<Vec<u8>> {
+        let Body::Events(stream) = &self.body else { return None };
+        stream.stopper.as_ref()?.end(used)
+    }
+
+    /// Bytes of what a stream brought so far that was generated, as far as it is text.
+    #[must_use]
+    pub fn generated(&self) -> u64 {
+        match &self.body {
+            Body::Events(stream) => stream.reply.generated(),
+            Body::Whole(..) | Body::Opaque => 0,
+        }
     }
 
     /// Whether the reply's bytes are read as they are: only then do spans fit what passes.
@@ -93,8 +130,14 @@ impl Reader {
         self.received += chunk.len() as u64;
         let Some(coding) = &mut self.coding else { return };
         let readable = match &mut self.body {
-            Body::Events(events, reply) => {
-                let mut read = |event: Event<'_>| on_event(reply.event(&event), event.span);
+            Body::Events(stream) => {
+                let Stream { events, reply, stopper, .. } = &mut **stream;
+                let mut read = |event: Event<'_>| {
+                    if let Some(stopper) = stopper {
+                        stopper.note(&event);
+                    }
+                    on_event(reply.event(&event), event.span);
+                };
                 coding.push(chunk, &mut |bytes| events.push(bytes, &mut read)).is_ok()
             }
             Body::Whole(kept, _) if coding.is_identity() => kept.add(chunk),
@@ -114,7 +157,7 @@ impl Reader {
     #[must_use]
     pub fn incomplete_from(&self) -> u64 {
         match &self.body {
-            Body::Events(events, _) => events.incomplete_from(),
+            Body::Events(stream) => stream.events.incomplete_from(),
             Body::Whole(..) | Body::Opaque => self.received,
         }
     }
@@ -130,7 +173,8 @@ impl Reader {
     fn read_to_its_end(self) -> Said {
         let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
         match self.body {
-            Body::Events(mut events, mut reply) => {
+            Body::Events(stream) => {
+                let Stream { mut events, mut reply, .. } = *stream;
                 let end = events.finish(&mut |event| {
                     reply.event(&event);
                 });
@@ -165,18 +209,14 @@ impl fmt::Debug for Reader {
 }
 
 /// The framing of a stream of this content type; `None` if it is none. What Gemini streams as JSON is one array.
-fn framing(endpoint: Endpoint, essence: &str, max_event_bytes: usize) -> Option<frames::Decoder> {
+fn framing(endpoint: Endpoint, essence: &str) -> Option<Framing> {
+    let is_gemini = endpoint == Endpoint::StreamGenerateContent;
     Some(match essence {
-        "application/json" if endpoint == Endpoint::StreamGenerateContent => {
-            frames::Decoder::Array(array::Decoder::new(max_event_bytes))
-        }
-        "text/event-stream" => frames::Decoder::Sse(sse::Decoder::new(max_event_bytes)),
-        "application/x-ndjson" | "application/jsonl" | "application/stream+json" => {
-            frames::Decoder::Lines(lines::Decoder::new(max_event_bytes))
-        }
-        "application/vnd.amazon.eventstream" => {
-            frames::Decoder::EventStream(eventstream::Decoder::new(max_event_bytes))
-        }
+        "application/json" if is_gemini => Framing::Array,
+        "text/event-stream" if is_gemini => Framing::CrlfEvents,
+        "text/event-stream" => Framing::Events,
+        "application/x-ndjson" | "application/jsonl" | "application/stream+json" => Framing::Lines,
+        "application/vnd.amazon.eventstream" => Framing::Messages,
         _ => return None,
     })
 }

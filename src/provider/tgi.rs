@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::frames::Event;
 use crate::provider::endpoint::Endpoint;
+use crate::provider::forms::Events;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
-use crate::provider::{Asked, Ending, EventKind, Format, ReadReply, Request, Reuse, Said};
+use crate::provider::stop::{Stop, UsedSoFar};
+use crate::provider::{Asked, Ending, EventKind, Format, ReadReply, Request, Reuse, Said, stop, tree};
 use crate::record::call::Delivery;
 use crate::record::usage::Usage;
 
@@ -20,6 +22,7 @@ pub(super) static FORMAT: Format = Format {
     request_usage: None,
     with_model: |_, _| None,
     reader: |_| Box::<Reply>::default(),
+    stop: |endpoint| (endpoint == Endpoint::TgiGenerateStream).then(|| Box::<Notes>::default() as Box<dyn Stop>),
     key_headers: &[],
     forms: |_| None,
 };
@@ -119,6 +122,10 @@ impl ReadReply for Reply {
         if token.text.push_to(&mut self.said.output) { EventKind::Content } else { EventKind::Other }
     }
 
+    fn generated(&self) -> u64 {
+        self.said.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         if self.input.is_some() || self.output.is_some() {
             self.said.usage = Some(Usage::cache_inside(self.input, self.output, &[]));
@@ -130,6 +137,26 @@ impl ReadReply for Reply {
             Arrival::Foreign => Ending::Unknown,
         };
         self.said
+    }
+}
+
+/// What is noted of a stream: whether it has ended. An end would have to say the whole text once more.
+#[derive(Default)]
+struct Notes {
+    done: bool,
+}
+
+impl Stop for Notes {
+    fn note(&mut self, event: &Event<'_>) {
+        let Ok(piece) = serde_json::from_slice::<Piece<'_>>(event.data) else { return };
+        self.done |= piece.error.0 || piece.generated_text.is_some();
+    }
+
+    fn end(&self, _: UsedSoFar, out: &mut Events) -> Option<()> {
+        if self.done {
+            return Some(());
+        }
+        out.push("", &tree::Object::new().with("error", stop::MESSAGE).with("error_type", stop::CODE))
     }
 }
 

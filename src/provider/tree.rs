@@ -62,6 +62,14 @@ impl Json {
         Self::Written(RawValue::FALSE.to_owned())
     }
 
+    pub(super) fn truth() -> Self {
+        Self::Written(RawValue::TRUE.to_owned())
+    }
+
+    pub(super) fn number(number: u64) -> Self {
+        Self::written(number.to_string()).expect("digits are JSON")
+    }
+
     /// What `text` spells, which has to be JSON.
     pub(super) fn written(text: String) -> Option<Self> {
         RawValue::from_string(text).ok().map(Self::Written)
@@ -317,7 +325,7 @@ impl From<String> for Json {
 
 impl From<usize> for Json {
     fn from(number: usize) -> Self {
-        Self::written(number.to_string()).expect("digits are JSON")
+        Self::number(number as u64)
     }
 }
 

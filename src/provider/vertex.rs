@@ -31,6 +31,7 @@ pub(super) static MESSAGES: Format = Format {
     request_usage: None,
     with_model,
     reader: |_| (anthropic::FORMAT.reader)(Endpoint::Messages),
+    stop: |_| (anthropic::FORMAT.stop)(Endpoint::Messages),
     key_headers: anthropic::FORMAT.key_headers,
     forms: |_| Some(&MESSAGES_FORMS),
 };

@@ -164,10 +164,10 @@ fn to_events(mut message: Object, _: Form, out: &mut Events) -> Option<()> {
 }
 
 /// The events of a message, as they are written.
-struct Told<'a>(&'a mut Events);
+pub(super) struct Told<'a>(pub(super) &'a mut Events);
 
 impl Told<'_> {
-    fn push(&mut self, kind: &str, event: Object) -> Option<()> {
+    pub(super) fn push(&mut self, kind: &str, event: Object) -> Option<()> {
         self.0.push(kind, &Object::new().with("type", kind).with_all(event))
     }
 

@@ -201,6 +201,10 @@ impl ReadReply for Reply {
         EventKind::Other
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let ending = match (self.failed, self.done, self.stop_reason.as_deref()) {
             (true, _, _) => Ending::Failed,

@@ -133,6 +133,10 @@ impl ReadReply for Reply {
         kind
     }
 
+    fn generated(&self) -> u64 {
+        self.vendor.as_ref().map_or(0, |vendor| vendor.reply.generated())
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let (shape, mut said) = match self.vendor.take() {
             Some(vendor) => (vendor.shape, vendor.finish(self.ended)),

@@ -104,6 +104,10 @@ impl ReadReply for Reply {
         self.read(event.data).unwrap_or(EventKind::Other)
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let ending = self.ending();
         let is_counted = self.input.is_some() || self.output_tokens.is_some();

@@ -141,6 +141,10 @@ impl ReadReply for Reply {
         if has_content { EventKind::Content } else { EventKind::Other }
     }
 
+    fn generated(&self) -> u64 {
+        self.said.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         self.said.facts.finish_reasons.extend(self.finish_reason);
         self.said.ending = match (self.failed, self.done) {

@@ -132,6 +132,10 @@ impl ReadReply for Reply {
         }
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let ending = match (self.failed, self.done, self.status.as_deref()) {
             (true, ..) | (_, true, Some("failed" | "cancelled")) => Ending::Failed,

@@ -128,6 +128,10 @@ impl ReadReply for Reply {
         self.read(event.data).unwrap_or(EventKind::Other)
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let ending = self.ending();
         let ended = matches!(ending, Ending::Complete | Ending::Declined);

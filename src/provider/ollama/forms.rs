@@ -22,7 +22,7 @@ pub(super) static FORMS: Forms = Forms {
 };
 
 /// What each line says again.
-const CONSTANT: &[&str] = &["model", "remote_model", "remote_host", "created_at"];
+pub(super) const CONSTANT: &[&str] = &["model", "remote_model", "remote_host", "created_at"];
 
 /// How the members of lines come together, but for their message.
 const LINE: &Rules = &[

@@ -86,6 +86,10 @@ impl ReadReply for Reply {
         self.read(event.data)
     }
 
+    fn generated(&self) -> u64 {
+        self.said.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         self.said.ending = match (self.failed, self.done) {
             (true, _) => Ending::Failed,

@@ -174,6 +174,10 @@ impl ReadReply for Reply {
         self.read(event.data).unwrap_or(EventKind::Other)
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let ending = self.ending();
         self.choices.sort_by_key(|(index, _)| *index);

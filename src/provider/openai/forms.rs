@@ -24,7 +24,8 @@ pub(super) static FORMS: Forms = Forms {
 };
 
 /// What a stream says again on each of its chunks.
-const CONSTANT: &[&str] = &["id", "object", "created", "model", "service_tier", "system_fingerprint", "provider"];
+pub(super) const CONSTANT: &[&str] =
+    &["id", "object", "created", "model", "service_tier", "system_fingerprint", "provider"];
 
 /// What `object` is of a whole reply, and of a chunk; completions of texts have one word for both.
 const OBJECTS: (&str, &str) = ("chat.completion", "chat.completion.chunk");

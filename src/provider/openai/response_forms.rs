@@ -76,29 +76,34 @@ fn to_events(whole: Object, _: Form, out: &mut Events) -> Option<()> {
 }
 
 /// The events of a response, as they are written: each has a number.
-struct Told<'a> {
+pub(super) struct Told<'a> {
     out: &'a mut Events,
     number: usize,
 }
 
 /// Where in a response an event belongs.
-struct Place {
-    item: Json,
-    at: usize,
+pub(super) struct Place {
+    pub(super) item: Json,
+    pub(super) at: usize,
 }
 
 impl Place {
-    fn event(&self) -> Object {
+    pub(super) fn event(&self) -> Object {
         Object::new().with("item_id", self.item.clone()).with("output_index", self.at)
     }
 
-    fn part(&self, index: &str, number: usize) -> Object {
+    pub(super) fn part(&self, index: &str, number: usize) -> Object {
         self.event().with(index, number)
     }
 }
 
-impl Told<'_> {
-    fn push(&mut self, kind: &str, event: Object) -> Option<()> {
+impl<'a> Told<'a> {
+    /// The events after those that came, of which the next has this number.
+    pub(super) fn going_on(out: &'a mut Events, number: usize) -> Self {
+        Self { out, number }
+    }
+
+    pub(super) fn push(&mut self, kind: &str, event: Object) -> Option<()> {
         let event = Object::new().with("type", kind).with_all(event).with("sequence_number", self.number);
         self.number += 1;
         self.out.push(kind, &event)

@@ -151,6 +151,10 @@ impl ReadReply for Reply {
         self.take(&read, event.name)
     }
 
+    fn generated(&self) -> u64 {
+        self.output.bytes()
+    }
+
     fn finish(mut self: Box<Self>) -> Said {
         let beside = [
             (Counter::WebSearches, self.web_searches.or(self.items.web_searches)),

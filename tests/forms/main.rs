@@ -3,7 +3,9 @@
 //! What can be turned is turned there and back without loss, and says the same to weir's own reader in either form; what
 //! cannot be is listed here by name, so that nothing is declined unseen. Nothing, however broken, makes it panic.
 
+#[path = "../fixture/mod.rs"]
 mod fixture;
+mod stop;
 
 use std::io::Write;
 
@@ -60,7 +62,7 @@ const KEPT_STREAMED: &[&str] = &[
 ];
 
 impl Fixture {
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let folder = self.golden.parent().and_then(|folder| folder.file_name()?.to_str()).expect("a folder");
         let file = self.golden.file_name().and_then(|file| file.to_str()).expect("a name");
         format!("{folder}/{}", file.trim_end_matches(".record.json"))
