@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, Response};
 use serde_json_borrow::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -180,9 +180,4 @@ pub(super) fn credential(rooms: &Rooms, route: &Route, headers: &HeaderMap) -> O
         let _ = write!(text, "{byte:02x}");
     }
     Some(text.into())
-}
-
-/// How long a call should stay away, in whole seconds: no less than it has to.
-pub(super) fn retry_after(wait: Duration) -> HeaderValue {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
 }

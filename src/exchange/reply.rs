@@ -2,27 +2,30 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use crate::cache::pace::Pace;
 use crate::cache::{Replay, Usable, recording};
+use crate::exchange::Rooms;
 use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::paced::Paced;
 use crate::exchange::pump::{BrokenReply, Head, cancelled, end_of};
 use crate::exchange::tee::Tee;
-use crate::exchange::{Rooms, admission};
+use crate::limits::budget::Over;
+use crate::limits::rate::{Quota, Unit};
 use crate::limits::refusal::{Refusal, Why};
 use crate::provider::endpoint::Endpoint;
-use crate::provider::quotas::SHOULD_RETRY;
+use crate::provider::quotas::{self, Again, OwnQuota, SHOULD_RETRY};
 use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
 use crate::record::Attempt;
+use crate::record::head::QuotaKind;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome};
 use crate::upstream::Failure;
 use crate::upstream::sign::Unsigned;
@@ -200,7 +203,7 @@ pub(super) fn no_recording(rooms: &Rooms, provider: &Provider, message: &str, en
     // A status that SDKs do not try again at: the next time there would be none either.
     let status = StatusCode::NOT_FOUND;
     let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
-    in_words(rooms, &Words { api: provider.api, status, code: "no_recording", message }, end, entry)
+    in_words(rooms, &Words { api: provider.api, status, code: "no_recording", message, retry_after: None }, end, entry)
 }
 
 /// The provider answers; its head, less what belongs to its own connection.
@@ -256,7 +259,7 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
     let message = format!("weir got no answer from provider `{name}` at {host}: {failure}");
     let error_type = failure.error_type();
     let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
-    let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message };
+    let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message, retry_after: None };
     in_words(rooms, &words, end, entry)
 }
 
@@ -292,7 +295,12 @@ fn unsigned(rooms: &Rooms, provider: &Provider, why: &Unsigned, mut entry: Entry
     entry.unsent();
     let message = format!("weir did not ask provider `{}`: {why}", provider.name);
     let end = End { detail: Some(causes(why).into()), ..End::unread(outcome, Some(error_type)) };
-    in_words(rooms, &Words { api: provider.api, status, code: "unsigned_request", message: &message }, end, entry)
+    in_words(
+        rooms,
+        &Words { api: provider.api, status, code: "unsigned_request", message: &message, retry_after: None },
+        end,
+        entry,
+    )
 }
 
 /// The request is for nobody weir knows.
@@ -305,7 +313,12 @@ pub(super) fn not_found(rooms: &Rooms, path: &str, entry: Entry) -> Response<Bod
     );
     let status = StatusCode::NOT_FOUND;
     let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
-    in_words(rooms, &Words { api: Api::OpenAi, status, code: "unknown_provider", message: &message }, end, entry)
+    in_words(
+        rooms,
+        &Words { api: Api::OpenAi, status, code: "unknown_provider", message: &message, retry_after: None },
+        end,
+        entry,
+    )
 }
 
 /// The app wants a stored answer only, and there is none that may answer.
@@ -317,7 +330,8 @@ pub(super) fn not_stored(rooms: &Rooms, entry: Entry) -> Response<Body> {
     let message = "no stored answer may serve this request, and its `Cache-Control: only-if-cached` wants no other: \
                    leave that out to have the provider asked";
     let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
-    let mut response = in_words(rooms, &Words { api, status, code: "not_stored", message }, end, entry);
+    let mut response =
+        in_words(rooms, &Words { api, status, code: "not_stored", message, retry_after: None }, end, entry);
     // It would be the same again: the SDKs of OpenAI and Anthropic heed this, and try again at any 5xx without it.
     response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     response
@@ -327,28 +341,52 @@ pub(super) fn not_stored(rooms: &Rooms, entry: Entry) -> Response<Body> {
 pub(super) fn refused(rooms: &Rooms, provider: &Provider, refusal: &Refusal, entry: Entry) -> Response<Body> {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let (outcome, code) = match refusal.why {
-        Why::Full(_) => (Outcome::RateLimited, "rate_limit_exceeded"),
-        Why::Over(_) => (Outcome::BudgetBlocked, "insufficient_quota"),
+        Why::Full(_) => (Outcome::RateLimited, quotas::RATE_LIMIT_EXCEEDED),
+        Why::Over(_) => (Outcome::BudgetBlocked, quotas::INSUFFICIENT_QUOTA),
     };
     let message = refusal.to_string();
+    let again = again(refusal);
     let end = End::unread(outcome, Some(ErrorType::Status(status.as_u16())));
-    let words = Words { api: provider.api, status, code, message: &message };
+    let words = Words { api: provider.api, status, code, message: &message, retry_after: again.wait() };
     let mut response = in_words(rooms, &words, end, entry);
-    let headers = response.headers_mut();
-    if let Some(wait) = refusal.retry_after {
-        headers.insert(RETRY_AFTER, admission::retry_after(wait));
-    }
-    if matches!(refusal.why, Why::Over(over) if over.is_spent) {
-        // It would be the same again for as long as the budget's window lasts.
-        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
-    }
+    let full: Vec<_> = refusal.full.iter().map(|(name, quota)| own_quota(name, quota)).collect();
+    let words = provider.api.dialect().quotas;
+    quotas::write(response.headers_mut(), words, &full, again, SystemTime::now());
     response
+}
+
+/// When there is room again.
+fn again(refusal: &Refusal) -> Again {
+    match (refusal.retry_after, refusal.why) {
+        (Some(wait), _) => Again::In(wait),
+        // It would be the same again for as long as the budget's window lasts.
+        (None, Why::Over(Over { is_spent: true, .. })) => Again::Never,
+        // Calls in progress hold it, and end.
+        (None, _) => Again::Soon,
+    }
+}
+
+/// A limit in the words of a refusal.
+fn own_quota<'a>(name: &'a str, quota: &Quota) -> OwnQuota<'a> {
+    let &Quota { unit, limit, period, remaining, reset } = quota;
+    let unit = match unit {
+        Unit::Requests => quotas::Unit::Of(QuotaKind::Requests),
+        Unit::Tokens => quotas::Unit::Of(QuotaKind::Tokens),
+        Unit::Calls => quotas::Unit::ConcurrentRequests,
+    };
+    OwnQuota { name, unit, limit, window: period, remaining, resets_in: reset }
 }
 
 /// The app's body broke off; nobody is likely to read the answer.
 pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -> Response<Body> {
     let message = "the request's body broke off before all of it had come";
-    let words = Words { api: provider.api, status: StatusCode::BAD_REQUEST, code: "incomplete_body", message };
+    let words = Words {
+        api: provider.api,
+        status: StatusCode::BAD_REQUEST,
+        code: "incomplete_body",
+        message,
+        retry_after: None,
+    };
     in_words(rooms, &words, End::unread(Outcome::Cancelled, Some(ErrorType::Cancelled)), entry)
 }
 
@@ -358,12 +396,14 @@ struct Words<'a> {
     status: StatusCode,
     code: &'a str,
     message: &'a str,
+    /// In how long to try again, where that can be told.
+    retry_after: Option<Duration>,
 }
 
 fn in_words(rooms: &Rooms, words: &Words<'_>, end: End, mut entry: Entry) -> Response<Body> {
-    let &Words { api, status, code, message } = words;
+    let &Words { api, status, code, message, retry_after } = words;
     let request_id = entry.id().to_string();
-    let body = (api.dialect().error)(&Problem { status, code, message, request_id: &request_id, retry_after: None });
+    let body = (api.dialect().error)(&Problem { status, code, message, request_id: &request_id, retry_after });
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, body.len().into());

@@ -52,19 +52,50 @@ pub struct Words {
 
 /// A quota of weir's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told<'a> {
+pub struct OwnQuota<'a> {
     /// The name of the limit.
     pub name: &'a str,
     /// What it counts.
-    pub kind: QuotaKind,
+    pub unit: Unit,
     /// How much there is when it is full.
     pub limit: u64,
-    /// In how long as much comes back as there is when it is full.
-    pub window: Duration,
+    /// In how long as much comes back as there is when it is full; `None` if that is not a matter of time.
+    pub window: Option<Duration>,
     /// How much is left.
     pub remaining: u64,
-    /// In how long it is full again.
-    pub resets_in: Duration,
+    /// In how long it is full again, if that can be told.
+    pub resets_in: Option<Duration>,
+}
+
+/// What a quota of weir's own counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// What providers have quotas of as well.
+    Of(QuotaKind),
+    /// Calls in progress.
+    ConcurrentRequests,
+}
+
+/// When a call that is refused may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Soon, and nobody can tell when.
+    Soon,
+    /// In so long.
+    In(Duration),
+    /// Never, as far as anybody can tell.
+    Never,
+}
+
+impl Again {
+    /// In how long, if that can be told.
+    #[must_use]
+    pub const fn wait(self) -> Option<Duration> {
+        match self {
+            Self::In(wait) => Some(wait),
+            Self::Soon | Self::Never => None,
+        }
+    }
 }
 
 /// OpenAI, its copies, Azure, Groq, Fireworks.
@@ -140,14 +171,8 @@ pub(super) static ANTHROPIC_WORDS: Words = Words {
 };
 
 /// Says in the head of a refusal what is left of `quotas`, in the `words` of its provider if that has any, and when to
-/// try again; `None` if nobody can tell.
-pub fn write(
-    headers: &mut HeaderMap,
-    words: Option<&Words>,
-    quotas: &[Told<'_>],
-    retry_after: Option<Duration>,
-    now: SystemTime,
-) {
+/// try again.
+pub fn write(headers: &mut HeaderMap, words: Option<&Words>, quotas: &[OwnQuota<'_>], again: Again, now: SystemTime) {
     for quota in quotas {
         headers.append(RATE_LIMIT_POLICY, value(quota.policy()));
         headers.append(RATE_LIMIT, value(quota.state()));
@@ -156,39 +181,48 @@ pub fn write(
         let Some(quota) = tightest(quotas, names.kind) else { continue };
         headers.insert(HeaderName::from_static(names.limit), quota.limit.into());
         headers.insert(HeaderName::from_static(names.remaining), quota.remaining.into());
-        headers.insert(HeaderName::from_static(names.reset), value(reset(quota.resets_in, now)));
+        if let Some(resets_in) = quota.resets_in {
+            headers.insert(HeaderName::from_static(names.reset), value(reset(resets_in, now)));
+        }
     }
-    if let Some(wait) = retry_after {
+    if let Again::In(wait) = again {
         headers.insert(RETRY_AFTER, whole_seconds(wait).into());
         headers.insert(RETRY_AFTER_MS, whole_millis(wait).into());
     }
-    if retry_after.is_none_or(|wait| wait > LONGEST_WAIT) {
+    let is_vain = match again {
+        Again::Soon => false,
+        Again::In(wait) => wait > LONGEST_WAIT,
+        Again::Never => true,
+    };
+    if is_vain {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
 }
 
 /// The quota of a kind that an app has to heed before the others: that of which least is left, and of several the one
 /// that is full again last.
-fn tightest<'a>(quotas: &'a [Told<'a>], kind: QuotaKind) -> Option<&'a Told<'a>> {
-    let of_kind = quotas.iter().filter(|quota| quota.kind == kind);
+fn tightest<'a>(quotas: &'a [OwnQuota<'a>], kind: QuotaKind) -> Option<&'a OwnQuota<'a>> {
+    let of_kind = quotas.iter().filter(|quota| quota.unit == Unit::Of(kind));
     of_kind.min_by_key(|quota| (quota.remaining, std::cmp::Reverse(quota.resets_in)))
 }
 
-impl Told<'_> {
+impl OwnQuota<'_> {
     /// A member of `RateLimit-Policy` (section 3 of the draft). The draft has no unit for tokens; whoever does not know
     /// it has to ignore the policy.
     fn policy(&self) -> String {
-        let unit = match self.kind {
-            QuotaKind::Requests => "",
-            QuotaKind::Tokens => ";qu=\"tokens\"",
+        let unit = match self.unit {
+            Unit::Of(QuotaKind::Requests) => "",
+            Unit::Of(QuotaKind::Tokens) => ";qu=\"tokens\"",
+            Unit::ConcurrentRequests => ";qu=\"concurrent-requests\"",
         };
-        let window = whole_seconds(self.window);
-        format!("{};q={}{unit};w={window}", quoted(self.name), self.limit.min(MAX_INTEGER))
+        let window = self.window.map(|window| format!(";w={}", whole_seconds(window))).unwrap_or_default();
+        format!("{};q={}{unit}{window}", quoted(self.name), self.limit.min(MAX_INTEGER))
     }
 
     /// A member of `RateLimit` (section 4 of the draft).
     fn state(&self) -> String {
-        format!("{};r={};t={}", quoted(self.name), self.remaining.min(MAX_INTEGER), whole_seconds(self.resets_in))
+        let reset = self.resets_in.map(|resets_in| format!(";t={}", whole_seconds(resets_in))).unwrap_or_default();
+        format!("{};r={}{reset}", quoted(self.name), self.remaining.min(MAX_INTEGER))
     }
 }
 
@@ -251,13 +285,14 @@ mod tests {
     /// 2026-11-21T11:00:00.25Z.
     const NOW: Duration = Duration::from_millis(1_795_258_800_250);
 
-    fn quota(name: &str, kind: QuotaKind, remaining: u64, resets_in: Duration) -> Told<'_> {
-        Told { name, kind, limit: 100, window: Duration::from_secs(60), remaining, resets_in }
+    fn quota(name: &str, kind: QuotaKind, remaining: u64, resets_in: Duration) -> OwnQuota<'_> {
+        let (window, resets_in) = (Some(Duration::from_secs(60)), Some(resets_in));
+        OwnQuota { name, unit: Unit::Of(kind), limit: 100, window, remaining, resets_in }
     }
 
-    fn written(api: Api, quotas: &[Told<'_>], retry_after: Option<Duration>) -> HeaderMap {
+    fn written(api: Api, quotas: &[OwnQuota<'_>], again: Again) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        write(&mut headers, api.dialect().quotas, quotas, retry_after, UNIX_EPOCH + NOW);
+        write(&mut headers, api.dialect().quotas, quotas, again, UNIX_EPOCH + NOW);
         headers
     }
 
@@ -310,7 +345,7 @@ mod tests {
         ] {
             let mut expected: Vec<String> = common.into_iter().map(str::to_owned).chain(own).collect();
             expected.sort_unstable();
-            assert_eq!(text(&written(api, &both, Some(Duration::from_millis(6_400)))), expected, "{api:?}");
+            assert_eq!(text(&written(api, &both, Again::In(Duration::from_millis(6_400)))), expected, "{api:?}");
         }
     }
 
@@ -323,7 +358,7 @@ mod tests {
         for (api, resets) in
             [(Api::OpenAi, [1_500, 90]), (Api::AzureOpenAi, [2_000, 1_000]), (Api::Anthropic, [1_750, 750])]
         {
-            let read = headers::read(&written(api, &both, Some(Duration::from_millis(90))), UNIX_EPOCH + NOW);
+            let read = headers::read(&written(api, &both, Again::In(Duration::from_millis(90))), UNIX_EPOCH + NOW);
             assert_eq!(read.retry_after, Some(Duration::from_millis(90)));
             for ((quota, told), reset) in read.quotas.iter().zip(&both).zip(resets) {
                 assert_eq!((quota.limit, quota.remaining), (Some(100), Some(told.remaining)), "{api:?}");
@@ -338,25 +373,37 @@ mod tests {
             quota("minute", QuotaKind::Requests, 0, Duration::from_secs(1)),
             quota("day", QuotaKind::Requests, 0, Duration::from_secs(90)),
             quota("month", QuotaKind::Requests, 8, Duration::from_secs(900)),
+            OwnQuota {
+                name: "at once",
+                unit: Unit::ConcurrentRequests,
+                limit: 4,
+                window: None,
+                remaining: 0,
+                resets_in: None,
+            },
         ];
-        let headers = written(Api::OpenAi, &quotas, None);
+        let headers = written(Api::OpenAi, &quotas, Again::Soon);
         assert_eq!(headers["x-ratelimit-reset-requests"], "1m30s");
-        assert_eq!(headers.get_all("ratelimit").iter().count(), 3);
+        assert_eq!(headers.get_all("ratelimit").iter().count(), 4);
+        let last = |name: &str| headers.get_all(name).iter().next_back().and_then(|value| value.to_str().ok());
+        assert_eq!(last("ratelimit"), Some("\"at once\";r=0"));
+        assert_eq!(last("ratelimit-policy"), Some("\"at once\";q=4;qu=\"concurrent-requests\""));
         assert!(!headers.contains_key("x-ratelimit-reset-tokens"));
     }
 
     #[test]
     fn sdks_are_told_not_to_try_again_where_they_would_do_so_in_vain() {
-        for (retry_after, header, retries) in [
-            (Some(Duration::from_nanos(1)), Some("1"), true),
-            (Some(Duration::from_secs(60)), Some("60"), true),
-            (Some(Duration::from_millis(60_001)), Some("61"), false),
-            (Some(Duration::from_secs(86_400)), Some("86400"), false),
-            (None, None, false),
+        for (again, header, retries) in [
+            (Again::In(Duration::from_nanos(1)), Some("1"), true),
+            (Again::In(Duration::from_secs(60)), Some("60"), true),
+            (Again::In(Duration::from_millis(60_001)), Some("61"), false),
+            (Again::In(Duration::from_secs(86_400)), Some("86400"), false),
+            (Again::Soon, None, true),
+            (Again::Never, None, false),
         ] {
-            let headers = written(Api::OpenAi, &[], retry_after);
+            let headers = written(Api::OpenAi, &[], again);
             let told = headers.get(RETRY_AFTER).map(|value| value.to_str().expect("digits"));
-            assert_eq!((told, !headers.contains_key(SHOULD_RETRY)), (header, retries), "{retry_after:?}");
+            assert_eq!((told, !headers.contains_key(SHOULD_RETRY)), (header, retries), "{again:?}");
         }
     }
 

@@ -166,11 +166,69 @@ async fn a_refusal_says_when_to_come_back() {
     let refused = post("ann", 2).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(["29", "30"].contains(&refused.header("retry-after")), "{refused:?}");
+    assert_eq!(refused.header("ratelimit-policy"), "\"users\";q=2;w=60");
+    assert!(refused.header("ratelimit").starts_with("\"users\";r=0;t="), "{refused:?}");
+    assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0", "in the words of the API");
+    assert!(!refused.headers.contains_key("x-should-retry"), "30 seconds are worth waiting for");
     let error = &refused.json()["error"];
     assert_eq!(error["code"], "rate_limit_exceeded", "{error}");
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("weir's limit `users` lets 2 requests pass in 1m: try again in "), "{message}");
     assert_eq!(post("bob", 3).await.status, StatusCode::OK, "each user has the whole limit");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_the_words_of_the_api() {
+    let fake = Fake::always(Script::json(200, b"{}")).await;
+    let url = fake.url();
+    let weir = Weir::start(&format!(
+        "providers: {{ openai: {{ base_url: '{url}' }}, anthropic: {{ base_url: '{url}' }}, gemini: {{ base_url: '{url}' }}, \
+         bedrock: {{ base_url: '{url}' }} }}\nlimits: [{{ name: no, per: provider, tokens_per_day: 1 }}]",
+    ))
+    .await;
+    let paths = [
+        ("openai", CHAT, "x-ratelimit-reset-tokens"),
+        ("anthropic", "/anthropic/v1/messages", "anthropic-ratelimit-tokens-reset"),
+        ("gemini", "/gemini/v1beta/models/a:generateContent", ""),
+        ("bedrock", "/bedrock/model/a/converse", ""),
+    ];
+    let body = br#"{"model":"a","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    for (name, path, own) in paths {
+        weir.post(path, &[], body).await;
+        let refused = weir.post(path, &[], body).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{name}: {refused:?}");
+        assert!(own.is_empty() || refused.headers.contains_key(own), "{name}: {refused:?}");
+        assert!(refused.header("ratelimit-policy").starts_with("\"no\";q=1;qu=\"tokens\";w=86400"), "{refused:?}");
+        assert_eq!(refused.header("x-should-retry"), "false", "{name}: a day is not worth waiting for");
+        let error = refused.json();
+        let kind = match name {
+            "openai" => &error["error"]["type"],
+            "anthropic" => &error["error"]["type"],
+            "gemini" => &error["error"]["status"],
+            _ => &error["message"],
+        };
+        let expected = ["rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"];
+        let says = kind.as_str().expect("a text");
+        assert!(expected.contains(&says) || refused.header("x-amzn-errortype") == "ThrottlingException", "{refused:?}");
+        if name == "gemini" {
+            assert!(error["error"]["details"][1]["retryDelay"].as_str().expect("a text").ends_with('s'), "{error}");
+        }
+    }
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_spent_budget_is_an_exhausted_quota() {
+    let fake = Fake::always(Script::json(200, b"{}")).await;
+    let budget = "budgets: [{ name: app, limit_usd: 1, unpriced_usd: 1, window: total, enforce: block }]";
+    let weir = Weir::before_with(&fake.url(), budget).await;
+    weir.post("/openai/v1/videos", &[], b"{}").await;
+    let refused = weir.post("/openai/v1/videos", &[], b"{}").await;
+    let error = &refused.json()["error"];
+    assert_eq!((&error["type"], &error["code"]), (&json!("insufficient_quota"), &json!("insufficient_quota")));
+    assert_eq!(refused.header("x-should-retry"), "false");
+    assert!(!refused.headers.contains_key("retry-after"), "there is no new window: {refused:?}");
     weir.stop().await;
 }
 
