@@ -23,6 +23,7 @@ pub mod secret;
 pub mod semconv;
 pub mod simulator;
 pub mod sinks;
+pub mod state;
 pub mod store;
 pub mod tokens;
 pub mod units;
