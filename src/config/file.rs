@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub struct File {
     pub budgets: Vec<budget::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
+    /// The directory for what has to survive a restart. By default `$STATE_DIRECTORY`, which systemd sets, else
+    /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made when there is something to keep.
+    pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
 }
@@ -67,6 +71,7 @@ impl Default for File {
             limits: Vec::new(),
             budgets: Vec::new(),
             prices: price::Settings::default(),
+            state_dir: None,
             telemetry: sinks::Settings::default(),
         }
     }

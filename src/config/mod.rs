@@ -31,7 +31,7 @@ use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
-use crate::{admin, cache, exchange, listener, price, sinks, upstream, warm};
+use crate::{admin, cache, exchange, listener, price, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub struct Config {
     pub budgets: Vec<budget::Settings>,
     /// What calls cost.
     pub prices: price::Settings,
+    /// Where what has to survive a restart is kept; none if there is no place for it.
+    pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
 }
@@ -122,6 +124,7 @@ impl Config {
             limits: file.limits,
             budgets: file.budgets,
             prices: file.prices,
+            state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
         })
     }
