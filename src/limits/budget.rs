@@ -5,7 +5,7 @@
 //! that was left is not entered again. Knows nothing of prices; it is told what a call costs.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -213,7 +213,10 @@ impl Account {
         if self.start < period.start {
             *self = Self { start: period.start, reserved: self.reserved, ..Self::default() };
         }
-        self.end = period.end;
+        // Whoever looked at the time before another one entered the next window knows an earlier end.
+        if self.start == period.start {
+            self.end = period.end;
+        }
     }
 
     fn committed(&self) -> Amount {
@@ -255,7 +258,9 @@ pub struct Budget {
     pub(super) stop_streams: bool,
     terms: RwLock<Terms>,
     period: RwLock<Period>,
-    pub(super) slots: Slots<Account>,
+    /// Whether the clock shows a time before the window that is now.
+    clock_is_back: AtomicBool,
+    slots: Slots<Account>,
     blocked: AtomicU64,
 }
 
@@ -299,9 +304,33 @@ impl Budget {
             stop_streams: settings.stop_streams,
             terms: RwLock::new(Terms { allowance, thresholds, overridden: None }),
             period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
+            clock_is_back: AtomicBool::new(false),
             slots: Slots::new(),
             blocked: AtomicU64::new(0),
         }
+    }
+
+    /// The account of `subject`.
+    pub(super) fn account(&self, subject: &str, now: Now) -> Arc<Slot<Account>> {
+        // Those of a window that is over may be forgotten on the way: so that window has to be left.
+        self.period(now);
+        self.slots.of(subject, now)
+    }
+
+    /// The accounts of all subjects, in no order.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = Arc<Slot<Account>>> {
+        self.slots.all()
+    }
+
+    /// How many subjects are remembered.
+    pub(super) fn subjects(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Forgets whoever has spent nothing in the window that is now.
+    pub(super) fn forget(&self, now: Now) {
+        self.period(now);
+        self.slots.forget(now);
     }
 
     /// What it allows, now.
@@ -318,6 +347,7 @@ impl Budget {
     pub(super) fn period(&self, now: Now) -> Period {
         let period = *self.period.read().unwrap_or_else(PoisonError::into_inner);
         if period.end.is_none_or(|end| now.wall < end) {
+            self.tell_of_clock(period, now);
             return period;
         }
         let mut period = self.period.write().unwrap_or_else(PoisonError::into_inner);
@@ -325,6 +355,25 @@ impl Budget {
             *period = self.window.period(&self.zone, now.wall);
         }
         *period
+    }
+
+    /// Tells once that the clock has gone back to before the window that is now, which goes on.
+    fn tell_of_clock(&self, period: Period, now: Now) {
+        /// Whoever looked at the time just before another one entered the window.
+        const JUST_NOW: i64 = 1;
+        let is_back = now.wall.seconds() < period.start.seconds() - JUST_NOW;
+        if is_back == self.clock_is_back.load(Ordering::Relaxed) {
+            return;
+        }
+        let was_back = self.clock_is_back.swap(is_back, Ordering::Relaxed);
+        if is_back && !was_back {
+            tracing::warn!(
+                weir.budget = %self.name,
+                weir.budget.window_start = %period.start,
+                weir.budget.window_end = period.end.map(tracing::field::display),
+                "the clock has gone back: a budget stays in the window that it has entered, with what was spent in it"
+            );
+        }
     }
 
     /// What a call would count as here that demands this.
@@ -463,7 +512,7 @@ mod tests {
     fn budget(settings: Settings) -> (Budget, Arc<Slot<Account>>) {
         let settings = Settings { window: Window::Day, enforce: Enforce::Block, ..settings };
         let budget = Budget::new(&settings, at(0));
-        let slot = budget.slots.of("", at(0));
+        let slot = budget.account("", at(0));
         (budget, slot)
     }
 
@@ -521,6 +570,35 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_goes_forward_and_back_opens_one_window_only() {
+        let settings =
+            Settings { per: "agent".parse().expect("a part"), limit_usd: Some(usd(10)), ..Settings::default() };
+        let (budget, _) = budget(settings);
+        let spend = |now| budget.settle(&budget.account("agent=a", now), Amount::default(), spent(10), now);
+        spend(at(0));
+        budget.forget(at(DAY));
+        spend(at(0));
+        for later in [0, DAY - 1, DAY, 2 * DAY - 1] {
+            let slot = budget.account("agent=a", at(later));
+            budget.reserve(&slot, &costs(1), None, at(later)).expect_err("tomorrow's budget is spent as well");
+        }
+        let slot = budget.account("agent=a", at(2 * DAY));
+        budget.reserve(&slot, &costs(1), None, at(2 * DAY)).expect("the day after there is a new one");
+    }
+
+    #[test]
+    fn an_account_ends_with_the_window_it_is_in() {
+        let day =
+            |number: i64| Period { start: UnixTime::new(number * DAY), end: Some(UnixTime::new((number + 1) * DAY)) };
+        let mut account = Account::default();
+        account.enter(day(1001));
+        account.spent = spent(1);
+        account.enter(day(1000));
+        assert!(!account.is_idle(at(DAY)), "it has spent something today");
+        assert!(account.is_idle(at(2 * DAY)));
+    }
+
+    #[test]
     fn tokens_are_a_budget_as_well() {
         let (budget, slot) = budget(Settings { limit_tokens: Some(100), ..Settings::default() });
         let demand = Demand { tokens: 60, money: Money::Expected(PicoUsd::ZERO) };
@@ -559,7 +637,7 @@ mod tests {
     fn a_cheaper_model_is_not_held_to_the_budget_that_wants_it() {
         let settings = Settings { limit_usd: Some(usd(1)), downgrade_to: Some("small".into()), ..Settings::default() };
         let budget = Budget::new(&Settings { enforce: Enforce::Downgrade, ..settings }, at(0));
-        let slot = budget.slots.of("", at(0));
+        let slot = budget.account("", at(0));
         budget.settle(&slot, Amount::default(), spent(1), at(0));
         budget.reserve(&slot, &costs(1), Some("large"), at(0)).expect_err("spent");
         budget.reserve(&slot, &costs(1), Some("small"), at(0)).expect("that is what is wanted");

@@ -181,7 +181,7 @@ impl Limits {
         let budgets = if stage == Stage::Asking { &*self.budgets } else { &[] };
         for budget in budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
             budget.per.write_subject(asker, &mut subject);
-            let slot = budget.slots.of(&subject, now);
+            let slot = budget.account(&subject, now);
             match budget.reserve(&slot, demand, asker.model, now) {
                 Ok(amount) => permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount }),
                 Err(over) => Refusal::over(&mut refusal, budget, over),
@@ -199,7 +199,7 @@ impl Limits {
         let mut subject = String::new();
         for budget in self.budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
             budget.per.write_subject(asker, &mut subject);
-            let (slot, amount) = (budget.slots.of(&subject, now), Amount::default());
+            let (slot, amount) = (budget.account(&subject, now), Amount::default());
             permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount });
         }
         for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
@@ -256,7 +256,7 @@ impl Limits {
             tokio::time::sleep(EVERY).await;
             let now = self.now();
             self.rates.iter().for_each(|rule| rule.slots.forget(now));
-            self.budgets.iter().for_each(|budget| budget.slots.forget(now));
+            self.budgets.iter().for_each(|budget| budget.forget(now));
         }
     }
 

@@ -91,7 +91,7 @@ impl RateNow {
 impl BudgetNow {
     pub(super) fn of(budget: &Budget, now: Now) -> Self {
         let period = budget.period(now);
-        let subjects = budget.slots.all().map(|slot| {
+        let subjects = budget.accounts().map(|slot| {
             let mut account = slot.lock();
             account.enter(period);
             SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
@@ -108,7 +108,7 @@ impl BudgetNow {
             period,
             terms,
             blocked: budget.blocked_so_far(),
-            subjects: budget.slots.len(),
+            subjects: budget.subjects(),
             foremost: foremost.unwrap_or_default(),
         }
     }
