@@ -203,8 +203,7 @@ async fn a_refusal_is_in_the_words_of_the_api() {
         assert_eq!(refused.header("x-should-retry"), "false", "{name}: a day is not worth waiting for");
         let error = refused.json();
         let kind = match name {
-            "openai" => &error["error"]["type"],
-            "anthropic" => &error["error"]["type"],
+            "openai" | "anthropic" => &error["error"]["type"],
             "gemini" => &error["error"]["status"],
             _ => &error["message"],
         };
