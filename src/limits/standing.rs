@@ -40,6 +40,27 @@ impl SubjectRate {
     }
 }
 
+/// Whose spending a budget counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole app's: what all its instances have spent.
+    App,
+    /// This instance's.
+    #[default]
+    Instance,
+}
+
+impl Scope {
+    /// The value of the label `scope`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Instance => "instance",
+        }
+    }
+}
+
 /// How a budget stands.
 #[derive(Clone, Debug)]
 pub struct BudgetNow {
@@ -47,6 +68,8 @@ pub struct BudgetNow {
     pub name: Arc<str>,
     /// Its window.
     pub window: Window,
+    /// Whose spending it counts.
+    pub scope: Scope,
     /// What happens once it is spent.
     pub enforce: Enforce,
     /// The window that is now.
@@ -104,6 +127,7 @@ impl BudgetNow {
         Self {
             name: Arc::clone(&budget.name),
             window: budget.window,
+            scope: Scope::Instance,
             enforce: budget.enforce,
             period,
             terms,
