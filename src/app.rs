@@ -144,6 +144,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
+        metrics.watch_limits(Arc::clone(&rooms.limits));
         Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer })
     }
 }

@@ -68,10 +68,14 @@ pub mod label {
     pub const AGENT: &str = "agent";
     /// Where a cache keeps its entries.
     pub const BACKEND: &str = "backend";
+    /// A budget, by its name in the configuration.
+    pub const BUDGET: &str = "budget";
     /// The cache's part in a call.
     pub const CACHE: &str = "cache";
     /// How one attempt ended: an HTTP status, `error` or `timeout`.
     pub const CODE: &str = "code";
+    /// What a limit said to a call.
+    pub const DECISION: &str = "decision";
     /// Of bytes: `in` from the app, `out` to it. Of a difference: `over` or `under`.
     pub const DIRECTION: &str = "direction";
     /// `error.type`; absent on success.
@@ -90,6 +94,8 @@ pub mod label {
     pub const KIND: &str = "kind";
     /// The name of a capped label.
     pub const LABEL: &str = "label";
+    /// A limit, by its name in the configuration.
+    pub const LIMIT: &str = "limit";
     /// The price table's id of a model, else the name asked for; capped.
     pub const MODEL: &str = "model";
     /// `gen_ai.operation.name`, or weir's own word where the conventions define none.
@@ -110,6 +116,8 @@ pub mod label {
     pub const REVISION: &str = "revision";
     /// Who asked, of several equal calls.
     pub const ROLE: &str = "role";
+    /// Whose spending a budget counts.
+    pub const SCOPE: &str = "scope";
     /// Where something comes from.
     pub const SOURCE: &str = "source";
     /// What entries were chosen by.
@@ -120,6 +128,8 @@ pub mod label {
     pub const VERDICT: &str = "verdict";
     /// A version.
     pub const VERSION: &str = "version";
+    /// How long what a budget allows has to last.
+    pub const WINDOW: &str = "window";
 }
 
 /// Attribute names, for log fields.
@@ -397,6 +407,45 @@ metrics! {
     UPSTREAM_RATELIMIT_REMAINING = Gauge "weir_upstream_ratelimit_remaining", "calls or tokens", [PROVIDER, KIND],
         "Rest of the quota from rate-limit headers",
         "at the scrape, from the latest reply; set to the limit when the announced reset time has passed";
+
+    BUDGET_LIMIT_USD = Gauge "weir_budget_limit_usd", "US dollars", [BUDGET, WINDOW, SCOPE],
+        "Budget limit", "at the scrape; an override does not change it";
+    BUDGET_SPENT_USD = Gauge "weir_budget_spent_usd", "US dollars", [BUDGET, WINDOW, SCOPE],
+        "Spend counted against the budget in the current window, with `per` by whoever has spent most",
+        "at the scrape; only ever grows within a window, and begins at 0 with the next one";
+    BUDGET_REMAINING_USD = Gauge "weir_budget_remaining_usd", "US dollars", [BUDGET, WINDOW, SCOPE],
+        "Limit minus spend, not below zero, with `per` of whoever has spent most", "at the scrape";
+    BUDGET_RESERVED_USD = Gauge "weir_budget_reserved_usd", "US dollars", [BUDGET, WINDOW],
+        "Expected cost of calls in progress on this instance, with `per` of whoever has spent most", "at the scrape";
+    BUDGET_LIMIT_TOKENS = Gauge "weir_budget_limit_tokens", "tokens", [BUDGET, WINDOW, SCOPE],
+        "Budget limit in tokens", "at the scrape; an override does not change it";
+    BUDGET_SPENT_TOKENS = Gauge "weir_budget_spent_tokens", "tokens", [BUDGET, WINDOW, SCOPE],
+        "Tokens counted against the budget in the current window, with `per` by whoever has spent most",
+        "at the scrape; only ever grows within a window, and begins at 0 with the next one";
+    BUDGET_REMAINING_TOKENS = Gauge "weir_budget_remaining_tokens", "tokens", [BUDGET, WINDOW, SCOPE],
+        "Limit minus tokens used, not below zero, with `per` of whoever has spent most", "at the scrape";
+    BUDGET_CHARGED_USD = Counter "weir_budget_charged_usd_total", "US dollars", [BUDGET],
+        "Spend that this instance has counted against the budget, by anybody and in any window",
+        "when a call ends; adds up over instances, whatever the scope";
+    BUDGET_CHARGED_TOKENS = Counter "weir_budget_charged_tokens_total", "tokens", [BUDGET],
+        "Tokens that this instance has counted against the budget, by anybody and in any window",
+        "when a call ends; adds up over instances, whatever the scope";
+    BUDGET_WINDOW_START = Gauge "weir_budget_window_start_timestamp_seconds", "unix seconds", [BUDGET, WINDOW],
+        "Unix time the current budget window began", "at the scrape; 0 for `total`";
+    BUDGET_WINDOW_END = Gauge "weir_budget_window_end_timestamp_seconds", "unix seconds", [BUDGET, WINDOW],
+        "Unix time the current budget window ends", "at the scrape; absent for `total`";
+    BUDGET_BLOCKED = Counter "weir_budget_blocked_requests_total", "calls", [BUDGET],
+        "Calls refused because the budget is spent", "when a call is refused";
+    BUDGET_SUBJECTS = Gauge "weir_budget_subjects", "subjects", [BUDGET],
+        "Subjects that have spent something in the current window, of a budget with `per`",
+        "at the scrape; those of a window that is over are forgotten within seconds";
+    RATELIMIT_REQUESTS = Counter "weir_ratelimit_requests_total", "calls", [LIMIT, DECISION],
+        "Rate-limit decisions", "when a call is let through or refused";
+    RATELIMIT_UTILIZATION = Gauge "weir_ratelimit_utilization_ratio", "1", [LIMIT],
+        "Used share of the limit now, with `per` of whoever has used most", "at the scrape";
+    RATELIMIT_SUBJECTS = Gauge "weir_ratelimit_subjects", "subjects", [LIMIT],
+        "Subjects that have used something which has not come back, of a limit with `per`",
+        "at the scrape; the others are forgotten within seconds";
 
     AGENT_REQUESTS = Counter "weir_agent_requests_total", "calls", [AGENT],
         "Calls by agent", "when a call ends";

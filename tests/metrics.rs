@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use weir::cache::shared::{Event, Found, Work};
+use weir::limits::budget::{self, Enforce};
+use weir::limits::matching::Asker;
+use weir::limits::rate::{self, Decision};
+use weir::limits::window::Window;
+use weir::limits::{Demand, Limits, Money, Permit, Spent, Stage};
 use weir::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use weir::record::head::{HeadFacts, Quota};
 use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
@@ -137,12 +142,59 @@ fn with_operation(mut record: Record, operation: Operation) -> Record {
     record
 }
 
+/// Two limits, and budgets of money and of tokens. Windows are such that no test lasts longer.
+fn rules() -> Limits {
+    let limit = |name: &str| rate::Settings { name: name.into(), ..rate::Settings::default() };
+    let budget = |name: &str, window| budget::Settings {
+        name: name.into(),
+        window,
+        enforce: Enforce::Block,
+        ..Default::default()
+    };
+    let per = "agent".parse().expect("a part");
+    Limits::new(
+        &[
+            rate::Settings { requests_per_hour: Some(4), per, ..limit("agents") },
+            rate::Settings { concurrent_calls: Some(8), tokens_per_day: Some(1_000_000), ..limit("all") },
+        ],
+        &[
+            budget::Settings { limit_usd: Some(usd(10)), ..budget("app", Window::Total) },
+            budget::Settings {
+                limit_usd: Some(usd(2)),
+                limit_tokens: Some(1000),
+                per: "agent".parse().expect("a part"),
+                ..budget("agents", Window::Month)
+            },
+            budget::Settings {
+                limit_usd: Some(PicoUsd::ZERO),
+                enforce: Enforce::Alert,
+                ..budget("nothing", Window::Total)
+            },
+        ],
+    )
+}
+
+fn usd(dollars: u128) -> PicoUsd {
+    PicoUsd::new(dollars * PicoUsd::PER_USD)
+}
+
+/// A call of `agent` that may go, and is to cost so many dollars and tokens.
+fn admit(limits: &Limits, agent: &str, dollars: u128, tokens: u64) -> Permit {
+    let caller = Caller { agent: Some(agent.into()), ..Caller::default() };
+    let asker = Asker { provider: "openai", model: None, caller: &caller, credential: None };
+    let demand = Demand { tokens, money: Money::Expected(usd(dollars)) };
+    let decided = limits.admit(&asker, &demand, Stage::Asking, limits.now());
+    limits.decided(&asker, Stage::Asking, decided.as_ref().map(|_| Decision::Allowed).map_err(|refusal| &**refusal));
+    decided.expect("there is room")
+}
+
 /// Everything that can be counted, counted.
 fn filled() -> Metrics {
     let metrics = metrics(&Settings::default());
     let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
+    metrics.watch_limits(Arc::new(rules()));
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);
     let quotas = [Quota { limit: Some(100), remaining: Some(99), resets_in: None }; 2];
@@ -232,6 +284,85 @@ fn counters_of_closed_sets_start_at_zero() {
         ("weir_metrics_series_limit", 10_000.0),
     ]);
     assert!(samples.0.keys().all(|series| !series.starts_with("weir_cache_entries")), "no cache, no size");
+}
+
+#[test]
+fn limits_and_budgets_are_there_from_the_start() {
+    let metrics = metrics(&Settings::default());
+    let without = Samples::of(&metrics);
+    let of_rules = |series: &&String| series.starts_with("weir_budget") || series.starts_with("weir_ratelimit");
+    assert_eq!(without.0.keys().find(of_rules), None, "no rules, no series");
+    metrics.watch_limits(Arc::new(rules()));
+    let samples = Samples::of(&metrics);
+    for limit in ["agents", "all"] {
+        for decision in ["allowed", "delayed", "rejected"] {
+            let series = format!(r#"weir_ratelimit_requests_total{{limit="{limit}",decision="{decision}"}}"#);
+            samples.expect(&[(&series, 0.0)]);
+        }
+        samples.expect(&[
+            (&format!(r#"weir_ratelimit_utilization_ratio{{limit="{limit}"}}"#), 0.0),
+            (&format!(r#"weir_ratelimit_subjects{{limit="{limit}"}}"#), 0.0),
+        ]);
+    }
+    for (budget, window, limit) in [("app", "total", 10.0), ("agents", "month", 2.0), ("nothing", "total", 0.0)] {
+        let labels = format!(r#"{{budget="{budget}",window="{window}",scope="instance"}}"#);
+        samples.expect(&[
+            (&format!("weir_budget_limit_usd{labels}"), limit),
+            (&format!("weir_budget_spent_usd{labels}"), 0.0),
+            (&format!("weir_budget_remaining_usd{labels}"), limit),
+            (&format!(r#"weir_budget_reserved_usd{{budget="{budget}",window="{window}"}}"#), 0.0),
+            (&format!(r#"weir_budget_charged_usd_total{{budget="{budget}"}}"#), 0.0),
+            (&format!(r#"weir_budget_blocked_requests_total{{budget="{budget}"}}"#), 0.0),
+            (&format!(r#"weir_budget_subjects{{budget="{budget}"}}"#), 0.0),
+        ]);
+    }
+    samples.expect(&[
+        (r#"weir_budget_remaining_tokens{budget="agents",window="month",scope="instance"}"#, 1000.0),
+        (r#"weir_budget_window_start_timestamp_seconds{budget="app",window="total"}"#, 0.0),
+    ]);
+    let ends = samples.counted("weir_budget_window_end_timestamp_seconds");
+    assert_eq!(ends, [r#"weir_budget_window_end_timestamp_seconds{budget="agents",window="month"}"#]);
+    let tokens: Vec<_> = samples.0.keys().filter(|series| series.starts_with("weir_budget_limit_tokens")).collect();
+    assert_eq!(tokens.len(), 1, "only where tokens are limited: {tokens:?}");
+    assert!(samples.0.values().all(|value| value.is_finite()), "{:?}", samples.0);
+}
+
+#[test]
+fn of_a_rule_that_holds_subjects_apart_the_foremost_one_is_shown() {
+    let (metrics, limits) = (metrics(&Settings::default()), Arc::new(rules()));
+    metrics.watch_limits(Arc::clone(&limits));
+    admit(&limits, "ann", 1, 100).settle(Spent { tokens: Some(300), usd: Some(usd(3)) });
+    admit(&limits, "bob", 1, 100).settle(Spent { tokens: Some(900), usd: Some(usd(1)) });
+    let under_way = admit(&limits, "bob", 1, 100);
+    let month = r#"{budget="agents",window="month",scope="instance"}"#;
+    let total = r#"{budget="app",window="total",scope="instance"}"#;
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (&format!("weir_budget_spent_usd{month}"), 3.0),
+        (&format!("weir_budget_remaining_usd{month}"), 0.0),
+        (&format!("weir_budget_spent_tokens{month}"), 300.0),
+        (&format!("weir_budget_remaining_tokens{month}"), 700.0),
+        (r#"weir_budget_reserved_usd{budget="agents",window="month"}"#, 0.0),
+        (r#"weir_budget_charged_usd_total{budget="agents"}"#, 4.0),
+        (r#"weir_budget_charged_tokens_total{budget="agents"}"#, 1200.0),
+        (r#"weir_budget_subjects{budget="agents"}"#, 2.0),
+        (&format!("weir_budget_spent_usd{total}"), 4.0),
+        (&format!("weir_budget_remaining_usd{total}"), 6.0),
+        (r#"weir_budget_reserved_usd{budget="app",window="total"}"#, 1.0),
+        (r#"weir_ratelimit_requests_total{limit="agents",decision="allowed"}"#, 3.0),
+        (r#"weir_ratelimit_utilization_ratio{limit="agents"}"#, 0.5),
+        (r#"weir_ratelimit_subjects{limit="agents"}"#, 2.0),
+        (r#"weir_ratelimit_utilization_ratio{limit="all"}"#, 0.125),
+    ]);
+    drop(under_way);
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        (r#"weir_budget_reserved_usd{budget="app",window="total"}"#, 0.0),
+        (r#"weir_budget_charged_usd_total{budget="app"}"#, 4.0),
+        (r#"weir_ratelimit_utilization_ratio{limit="agents"}"#, 0.25),
+    ]);
+    let named = metrics.encode(None).body;
+    assert!(!named.contains("ann") && !named.contains("bob"), "who it is, is no label");
 }
 
 #[test]

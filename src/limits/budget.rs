@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -126,7 +126,9 @@ impl Amount {
         }
     }
 
-    const fn minus(self, other: Self) -> Self {
+    /// What is left of it without `other`, not below zero.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
         Self {
             usd: PicoUsd::new(self.usd.pico().saturating_sub(other.usd.pico())),
             tokens: self.tokens.saturating_sub(other.tokens),
@@ -262,6 +264,8 @@ pub struct Budget {
     clock_is_back: AtomicBool,
     slots: Slots<Account>,
     blocked: AtomicU64,
+    /// What was counted against it since the start.
+    charged: Mutex<Amount>,
 }
 
 /// Why a budget has no room for a call.
@@ -307,6 +311,7 @@ impl Budget {
             clock_is_back: AtomicBool::new(false),
             slots: Slots::new(),
             blocked: AtomicU64::new(0),
+            charged: Mutex::default(),
         }
     }
 
@@ -448,6 +453,7 @@ impl Budget {
 
     /// A call is over for which so much was reserved, and which cost so much. It counts in the window that is now.
     pub(super) fn settle(&self, slot: &Slot<Account>, reserved: Amount, spent: Amount, now: Now) {
+        self.charge(spent);
         let period = self.period(now);
         let reached = {
             let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
@@ -482,6 +488,16 @@ impl Budget {
     /// How many calls were refused since the start.
     pub(super) fn blocked_so_far(&self) -> u64 {
         self.blocked.load(Ordering::Relaxed)
+    }
+
+    fn charge(&self, spent: Amount) {
+        let mut charged = self.charged.lock().unwrap_or_else(PoisonError::into_inner);
+        *charged = charged.plus(spent);
+    }
+
+    /// What was counted against it since the start, whoever spent it and in whichever window.
+    pub(super) fn charged_so_far(&self) -> Amount {
+        *self.charged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it takes an estimate of what a call costs to tell whether the call may go.

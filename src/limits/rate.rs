@@ -409,6 +409,17 @@ impl RateLimit {
         rates.chain(self.concurrent.map(|limit| calls(limit, state.in_flight))).collect()
     }
 
+    /// The used share, for a subject, of whichever of its rates is used most: 1 if that is full. Told without allocating.
+    #[expect(clippy::cast_precision_loss, reason = "compared, never added up")]
+    pub(super) fn used(&self, state: &State, now: Now) -> f64 {
+        let rates = self.rates.iter().zip(&state.full_until).map(|(rate, until)| {
+            let filled = until.saturating_sub(now.nanos).min(rate.period_nanos());
+            filled as f64 / rate.period_nanos() as f64
+        });
+        let calls = self.concurrent.map(|limit| state.in_flight.min(limit) as f64 / limit.max(1) as f64);
+        rates.chain(calls).fold(0.0, f64::max)
+    }
+
     /// Whether it takes an estimate of a call's tokens to tell whether the call may go.
     pub(super) fn counts_tokens(&self) -> bool {
         self.rates.iter().any(|rate| rate.unit == Unit::Tokens)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::limits::Now;
 use crate::limits::budget::{Allowance, Amount, Budget, Enforce, Terms};
 use crate::limits::rate::{Decision, Quota, RateLimit};
+use crate::limits::slots::Slot;
 use crate::limits::window::{Period, Window};
 
 /// How a limit of rate stands.
@@ -78,6 +79,8 @@ pub struct BudgetNow {
     pub terms: Terms,
     /// How many calls were refused since the start.
     pub blocked: u64,
+    /// What this instance has counted against it since the start, whoever spent it and in whichever window.
+    pub charged: Amount,
     /// How many subjects it remembers.
     pub subjects: usize,
     /// The subject that has spent most.
@@ -97,11 +100,11 @@ pub struct SubjectBudget {
 
 impl RateNow {
     pub(super) fn of(rule: &RateLimit, now: Now) -> Self {
-        let subjects = rule.slots.all().map(|slot| {
+        let fullest = first(rule.slots.all(), |state| rule.used(state, now));
+        let fullest = fullest.map(|slot| {
             let quotas = rule.quotas(&slot.lock(), now);
             SubjectRate { subject: slot.subject.clone(), quotas }
         });
-        let fullest = subjects.max_by(|one, other| one.used().total_cmp(&other.used()));
         Self {
             name: Arc::clone(&rule.name),
             subjects: rule.slots.len(),
@@ -113,16 +116,17 @@ impl RateNow {
 
 impl BudgetNow {
     pub(super) fn of(budget: &Budget, now: Now) -> Self {
-        let period = budget.period(now);
-        let subjects = budget.accounts().map(|slot| {
-            let mut account = slot.lock();
+        let (period, terms) = (budget.period(now), budget.terms());
+        let foremost = first(budget.accounts(), |account| {
             account.enter(period);
-            SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
+            match terms.allowance {
+                Allowance { usd: Some(_), .. } => account.spent.usd.pico(),
+                Allowance { usd: None, .. } => u128::from(account.spent.tokens),
+            }
         });
-        let terms = budget.terms();
-        let foremost = subjects.max_by_key(|subject| match terms.allowance {
-            Allowance { usd: Some(_), .. } => subject.spent.usd.pico(),
-            Allowance { usd: None, .. } => u128::from(subject.spent.tokens),
+        let foremost = foremost.map(|slot| {
+            let account = slot.lock();
+            SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
         });
         Self {
             name: Arc::clone(&budget.name),
@@ -132,8 +136,58 @@ impl BudgetNow {
             period,
             terms,
             blocked: budget.blocked_so_far(),
+            charged: budget.charged_so_far(),
             subjects: budget.subjects(),
             foremost: foremost.unwrap_or_default(),
         }
+    }
+}
+
+/// Of all `slots`, the one that ranks highest. There may be a hundred thousand: nothing is copied of them.
+fn first<T, R: PartialOrd + Copy>(
+    slots: impl Iterator<Item = Arc<Slot<T>>>,
+    rank: impl Fn(&mut T) -> R,
+) -> Option<Arc<Slot<T>>> {
+    let first = slots.fold(None, |first, slot| {
+        let rank = rank(&mut slot.lock());
+        match first {
+            Some((_, highest)) if rank <= highest => first,
+            _ => Some((slot, rank)),
+        }
+    });
+    first.map(|(slot, _)| slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::budget::Settings;
+    use crate::limits::window::UnixTime;
+    use crate::units::PicoUsd;
+
+    const DAY: i64 = 24 * 3600;
+
+    /// What is shown as spent may be asked for its rate: within a window it never falls, with the next it begins at 0.
+    #[test]
+    fn what_is_spent_falls_only_when_a_window_begins() {
+        let at = |second: i64| Now { nanos: 0, wall: UnixTime::new(1_000 * DAY + second) };
+        let per = "agent".parse().expect("a part");
+        let settings = Settings { window: Window::Day, per, limit_usd: Some(PicoUsd::new(9)), ..Settings::default() };
+        let budget = Budget::new(&settings, at(0));
+        let (mut before, mut start) = (Amount::default(), at(0).wall);
+        for step in 0..1000_i64 {
+            let now = at(step * DAY / 250);
+            let slot = budget.account(&format!("agent={}", step * 7 % 13), now);
+            let usd = PicoUsd::new(step.unsigned_abs().into());
+            budget.settle(&slot, Amount::default(), Amount { usd, tokens: 0 }, now);
+            budget.forget(now);
+            let shown = BudgetNow::of(&budget, now);
+            let is_new = start < shown.period.start;
+            assert!(is_new || shown.foremost.spent.usd >= before.usd, "{shown:?}");
+            assert!(!is_new || shown.foremost.spent.usd == usd, "{shown:?}");
+            (before, start) = (shown.foremost.spent, shown.period.start);
+        }
+        assert_eq!(start, at(3 * DAY).wall, "there were four windows");
+        assert_eq!(BudgetNow::of(&budget, at(4 * DAY)).foremost.spent, Amount::default());
     }
 }

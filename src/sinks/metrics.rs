@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::labels::{self, Limiter};
+use crate::limits::Limits;
 use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
@@ -143,6 +144,7 @@ impl Metrics {
             providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
             store: OnceLock::new(),
+            limits: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
         let metrics = Self {
@@ -190,6 +192,11 @@ impl Metrics {
     pub fn watch_store(&self, watch: WatchStore) {
         let _ = self.now.store.set(watch);
         let _ = self.shared.set(SharedSeries::new(&self.families));
+    }
+
+    /// Has `limits` asked at each scrape how they stand. The first ones stay.
+    pub fn watch_limits(&self, limits: Arc<Limits>) {
+        let _ = self.now.limits.set(limits);
     }
 
     /// Something happened in what replicas share. Nothing is counted before [`Metrics::watch_store`].

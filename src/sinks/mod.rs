@@ -6,6 +6,7 @@ pub mod log;
 pub mod metrics;
 pub mod now;
 mod quotas;
+mod rules;
 pub mod samples;
 pub mod series;
 

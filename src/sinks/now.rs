@@ -1,4 +1,5 @@
-//! Now: what is asked at the scrape instead of counted on the way. Sizes, limits, and how full the labels are.
+//! Now: what is asked at the scrape instead of counted on the way. Sizes, prices, how full the labels are, and how the
+//! rules stand.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -12,12 +13,14 @@ use prometheus_client::metrics::info::Info;
 use tokio::time::Instant;
 
 use crate::labels::Limiter;
+use crate::limits::Limits;
 use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
 use crate::semconv::{self, Metric, label};
 use crate::sinks::families::Room;
 use crate::sinks::metrics::PriceTable;
 use crate::sinks::quotas::Quotas;
+use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
 
 /// How full the cache is.
@@ -68,6 +71,8 @@ pub(super) struct Now {
     pub(super) cache: OnceLock<WatchCache>,
     /// Set if there is a shared store.
     pub(super) store: OnceLock<WatchStore>,
+    /// Set once the limits and budgets are there.
+    pub(super) limits: OnceLock<Arc<Limits>>,
 }
 
 /// What is asked of one provider.
@@ -129,7 +134,7 @@ impl Collector for Now {
             write(encoder, &semconv::CACHE_SIZE, each(|size| size.bytes))?;
             write(encoder, &semconv::CACHE_CAPACITY, each(|size| size.capacity_bytes))?;
         }
-        Ok(())
+        self.limits.get().map_or(Ok(()), |limits| rules::write_all(encoder, limits))
     }
 }
 
@@ -152,7 +157,7 @@ impl Now {
 }
 
 /// Writes one family, each sample under its values of the family's labels.
-fn write<'a, M: EncodeMetric, const LABELS: usize>(
+pub(super) fn write<'a, M: EncodeMetric, const LABELS: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     metric: &Metric,
     samples: impl IntoIterator<Item = ([&'a str; LABELS], M)>,
@@ -179,6 +184,6 @@ fn write_price_table(encoder: &mut DescriptorEncoder<'_>, prices: &PriceTable) -
     info.encode(encoder.encode_descriptor(metric.stem(), &format!("{}.", metric.help), None, info.metric_type())?)
 }
 
-fn whole(count: usize) -> u64 {
+pub(super) fn whole(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
