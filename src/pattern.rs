@@ -1,5 +1,5 @@
-//! Pattern: what names look like. One way to write it wherever an operator tells some calls from others. Knows nothing of
-//! what the names name.
+//! Pattern: what names look like, and which one is meant. One way to write it wherever an operator tells some calls from
+//! others. Knows nothing of what the names name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -67,5 +67,38 @@ impl JsonSchema for Pattern {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "description": "what names look like, such as gpt-5* or {team-a,team-b}" })
+    }
+}
+
+/// The one of `names` that `word` most likely means, if one is near.
+#[must_use]
+pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // One slip in three letters still reads as the same word; more is another word.
+    let allowed = (word.chars().count() / 3).max(1);
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase()), name))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= allowed)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_the_name_it_means_and_another_word_finds_none() {
+        let names = ["max_entries", "max_bytes", "mode", "ttl"];
+        for (word, expected) in [
+            ("max_entrys", Some("max_entries")),
+            ("Mode", Some("mode")),
+            ("mod", Some("mode")),
+            ("tl", Some("ttl")),
+            ("lifetime", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(word, names), expected, "{word}");
+        }
     }
 }

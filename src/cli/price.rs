@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::cli::prices::{Circumstances, time, unanswered};
 use crate::cli::print;
-use crate::config::mistake::{listed, nearest};
+use crate::config::mistake::listed;
+use crate::pattern::nearest;
 use crate::price::explain::Bill;
 use crate::price::{Prices, Question, Source};
 use crate::record::usage::{Counter, Usage};

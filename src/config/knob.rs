@@ -9,8 +9,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::config::file::File;
-use crate::config::mistake::nearest;
 use crate::config::yaml;
+use crate::pattern::nearest;
 
 /// The JSON Schema of the configuration, in one piece without references.
 #[must_use]

@@ -148,18 +148,6 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// The one of `names` that `word` most likely means, if one is near.
-pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // One slip in three letters still reads as the same word; more is another word.
-    let allowed = (word.chars().count() / 3).max(1);
-    names
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase()), name))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= allowed)
-        .map(|(_, name)| name)
-}
-
 /// `names` as a message lists them: `` `a`, `b` ``.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
@@ -179,21 +167,6 @@ pub(super) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_finds_the_name_it_means_and_another_word_finds_none() {
-        let names = ["max_entries", "max_bytes", "mode", "ttl"];
-        for (word, expected) in [
-            ("max_entrys", Some("max_entries")),
-            ("Mode", Some("mode")),
-            ("mod", Some("mode")),
-            ("tl", Some("ttl")),
-            ("lifetime", None),
-            ("x", None),
-        ] {
-            assert_eq!(nearest(word, names), expected, "{word}");
-        }
-    }
 
     #[test]
     fn what_may_be_a_credential_is_not_shown() {

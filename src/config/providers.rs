@@ -11,7 +11,8 @@ use http::uri::{Authority, Parts};
 
 use crate::config::checks::Checks;
 use crate::config::file::File;
-use crate::config::mistake::{Path, listed, nearest, shown};
+use crate::config::mistake::{Path, listed, shown};
+use crate::pattern::nearest;
 use crate::provider::{Api, CredentialSource, KNOWN, PricedAs, Provider, Settings};
 
 /// First parts of a path that are no provider: bare calls begin with them, or weir may answer there itself.

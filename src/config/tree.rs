@@ -10,8 +10,9 @@ use serde_path_to_error::Segment;
 
 use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
-use crate::config::mistake::{Mistake, Origin, Path, Step, listed, nearest, shown};
+use crate::config::mistake::{Mistake, Origin, Path, Step, listed, shown};
 use crate::config::yaml;
+use crate::pattern::nearest;
 
 /// All that was written.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
-use crate::config::mistake::nearest;
+use crate::pattern::nearest;
 use crate::price::{Prices, Settings, Source};
 use crate::record::usage::Unpriced;
 
