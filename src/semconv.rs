@@ -176,6 +176,10 @@ pub mod attribute {
     pub const WEIR_COST_SAVED_USD: &str = "weir.cost.saved_usd";
     /// Why the cost is not known.
     pub const WEIR_COST_UNPRICED: &str = "weir.cost.unpriced";
+    /// The budget that had another model asked.
+    pub const WEIR_DOWNGRADED_BUDGET: &str = "weir.downgraded.budget";
+    /// The model that the app asked, where a budget had another one asked.
+    pub const WEIR_DOWNGRADED_FROM: &str = "weir.downgraded.from";
     /// Spent: US dollars, decimal.
     pub const WEIR_COST_USD: &str = "weir.cost.usd";
     /// Seconds from request head to last byte.

@@ -18,7 +18,7 @@ use crate::limits::matching::Asker;
 use crate::limits::rate::Decision;
 use crate::limits::refusal::Refusal;
 use crate::limits::{Demand, Money, Permit, Stage};
-use crate::provider::Said;
+use crate::provider::{Provider, Said};
 use crate::record::call::Call;
 use crate::record::usage::{Cost, Counter, Usage};
 use crate::tokens;
@@ -69,8 +69,26 @@ pub(super) async fn admit(
     route: &Route,
     headers: &HeaderMap,
     coming: Coming,
-    mut entry: Entry,
+    entry: Entry,
 ) -> Result<Entry, Response<Body>> {
+    let decided = decide(rooms, route, headers, coming, entry).await;
+    decided.map_err(|(refusal, entry)| refuse(rooms, &route.to.provider, &refusal, entry))
+}
+
+/// Answers a call that may not go, not even in another form.
+pub(super) fn refuse(rooms: &Rooms, provider: &Provider, refusal: &Refusal, entry: Entry) -> Response<Body> {
+    rooms.limits.blocked(refusal);
+    reply::refused(rooms, provider, refusal, entry)
+}
+
+/// Lets a call go on that has a permit for it from then on, or says why not.
+pub(super) async fn decide(
+    rooms: &Rooms,
+    route: &Route,
+    headers: &HeaderMap,
+    coming: Coming,
+    mut entry: Entry,
+) -> Result<Entry, (Box<Refusal>, Entry)> {
     let (limits, stage) = (&rooms.limits, coming.stage());
     if !limits.has_any(stage) {
         return Ok(entry);
@@ -92,7 +110,7 @@ pub(super) async fn admit(
             entry.permitted(permit);
             Ok(entry)
         }
-        Err(refusal) => Err(reply::refused(rooms, &route.to.provider, &refusal, entry)),
+        Err(refusal) => Err((refusal, entry)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
 use crate::record::provenance::{Settled, settle};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
-use crate::record::{Attempt, CacheFacts, Record, Timing};
+use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing};
 use crate::tokens::Vocabulary;
 
 /// The label of requests that are for no provider weir knows.
@@ -45,6 +45,7 @@ struct Open {
     arrived_at: SystemTime,
     marks: Marks,
     cache: CacheFacts,
+    downgrade: Option<Downgrade>,
     attempt: Option<Attempt>,
     unreached: bool,
     status: Option<u16>,
@@ -146,6 +147,7 @@ impl Entry {
             arrived_at: SystemTime::now(),
             marks: Marks { head_read: Some(arrived), ..Marks::default() },
             cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Unread)),
+            downgrade: None,
             attempt: None,
             unreached: false,
             status: None,
@@ -225,6 +227,17 @@ impl Entry {
             Some(held) => held.join(permit),
             none => *none = Some(permit),
         }
+    }
+
+    /// Another model is asked than the app did, for this budget is spent.
+    pub(super) fn downgraded(&mut self, budget: Arc<str>) {
+        let open = self.get_mut();
+        open.downgrade = Some(Downgrade { from: open.call.model.clone().unwrap_or_default(), budget });
+    }
+
+    /// Which other model is asked than the app did, if one is.
+    pub(super) fn downgrade(&self) -> Option<&Downgrade> {
+        self.get().downgrade.as_ref()
     }
 
     /// What the model is to read, in case its tokens have to be estimated.
@@ -457,6 +470,7 @@ impl Open {
             list_cost,
             priced_model: model,
             cache: self.cache,
+            downgrade: self.downgrade,
             outcome: end.outcome,
             error_type: end.error_type,
             error_detail: end.detail,

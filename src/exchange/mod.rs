@@ -4,6 +4,7 @@
 mod admission;
 mod bill;
 mod crossing;
+mod downgrade;
 pub mod embedding;
 mod entry;
 pub mod estimate;
@@ -322,7 +323,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     entry.body_kept(body.len());
 
     let mut asking = Asking { route, head, body };
-    let mut understood = understand(&rooms, &asking, &mut entry);
+    let understood = understand(&rooms, &asking, &mut entry);
     match &rooms.recordings {
         Recordings::Off => {}
         Recordings::Replay(library) => {
@@ -330,25 +331,38 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         }
         Recordings::Record { .. } => {
             recordings::prepare(understood.recordable.as_ref(), &mut asking.head.headers, &mut entry);
-            return ask(&rooms, asking, understood, None, entry).await;
+            return ask(&rooms, Unanswered { asking, understood, ride: None, entry }).await;
         }
     }
-    let (route, endpoint) = (&asking.route, asking.route.endpoint);
-    let entry = match admission::admit(&rooms, route, &asking.head.headers, Coming::Call, entry).await {
+    let entry = match admission::admit(&rooms, &asking.route, &asking.head.headers, Coming::Call, entry).await {
         Ok(entry) => entry,
         Err(refusal) => return refusal,
     };
-    match recall::recall(&rooms, endpoint, &understood.preferences, understood.reusable.as_mut(), entry).await {
-        Recalled::Answered(response) => response,
+    match recall_or_ask(&rooms, asking, understood, entry).await {
+        Ok(unanswered) => ask(&rooms, unanswered).await,
+        Err(answer) => answer,
+    }
+}
+
+/// Looks for an answer that is there already: the call goes on without one, or has it.
+async fn recall_or_ask(
+    rooms: &Arc<Rooms>,
+    asking: Asking,
+    mut understood: Understood,
+    entry: Entry,
+) -> Result<Unanswered, Response<Body>> {
+    let endpoint = asking.route.endpoint;
+    match recall::recall(rooms, endpoint, &understood.preferences, understood.reusable.as_mut(), entry).await {
+        Recalled::Answered(response) => Err(response),
         Recalled::Stale(response, task) => {
-            refresh::begin(&rooms, asking, task);
-            response
+            refresh::begin(rooms, asking, task);
+            Err(response)
         }
         Recalled::Similar(response, check) => {
-            similar::begin_to_verify(&rooms, asking, check);
-            response
+            similar::begin_to_verify(rooms, asking, check);
+            Err(response)
         }
-        Recalled::Ask(entry, ride) => ask(&rooms, asking, understood, ride, entry).await,
+        Recalled::Ask(entry, ride) => Ok(Unanswered { asking, understood, ride, entry }),
     }
 }
 
@@ -359,20 +373,36 @@ struct Asking {
     body: Kept,
 }
 
-/// Asks the provider, for whoever rides along.
-async fn ask(
-    rooms: &Arc<Rooms>,
+/// A call without an answer yet.
+struct Unanswered {
     asking: Asking,
     understood: Understood,
+    /// Who rides along.
     ride: Option<Ride<Fetch>>,
     entry: Entry,
-) -> Response<Body> {
-    let Asking { route, mut head, mut body } = asking;
+}
+
+/// Asks the provider for whoever rides along, if the call may go; or another model of its in its place.
+async fn ask(rooms: &Arc<Rooms>, unanswered: Unanswered) -> Response<Body> {
+    let Unanswered { asking, understood, ride, entry } = unanswered;
     let coming = Coming::Asking(understood.size);
-    let mut entry = match admission::admit(rooms, &route, &head.headers, coming, entry).await {
-        Ok(entry) => entry,
-        Err(refusal) => return refusal,
-    };
+    match admission::decide(rooms, &asking.route, &asking.head.headers, coming, entry).await {
+        Ok(entry) => send(rooms, Unanswered { asking, understood, ride, entry }).await,
+        Err((refusal, entry)) => {
+            // Whoever rides along has to ask for itself.
+            drop(ride);
+            match downgrade::instead(rooms, asking, &refusal, entry).await {
+                Ok(cheaper) => send(rooms, cheaper).await,
+                Err(answer) => answer,
+            }
+        }
+    }
+}
+
+/// Sends a call that may go.
+async fn send(rooms: &Arc<Rooms>, unanswered: Unanswered) -> Response<Body> {
+    let Unanswered { asking, understood, ride, mut entry } = unanswered;
+    let Asking { route, mut head, mut body } = asking;
     let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
     prepare(rooms, &route, &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
@@ -412,7 +442,7 @@ async fn ask_again(rooms: &Arc<Rooms>, asking: Asking, why: BypassReason) -> Res
     let understood = understand(rooms, &asking, &mut entry);
     entry.looked_up(CacheStatus::Bypass(why), None);
     let ride = recall::lead(rooms, understood.reusable.as_ref());
-    ask(rooms, asking, understood, ride, entry).await
+    ask(rooms, Unanswered { asking, understood, ride, entry }).await
 }
 
 /// Asks the provider for whoever rides along. Dropped, the call goes on for them.

@@ -24,14 +24,16 @@ use crate::provider::endpoint::Endpoint;
 use crate::provider::quotas::{self, Again, OwnQuota, SHOULD_RETRY};
 use crate::provider::reader::Reader;
 use crate::provider::{Api, Ending, Problem, Provider, Said};
-use crate::record::Attempt;
 use crate::record::head::QuotaKind;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome};
+use crate::record::{Attempt, Downgrade};
 use crate::upstream::Failure;
 use crate::upstream::sign::Unsigned;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Which model the app had asked, where a budget had another one asked: an item of a structured field (RFC 9651).
+const DOWNGRADED: HeaderName = HeaderName::from_static("x-weir-downgraded");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-request-id");
 
 /// The body of a response to the app.
@@ -453,6 +455,9 @@ fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_
     headers.insert(X_CACHE, HeaderValue::from_static(short));
     headers.append(CACHE_STATUS, text(cache_status(entry.cache_status(), entry.attempt(), told)));
     headers.insert(REQUEST_ID, text(entry.id().to_string()));
+    if let Some(Downgrade { from, budget }) = entry.downgrade() {
+        headers.insert(DOWNGRADED, text(format!("{}; budget={}", quotas::item(from), quotas::quoted(budget))));
+    }
 }
 
 /// A member of `Cache-Status` (RFC 9211, section 2). Whether the answer will be stored is not known yet, and the key is

@@ -242,7 +242,11 @@ impl Limits {
                 Err(_) => {}
             }
         }
-        if let Err(Refusal { rule, why: Why::Over(_), .. }) = outcome
+    }
+
+    /// Counts that a call was refused that a budget keeps from going.
+    pub fn blocked(&self, refusal: &Refusal) {
+        if let Refusal { rule, why: Why::Over(_), .. } = refusal
             && let Some(budget) = self.budgets.iter().find(|budget| budget.name == *rule)
         {
             budget.blocked();

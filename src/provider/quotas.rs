@@ -226,8 +226,17 @@ impl OwnQuota<'_> {
     }
 }
 
+/// A name as an item of a structured field: a token (RFC 9651, section 3.3.4), or a string where it cannot be one.
+#[must_use]
+pub fn item(name: &str) -> String {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*');
+    let is_of_token = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/".contains(letter);
+    if begins && name.chars().all(is_of_token) { name.to_owned() } else { quoted(name) }
+}
+
 /// A string of a structured field (RFC 9651, section 3.3.3), which has no letters but those of ASCII.
-fn quoted(name: &str) -> String {
+#[must_use]
+pub fn quoted(name: &str) -> String {
     let mut text = String::with_capacity(name.len() + 2);
     text.push('"');
     for letter in name.chars() {

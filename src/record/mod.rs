@@ -44,6 +44,8 @@ pub struct Record {
     pub priced_model: Option<Arc<str>>,
     /// What the cache said and did.
     pub cache: CacheFacts,
+    /// Which other model the app had asked for, if a budget had this one asked in its place.
+    pub downgrade: Option<Downgrade>,
     /// How it ended for the app.
     pub outcome: Outcome,
     /// Why, if not well.
@@ -111,6 +113,15 @@ impl ReplyFacts {
         }
         self
     }
+}
+
+/// That another model was asked than the app did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downgrade {
+    /// The model that the app asked.
+    pub from: Box<str>,
+    /// The budget that is spent.
+    pub budget: Arc<str>,
 }
 
 /// One attempt to get an answer from the provider.

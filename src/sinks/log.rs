@@ -122,7 +122,7 @@ pub struct CallLog {
 macro_rules! line {
     ($level:expr, $line:expr, $record:expr) => {{
         let Line { message, cost, saved, list, unpriced } = $line;
-        let Record { call, reply, head, usage, provenance, cache, outcome, error_type, error_detail, status, timing, .. } = $record;
+        let Record { call, reply, head, usage, provenance, cache, downgrade, outcome, error_type, error_detail, status, timing, .. } = $record;
         let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
         tracing::event!(
             target: "weir::calls",
@@ -145,6 +145,8 @@ macro_rules! line {
             { attribute::WEIR_CACHE_BYPASS } = bypass(cache.status),
             { attribute::WEIR_CACHE_SIMILARITY } = cache.similarity,
             { attribute::WEIR_SINGLEFLIGHT_ROLE } = cache.role.map(Role::as_str),
+            { attribute::WEIR_DOWNGRADED_FROM } = shown(downgrade.as_ref().map(|it| &*it.from)).as_deref(),
+            { attribute::WEIR_DOWNGRADED_BUDGET } = downgrade.as_ref().map(|it| &*it.budget),
             { attribute::WEIR_OUTCOME } = outcome.as_str(),
             { attribute::ERROR_TYPE } = error_type.map(ErrorType::as_str),
             { attribute::ERROR_MESSAGE } = error_detail.as_deref(),
@@ -273,7 +275,7 @@ mod tests {
     use crate::record::head::HeadFacts;
     use crate::record::outcome::BypassReason;
     use crate::record::usage::{Charge, TokenClass};
-    use crate::record::{Attempt, CacheFacts, ReplyFacts, Timing};
+    use crate::record::{Attempt, CacheFacts, Downgrade, ReplyFacts, Timing};
     use crate::units::PicoUsd;
 
     #[derive(Clone, Default)]
@@ -337,6 +339,7 @@ mod tests {
             list_cost: None,
             priced_model: None,
             cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Off)),
+            downgrade: None,
             outcome,
             error_type: None,
             error_detail: None,
@@ -384,7 +387,14 @@ mod tests {
     fn money_of_a_hit_is_saved_and_unknown_money_is_no_money() {
         let hit = Record { cache: CacheFacts::new(CacheStatus::Hit), ..record(Outcome::Success) };
         let unpriced = Record { cost: Cost::Unpriced(Unpriced::NoUsage), ..record(Outcome::Success) };
-        let lines = lines(Calls::All, &[hit, unpriced]);
+        let downgrade = Downgrade { from: "gpt-5-large".into(), budget: "app".into() };
+        let downgraded = Record { downgrade: Some(downgrade), ..record(Outcome::Success) };
+        let lines = lines(Calls::All, &[hit, unpriced, downgraded]);
+        assert_eq!(
+            (&lines[2]["weir.downgraded.from"], &lines[2]["weir.downgraded.budget"]),
+            (&json!("gpt-5-large"), &json!("app"))
+        );
+        assert_eq!(lines[0]["weir.downgraded.from"], Value::Null);
         assert_eq!((&lines[0]["weir.cost.saved_usd"], &lines[0]["weir.cost.usd"]), (&json!("0.02504"), &Value::Null));
         assert_eq!(lines[0]["message"], "call answered from the cache");
         assert_eq!((&lines[1]["weir.cost.unpriced"], &lines[1]["weir.cost.usd"]), (&json!("no_usage"), &Value::Null));

@@ -113,6 +113,12 @@ pub fn lasting<'a>(name: &HeaderName, value: &'a HeaderValue) -> Option<&'a [u8]
     }
 }
 
+/// Whether a request carries a signature for AWS.
+#[must_use]
+pub fn is_signed(headers: &HeaderMap) -> bool {
+    matches!(Claim::of(headers), Claim::Signed { .. })
+}
+
 /// Where a signature is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope {

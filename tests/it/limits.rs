@@ -302,3 +302,122 @@ async fn a_call_waits_for_its_turn_where_the_limit_lets_it() {
     }
     weir.stop().await;
 }
+
+/// A budget that has a smaller model asked once it is spent: by the first call.
+const DOWNGRADE: &str =
+    "budgets: [{ name: app, limit_usd: 0.2, window: total, enforce: downgrade, downgrade_to: gpt-5-nano }]";
+
+#[tokio::test]
+async fn once_a_budget_is_spent_a_cheaper_model_is_asked() {
+    let fake = Fake::start(|request| {
+        let is_small = String::from_utf8_lossy(&request.body).contains("gpt-5-nano");
+        let answer = String::from_utf8(answer()).expect("text");
+        let answer = if is_small { answer.replace("gpt-5-mini", "gpt-5-nano") } else { answer };
+        Script::json(200, answer.as_bytes())
+    })
+    .await;
+    let weir = Weir::before_with(&fake.url(), DOWNGRADE).await;
+    let first = weir.post(CHAT, &[], &ask(0, false)).await;
+    assert!(!first.headers.contains_key("x-weir-downgraded"), "{first:?}");
+    weir.settled().await;
+
+    let second = weir.post(CHAT, &[], &ask(1, false)).await;
+    assert_eq!((second.status, second.header("x-cache")), (StatusCode::OK, "MISS"));
+    assert_eq!(second.header("x-weir-downgraded"), "gpt-5-mini; budget=\"app\"");
+    let asked = |at: usize| String::from_utf8(fake.received()[at].body.clone()).expect("text");
+    assert_eq!(asked(1), String::from_utf8(ask(1, false)).unwrap().replace("gpt-5-mini", "gpt-5-nano"), "nothing else");
+    assert_eq!(fake.received()[1].header("content-length").unwrap(), asked(1).len().to_string());
+    weir.settled().await;
+    let requests = r#"weir_requests_total{provider="openai",model="gpt-5-nano","#;
+    assert!(weir.metric_sum(requests).await > 0.0, "{}", weir.metrics().await);
+
+    let repeated = weir.post(CHAT, &[], &ask(1, false)).await;
+    assert_eq!(repeated.header("x-cache"), "HIT", "it is an equal call, to that model");
+    assert_eq!(repeated.header("x-weir-downgraded"), "gpt-5-mini; budget=\"app\"");
+    let small = String::from_utf8(ask(1, false)).unwrap().replace("gpt-5-mini", "gpt-5-nano");
+    let of_small = weir.post(CHAT, &[], small.as_bytes()).await;
+    assert_eq!(of_small.header("x-cache"), "HIT", "who asks the model itself asks the same");
+    assert!(!of_small.headers.contains_key("x-weir-downgraded"), "{of_small:?}");
+    let before = weir.post(CHAT, &[], &ask(0, false)).await;
+    assert_eq!(before.header("x-cache"), "HIT", "what is stored costs nothing");
+    assert!(!before.headers.contains_key("x-weir-downgraded"), "{before:?}");
+    assert_eq!(fake.received().len(), 2);
+    assert_eq!(budget(&weir).blocked, 0);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn equal_calls_that_are_downgraded_are_still_one() {
+    let go = Arc::new(Notify::new());
+    let held = Arc::clone(&go);
+    let fake = Fake::start(move |request| {
+        let script = Script::json(200, &answer());
+        let is_small = String::from_utf8_lossy(&request.body).contains("gpt-5-nano");
+        if is_small { script.after(Step::Wait(Arc::clone(&held))) } else { script }
+    })
+    .await;
+    let weir = Weir::before_with(&fake.url(), DOWNGRADE).await;
+    weir.post(CHAT, &[], &ask(0, false)).await;
+    weir.settled().await;
+    let mut under_way = JoinSet::new();
+    for _ in 0..5 {
+        let (client, url) = (weir.client.clone(), weir.url(CHAT));
+        under_way.spawn(async move { client.post(&url, &[], &ask(1, false)).await });
+    }
+    weir.in_flight(5).await;
+    while !under_way.is_empty() {
+        go.notify_waiters();
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(5), under_way.join_next()).await {
+            let answer = answer.expect("one is under way").expect("no call panics");
+            assert_eq!(answer.header("x-weir-downgraded"), "gpt-5-mini; budget=\"app\"");
+        }
+    }
+    assert_eq!(fake.received().len(), 2);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_of_another_model_is_refused() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let weir = Weir::before_with(&fake.url(), DOWNGRADE).await;
+    weir.post(CHAT, &[], &ask(0, false)).await;
+    weir.settled().await;
+    for (rule, path, headers, body) in [
+        (
+            "a vector of another model",
+            "/openai/v1/embeddings",
+            &[][..],
+            r#"{"model":"text-embedding-3-small","input":"a"}"#,
+        ),
+        ("no JSON", CHAT, &[], "model"),
+        (
+            "signed by the app",
+            CHAT,
+            &[("authorization", "AWS4-HMAC-SHA256 Credential=a/b")],
+            r#"{"model":"gpt-5-mini"}"#,
+        ),
+    ] {
+        let refused = weir.post(path, headers, body.as_bytes()).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{rule}: {refused:?}");
+        assert_eq!(refused.json()["error"]["code"], "insufficient_quota", "{rule}");
+        assert!(!refused.headers.contains_key("x-weir-downgraded"), "{rule}");
+    }
+    weir.settled().await;
+    assert_eq!((fake.received().len(), budget(&weir).blocked), (1, 3));
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_downgraded_call_is_held_to_the_rules_for_its_model() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let small = "{ name: small, match: { model: gpt-5-nano }, limit_usd: 0.01, window: total, enforce: block }]";
+    let weir = Weir::before_with(&fake.url(), &DOWNGRADE.replace(']', &format!(", {small}"))).await;
+    for number in 0..2 {
+        assert_eq!(weir.post(CHAT, &[], &ask(number, false)).await.status, StatusCode::OK);
+        weir.settled().await;
+    }
+    let refused = weir.post(CHAT, &[], &ask(2, false)).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("budget `small`"), "{refused:?}");
+    weir.stop().await;
+}
