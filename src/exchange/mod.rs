@@ -391,8 +391,9 @@ async fn ask(rooms: &Arc<Rooms>, unanswered: Unanswered) -> Response<Body> {
         Err((refusal, entry)) => {
             // Whoever rides along has to ask for itself.
             drop(ride);
-            match downgrade::instead(rooms, asking, &refusal, entry).await {
-                Ok(cheaper) => send(rooms, cheaper).await,
+            // Seldom needed, and large: not a part of every call's future.
+            match Box::pin(downgrade::instead(rooms, asking, &refusal, entry)).await {
+                Ok(cheaper) => Box::pin(send(rooms, cheaper)).await,
                 Err(answer) => answer,
             }
         }

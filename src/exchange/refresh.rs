@@ -17,7 +17,7 @@ pub(super) fn begin(rooms: &Arc<Rooms>, asking: Asking, task: Refresh) {
     }
     let rooms = Arc::clone(rooms);
     rooms.tasks.clone().spawn(async move {
-        rooms.hard_stop.run_until_cancelled(fetch(&rooms, asking)).await;
+        rooms.hard_stop.run_until_cancelled(Box::pin(fetch(&rooms, asking))).await;
         drop(task);
     });
 }

@@ -234,7 +234,9 @@ pub(super) fn begin_to_verify(rooms: &Arc<Rooms>, asking: Asking, check: Option<
     let Some(check) = check.filter(|_| !rooms.tasks.is_closed()) else { return };
     let rooms = Arc::clone(rooms);
     rooms.tasks.clone().spawn(async move {
-        let Some(verdict) = rooms.hard_stop.run_until_cancelled(verify(&rooms, asking, &check)).await else { return };
+        let Some(verdict) = rooms.hard_stop.run_until_cancelled(Box::pin(verify(&rooms, asking, &check))).await else {
+            return;
+        };
         rooms.sinks.verified(verdict);
         tracing::debug!(
             { attribute::WEIR_REQUEST_ID } = %check.answered,
