@@ -64,6 +64,7 @@ fn answered() -> Record {
             store: Some(StoreResult::Stored),
             ..CacheFacts::new(CacheStatus::Miss)
         },
+        downgrade: None,
         outcome: Outcome::Success,
         error_type: None,
         error_detail: None,

@@ -69,10 +69,12 @@ pub(super) async fn admit(
     route: &Route,
     headers: &HeaderMap,
     coming: Coming,
-    entry: Entry,
+    mut entry: Entry,
 ) -> Result<Entry, Response<Body>> {
-    let decided = decide(rooms, route, headers, coming, entry).await;
-    decided.map_err(|(refusal, entry)| refuse(rooms, &route.to.provider, &refusal, entry))
+    match decide(rooms, route, headers, coming, &mut entry).await {
+        Ok(()) => Ok(entry),
+        Err(refusal) => Err(refuse(rooms, &route.to.provider, &refusal, entry)),
+    }
 }
 
 /// Answers a call that may not go, not even in another form.
@@ -87,16 +89,16 @@ pub(super) async fn decide(
     route: &Route,
     headers: &HeaderMap,
     coming: Coming,
-    mut entry: Entry,
-) -> Result<Entry, (Box<Refusal>, Entry)> {
+    entry: &mut Entry,
+) -> Result<(), Box<Refusal>> {
     let (limits, stage) = (&rooms.limits, coming.stage());
     if !limits.has_any(stage) {
-        return Ok(entry);
+        return Ok(());
     }
     let credential = credential(rooms, route, headers);
     let demand = match coming {
         Coming::Call => Demand::default(),
-        Coming::Asking(size) => demand(rooms, &route.to, &entry, size),
+        Coming::Asking(size) => demand(rooms, &route.to, entry, size),
         Coming::Session => Demand { tokens: 0, money: Money::Unknown },
     };
     let decided = {
@@ -105,13 +107,8 @@ pub(super) async fn decide(
         limits.decided(&asker, stage, decided.as_ref().map(|(_, decision)| *decision).map_err(|refusal| &**refusal));
         decided
     };
-    match decided {
-        Ok((permit, _)) => {
-            entry.permitted(permit);
-            Ok(entry)
-        }
-        Err(refusal) => Err((refusal, entry)),
-    }
+    entry.permitted(decided?.0);
+    Ok(())
 }
 
 /// What a response within a session is charged to, which nobody is asked about.

@@ -11,7 +11,7 @@ use http::header::CONTENT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{Response, Uri};
 
-use crate::exchange::admission::{self, Coming};
+use crate::exchange::admission;
 use crate::exchange::entry::Entry;
 use crate::exchange::kept::{self, Kept};
 use crate::exchange::recordings::{self, Recordings};
@@ -37,18 +37,16 @@ pub(super) async fn instead(
     };
     entry.downgraded(Arc::clone(&refusal.rule));
     let understood = understand(rooms, &cheaper, &mut entry);
-    let unanswered = match rooms.recordings {
+    let mut unanswered = match rooms.recordings {
         Recordings::Off => recall_or_ask(rooms, cheaper, understood, entry).await?,
         Recordings::Record { .. } | Recordings::Replay(_) => {
             recordings::prepare(understood.recordable.as_ref(), &mut cheaper.head.headers, &mut entry);
             Unanswered { asking: cheaper, understood, ride: None, entry }
         }
     };
-    let Unanswered { asking, understood, ride, entry } = unanswered;
-    let coming = Coming::Asking(understood.size);
-    match admission::decide(rooms, &asking.route, &asking.head.headers, coming, entry).await {
-        Ok(entry) => Ok(Unanswered { asking, understood, ride, entry }),
-        Err((refusal, entry)) => Err(admission::refuse(rooms, &to.provider, &refusal, entry)),
+    match unanswered.decide(rooms).await {
+        Ok(()) => Ok(unanswered),
+        Err(refusal) => Err(admission::refuse(rooms, &to.provider, &refusal, unanswered.entry)),
     }
 }
 

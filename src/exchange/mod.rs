@@ -59,6 +59,7 @@ use crate::exchange::route::Route;
 use crate::exchange::similar::Similar;
 use crate::exchange::tee::Tee;
 use crate::limits::Limits;
+use crate::limits::refusal::Refusal;
 use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
@@ -91,7 +92,8 @@ pub struct Settings {
     /// Most bytes of request bodies kept, of all calls in progress together, in case an estimate is needed; beyond it,
     /// estimates go by length.
     pub max_estimate_bytes: ByteSize,
-    /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`.
+    /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`,
+    /// `X-Weir-Downgraded`.
     pub response_headers: bool,
     /// Which request headers say who asks.
     pub identity: Identity,
@@ -382,26 +384,26 @@ struct Unanswered {
     entry: Entry,
 }
 
-/// Asks the provider for whoever rides along, if the call may go; or another model of its in its place.
-async fn ask(rooms: &Arc<Rooms>, unanswered: Unanswered) -> Response<Body> {
-    let Unanswered { asking, understood, ride, entry } = unanswered;
-    let coming = Coming::Asking(understood.size);
-    match admission::decide(rooms, &asking.route, &asking.head.headers, coming, entry).await {
-        Ok(entry) => send(rooms, Unanswered { asking, understood, ride, entry }).await,
-        Err((refusal, entry)) => {
-            // Whoever rides along has to ask for itself.
-            drop(ride);
-            // Seldom needed, and large: not a part of every call's future.
-            match Box::pin(downgrade::instead(rooms, asking, &refusal, entry)).await {
-                Ok(cheaper) => Box::pin(send(rooms, cheaper)).await,
-                Err(answer) => answer,
-            }
-        }
+impl Unanswered {
+    /// Whether it may go.
+    async fn decide(&mut self, rooms: &Rooms) -> Result<(), Box<Refusal>> {
+        let Self { asking: Asking { route, head, .. }, understood, entry, .. } = self;
+        admission::decide(rooms, route, &head.headers, Coming::Asking(understood.size), entry).await
     }
 }
 
-/// Sends a call that may go.
-async fn send(rooms: &Arc<Rooms>, unanswered: Unanswered) -> Response<Body> {
+/// Asks the provider for whoever rides along, if the call may go; or another model of its in its place.
+async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
+    if let Err(refusal) = unanswered.decide(rooms).await {
+        let Unanswered { asking, ride, entry, .. } = unanswered;
+        // Whoever rides along has to ask for itself.
+        drop(ride);
+        // Boxed, for it is rare and large.
+        match Box::pin(downgrade::instead(rooms, asking, &refusal, entry)).await {
+            Ok(cheaper) => unanswered = cheaper,
+            Err(answer) => return answer,
+        }
+    }
     let Unanswered { asking, understood, ride, mut entry } = unanswered;
     let Asking { route, mut head, mut body } = asking;
     let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
