@@ -193,7 +193,7 @@ pub(super) struct Account {
     /// What calls under way are expected to cost.
     pub(super) reserved: Amount,
     /// The highest threshold that was told of, in percent.
-    told: u64,
+    pub(super) told: u64,
 }
 
 impl Default for Account {
@@ -253,11 +253,13 @@ pub struct Budget {
     pub(super) matching: Matching,
     pub(super) per: Per,
     pub(super) window: Window,
-    zone: Zone,
+    pub(super) zone: Zone,
     pub(super) enforce: Enforce,
     pub(super) downgrade_to: Option<Arc<str>>,
     unpriced: PicoUsd,
     pub(super) stop_streams: bool,
+    /// What the operator wrote.
+    pub(super) configured: Terms,
     terms: RwLock<Terms>,
     period: RwLock<Period>,
     /// Whether the clock shows a time before the window that is now.
@@ -296,6 +298,7 @@ impl Budget {
         let mut thresholds = settings.thresholds.clone();
         thresholds.sort_unstable();
         let allowance = settings.allowance();
+        let configured = Terms { allowance, thresholds, overridden: None };
         Self {
             name: settings.name.as_str().into(),
             matching: settings.matching.clone(),
@@ -306,7 +309,8 @@ impl Budget {
             downgrade_to: settings.downgrade_to.as_deref().map(Into::into),
             unpriced: settings.unpriced_usd,
             stop_streams: settings.stop_streams,
-            terms: RwLock::new(Terms { allowance, thresholds, overridden: None }),
+            terms: RwLock::new(configured.clone()),
+            configured,
             period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
             clock_is_back: AtomicBool::new(false),
             slots: Slots::new(),
@@ -346,6 +350,21 @@ impl Budget {
     /// Changes what it allows.
     pub(super) fn change(&self, change: impl FnOnce(&mut Terms)) {
         change(&mut self.terms.write().unwrap_or_else(PoisonError::into_inner));
+        self.slots.changed();
+    }
+
+    /// How often something of it has changed that a restart should not forget.
+    pub(super) fn changes(&self) -> u64 {
+        self.slots.changes()
+    }
+
+    /// Goes on where `subject` was before a restart, in the window that is now.
+    pub(super) fn restore(&self, subject: &str, spent: Amount, told: u64, now: Now) {
+        let (period, slot) = (self.period(now), self.account(subject, now));
+        let mut account = slot.lock();
+        account.enter(period);
+        account.spent = account.spent.plus(spent);
+        account.told = account.told.max(told);
     }
 
     /// The window that is now. A wall clock that goes back changes nothing.
@@ -465,6 +484,7 @@ impl Budget {
             let reached = terms.thresholds.iter().rev().find(|threshold| **threshold <= percent).copied();
             let reached = reached.filter(|threshold| account.told < *threshold);
             account.told = reached.unwrap_or(account.told);
+            self.slots.changed();
             reached.map(|threshold| (threshold, account.spent))
         };
         if let Some((threshold, spent)) = reached {

@@ -10,6 +10,7 @@ pub mod budget;
 pub mod matching;
 pub mod rate;
 pub mod refusal;
+pub mod saved;
 mod slots;
 pub mod standing;
 pub mod usual;
@@ -44,7 +45,10 @@ pub struct Now {
 
 /// Tells [`Now`].
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock {
+    started: Instant,
+    time_of_day: fn() -> SystemTime,
+}
 
 /// How long weir is taken to have run when it starts, so that what was taken before can be told.
 const BEFORE: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -53,14 +57,19 @@ impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self::with(SystemTime::now)
+    }
+
+    /// A clock that starts now, and asks for the time of day there.
+    fn with(time_of_day: fn() -> SystemTime) -> Self {
+        Self { started: Instant::now(), time_of_day }
     }
 
     /// This moment.
     #[must_use]
     pub fn now(self) -> Now {
-        let nanos = u64::try_from((self.0.elapsed() + BEFORE).as_nanos()).unwrap_or(u64::MAX);
-        Now { nanos, wall: SystemTime::now().into() }
+        let nanos = u64::try_from((self.started.elapsed() + BEFORE).as_nanos()).unwrap_or(u64::MAX);
+        Now { nanos, wall: (self.time_of_day)().into() }
     }
 }
 
@@ -124,7 +133,10 @@ impl Limits {
     /// The rules that the operator wrote, with nothing taken of any.
     #[must_use]
     pub fn new(limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
-        let clock = Clock::start();
+        Self::by(Clock::start(), limits, budgets)
+    }
+
+    fn by(clock: Clock, limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
         let rates: Box<[_]> = limits.iter().map(|settings| Arc::new(RateLimit::new(settings))).collect();
         let now = clock.now();
         let budgets: Box<[_]> = budgets.iter().map(|settings| Arc::new(Budget::new(settings, now))).collect();
@@ -258,10 +270,14 @@ impl Limits {
         const EVERY: Duration = Duration::from_secs(10);
         loop {
             tokio::time::sleep(EVERY).await;
-            let now = self.now();
-            self.rates.iter().for_each(|rule| rule.slots.forget(now));
-            self.budgets.iter().for_each(|budget| budget.forget(now));
+            self.forget();
         }
+    }
+
+    fn forget(&self) {
+        let now = self.now();
+        self.rates.iter().for_each(|rule| rule.slots.forget(now));
+        self.budgets.iter().for_each(|budget| budget.forget(now));
     }
 
     /// Changes what the budget of this name allows; whether there is one.
@@ -349,3 +365,6 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

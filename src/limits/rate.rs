@@ -236,7 +236,7 @@ pub struct RateLimit {
     pub(super) per: Per,
     pub(super) wait: Duration,
     count_hits: bool,
-    rates: Box<[Rate]>,
+    pub(super) rates: Box<[Rate]>,
     concurrent: Option<u64>,
     pub(super) slots: Slots<State>,
     /// Rung when a call ends.
@@ -324,6 +324,7 @@ impl RateLimit {
             *until = (*until).max(now.nanos).saturating_add(rate.weight(rate.of(demand)));
         }
         state.in_flight += 1;
+        self.slots.changed();
         Ok(())
     }
 
@@ -353,6 +354,7 @@ impl RateLimit {
             }
             self.release(&mut state);
         }
+        self.slots.changed();
     }
 
     /// A call is over that has taken this, and used so many tokens.
@@ -371,6 +373,22 @@ impl RateLimit {
         }
         if taken.is_call {
             self.release(&mut state);
+        }
+        self.slots.changed();
+    }
+
+    /// How long it takes until all of each rate is free, in nanoseconds.
+    pub(super) fn ahead(&self, slot: &Slot<State>, now: Now) -> Vec<u64> {
+        slot.lock().full_until.iter().map(|until| until.saturating_sub(now.nanos)).collect()
+    }
+
+    /// Goes on where `subject` was before a restart.
+    pub(super) fn restore(&self, subject: &str, ahead: impl Iterator<Item = u64>, now: Now) {
+        let slot = self.slots.of(subject, now);
+        let mut state = slot.lock();
+        state.begin(self.rates.len());
+        for (until, ahead) in state.full_until.iter_mut().zip(ahead) {
+            *until = (*until).max(now.nanos.saturating_add(ahead));
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::Now;
@@ -49,6 +50,7 @@ pub(super) struct Slots<T> {
     shards: Box<[Mutex<Shard<T>>]>,
     everybody: Arc<Slot<T>>,
     others: Arc<Slot<T>>,
+    changes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl<T: Idle + Default> Slots<T> {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             everybody: Slot::new("", T::default()),
             others: Slot::new(OTHERS, T::default()),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -72,6 +75,10 @@ impl<T: Idle + Default> Slots<T> {
     pub(super) fn of(&self, subject: &str, now: Now) -> Arc<Slot<T>> {
         if subject.is_empty() {
             return Arc::clone(&self.everybody);
+        }
+        // As it is called when it comes back from a file: no subject of a call reads like this.
+        if subject == OTHERS {
+            return Arc::clone(&self.others);
         }
         let mut shard = self.shard(subject);
         if let Some(slot) = shard.slots.get(subject) {
@@ -96,6 +103,16 @@ impl<T: Idle + Default> Slots<T> {
         };
         let shared = [Arc::clone(&self.everybody), Arc::clone(&self.others)];
         shared.into_iter().chain(self.shards.iter().flat_map(of_shard))
+    }
+
+    /// Notes that something has changed which a restart should not forget.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often something has.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Forgets the idle.
