@@ -42,6 +42,7 @@ use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::{Backend, CacheSize};
 use crate::sinks::series;
+use crate::state::kept::Kept;
 use crate::store::Store;
 use crate::tokens;
 use crate::upstream::aws::Signer;
@@ -57,6 +58,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 pub struct App {
     config: Config,
     built: Built,
+    kept: Option<Arc<Kept<Limits>>>,
     downstream: TcpListener,
     operator: TcpListener,
 }
@@ -150,7 +152,7 @@ impl Built {
 }
 
 impl App {
-    /// Builds every room, then binds both sides.
+    /// Builds every room, goes on with what was kept before, then binds both sides.
     ///
     /// # Errors
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
@@ -160,9 +162,10 @@ impl App {
             let made = writer.prepare().context("cache.recordings: the directory cannot be made");
             made.map_err(Unusable)?;
         }
+        let kept = kept(&config, &built.rooms.limits);
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        Ok(Self { config, built, downstream, operator })
+        Ok(Self { config, built, kept, downstream, operator })
     }
 
     /// Where the app's calls come in.
@@ -196,7 +199,7 @@ impl App {
     /// Serves until `shutdown` resolves, then lets calls in progress end. The operator's side goes last, so that the
     /// drain can be watched. Dropping the future stops everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, built, downstream, operator } = self;
+        let Self { config, built, kept, downstream, operator } = self;
         let mut watchers = watchers(&built);
         let Built { rooms, metrics, store, token, writer, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
@@ -206,6 +209,9 @@ impl App {
         }
         if let Some(writer) = writer {
             watchers.spawn(writer.run());
+        }
+        if let Some(kept) = &kept {
+            watchers.spawn(Arc::clone(kept).keep(Arc::clone(&rooms.limits)));
         }
         let readiness = Readiness::starting();
         let admin = Admin {
@@ -230,12 +236,29 @@ impl App {
             drained.cancel();
         };
         tokio::join!(apps_side, operators_side);
-        if timeout(FLUSH_WITHIN, rooms.recordings.flush()).await.is_err() {
-            tracing::warn!("not every recording was written: the disk is too slow");
+        let kept = async {
+            if let Some(kept) = kept {
+                kept.keep_now(Arc::clone(&rooms.limits)).await;
+            }
+        };
+        if timeout(FLUSH_WITHIN, async { tokio::join!(rooms.recordings.flush(), kept) }).await.is_err() {
+            tracing::warn!("not everything was written: the disk is too slow");
         }
         watchers.shutdown().await;
         tracing::info!("stopped");
     }
+}
+
+/// What the limits have counted survives a restart, if they count anything.
+fn kept(config: &Config, limits: &Limits) -> Option<Arc<Kept<Limits>>> {
+    if !limits.remember() {
+        return None;
+    }
+    let (kept, saved) = Kept::open(config.state_dir.as_deref());
+    if let Some(saved) = saved {
+        limits.restore(saved);
+    }
+    Some(kept)
 }
 
 /// Everything that goes on beside the calls, until dropped.

@@ -26,7 +26,8 @@ pub struct Arguments {
 /// If it cannot start.
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let _log = log::init(&config.telemetry.log)?;
-    Runtime::new().context("cannot start the runtime")?.block_on(async {
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;
         let app = App::bind(config).await?;
         for (side, address) in [("app", app.app_address()?), ("admin", app.admin_address()?)] {
@@ -34,7 +35,10 @@ pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
         }
         app.run(told).await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // What still waits for a disk that hangs has had its time.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -220,6 +220,11 @@ impl Idle for State {
 }
 
 impl State {
+    /// How long it takes until all of each rate is free, in nanoseconds.
+    pub(super) fn ahead(&self, now: Now) -> Vec<u64> {
+        self.full_until.iter().map(|until| until.saturating_sub(now.nanos)).collect()
+    }
+
     /// Makes room for so many rates, if nothing was taken yet.
     fn begin(&mut self, rates: usize) {
         if self.full_until.is_empty() {
@@ -375,11 +380,6 @@ impl RateLimit {
             self.release(&mut state);
         }
         self.slots.changed();
-    }
-
-    /// How long it takes until all of each rate is free, in nanoseconds.
-    pub(super) fn ahead(&self, slot: &Slot<State>, now: Now) -> Vec<u64> {
-        slot.lock().full_until.iter().map(|until| until.saturating_sub(now.nanos)).collect()
     }
 
     /// Goes on where `subject` was before a restart.

@@ -249,7 +249,7 @@ impl SavedBudget {
 impl SavedLimit {
     fn of(rule: &RateLimit, now: Now) -> Self {
         let subjects = rule.slots.all().filter_map(|slot| {
-            let ahead = rule.ahead(&slot, now);
+            let ahead = slot.lock().ahead(now);
             let is_worth_it = ahead.iter().any(|nanos| *nanos >= WORTH_SAVING_NANOS);
             is_worth_it.then(|| SavedSubject {
                 subject: slot.subject.to_string(),
