@@ -249,9 +249,10 @@ impl App {
     }
 }
 
-/// What the limits have counted survives a restart, if they count anything.
+/// What the limits have counted survives a restart, if they count anything, or an operator can have them count.
 fn kept(config: &Config, limits: &Limits) -> Option<Arc<Kept<Limits>>> {
-    if !limits.remember() {
+    let may_come_to_count = config.admin.token_file.is_some() && config.state_dir.is_some();
+    if !limits.remember() && !may_come_to_count {
         return None;
     }
     let (kept, saved) = Kept::open(config.state_dir.as_deref());
@@ -276,6 +277,7 @@ fn watchers(built: &Built) -> JoinSet<()> {
     watchers.spawn(Arc::clone(&rooms.prices).watch(told));
     watchers.spawn(tokens::let_unused_go());
     watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
+    watchers.spawn(Arc::clone(&rooms.limits).end_overrides());
     for signer in signers {
         watchers.spawn(signer.clone().keep());
     }

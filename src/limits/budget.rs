@@ -5,7 +5,7 @@
 //! that was left is not entered again. Knows nothing of prices; it is told what a call costs.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -76,6 +76,12 @@ impl Settings {
     #[must_use]
     pub const fn allowance(&self) -> Allowance {
         Allowance { usd: self.limit_usd, tokens: self.limit_tokens }
+    }
+
+    /// Whether it is of all calls of the app in a month.
+    #[must_use]
+    pub fn is_the_apps_month(&self) -> bool {
+        self.window == Window::Month && self.per.is_everybody() && self.matching == Matching::default()
     }
 
     /// A budget as it may be written.
@@ -154,18 +160,30 @@ impl Allowance {
     }
 
     /// Whether so much leaves no room for anything more.
-    fn is_used_up_by(self, amount: Amount) -> bool {
+    #[must_use]
+    pub fn is_used_up_by(self, amount: Amount) -> bool {
         self.usd.is_some_and(|limit| amount.usd >= limit) || self.tokens.is_some_and(|limit| amount.tokens >= limit)
     }
 
     /// How many whole percent of it so much is: of money or of tokens, whichever is more.
     fn percent(self, amount: Amount) -> u64 {
-        let percent = |part: u128, whole: u128| {
-            let percent = (part.saturating_mul(100)).checked_div(whole).unwrap_or(100);
-            u64::try_from(percent).unwrap_or(u64::MAX)
+        self.used(amount, 100)
+    }
+
+    /// The same in hundredths of a percent, rounded down. Nothing is used up by anything: that is 100 %.
+    #[must_use]
+    pub fn percent_hundredths(self, amount: Amount) -> u64 {
+        self.used(amount, 10_000)
+    }
+
+    /// How much of it so much is, where all of it is `all`.
+    fn used(self, amount: Amount, all: u128) -> u64 {
+        let used = |part: u128, whole: u128| {
+            let used = part.saturating_mul(all).checked_div(whole).unwrap_or(all);
+            u64::try_from(used).unwrap_or(u64::MAX)
         };
-        let usd = self.usd.map(|limit| percent(amount.usd.pico(), limit.pico()));
-        let tokens = self.tokens.map(|limit| percent(amount.tokens.into(), limit.into()));
+        let usd = self.usd.map(|limit| used(amount.usd.pico(), limit.pico()));
+        let tokens = self.tokens.map(|limit| used(amount.tokens.into(), limit.into()));
         usd.max(tokens).unwrap_or_default()
     }
 }
@@ -227,12 +245,14 @@ impl Account {
 }
 
 /// That an operator lets calls pass for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
     /// Until when.
     pub until: UnixTime,
     /// The limit meanwhile, in US dollars; without it, there is none.
     pub limit_usd: Option<PicoUsd>,
+    /// What for, in the operator's words.
+    pub reason: Box<str>,
 }
 
 /// What of a budget may change while weir runs.
@@ -242,25 +262,58 @@ pub struct Terms {
     pub allowance: Allowance,
     /// Which percentages are told of, in order.
     pub thresholds: Vec<u64>,
+    /// Who says so of these two.
+    pub origin: Origin,
     /// What holds for a while in place of its limit.
     pub overridden: Option<Override>,
+}
+
+impl Terms {
+    /// Whether there is anything to hold calls to.
+    fn is_open(&self) -> bool {
+        self.allowance != Allowance::default()
+    }
+
+    /// What holds in place of its limit at this moment.
+    #[must_use]
+    pub fn override_at(&self, now: Now) -> Option<&Override> {
+        self.overridden.as_ref().filter(|overridden| now.wall < overridden.until)
+    }
+}
+
+/// Who says what a budget allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration.
+    #[default]
+    Config,
+    /// An operator, while weir runs, until it is taken back.
+    Api,
 }
 
 /// One budget, and the accounts of its subjects.
 #[derive(Debug)]
 pub struct Budget {
-    pub(super) name: Arc<str>,
-    pub(super) matching: Matching,
-    pub(super) per: Per,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Which calls count against it.
+    pub matching: Matching,
+    /// Whom it holds apart.
+    pub per: Per,
     pub(super) window: Window,
-    pub(super) zone: Zone,
+    /// Whose calendar its window is of.
+    pub zone: Zone,
     pub(super) enforce: Enforce,
-    pub(super) downgrade_to: Option<Arc<str>>,
+    /// The cheaper model, where that is what happens once it is spent.
+    pub downgrade_to: Option<Arc<str>>,
     unpriced: PicoUsd,
     pub(super) stop_streams: bool,
     /// What the operator wrote.
     pub(super) configured: Terms,
     terms: RwLock<Terms>,
+    /// Since when calls are counted against it, in seconds since 1970 began.
+    counted_since: AtomicI64,
     period: RwLock<Period>,
     /// Whether the clock shows a time before the window that is now.
     clock_is_back: AtomicBool,
@@ -297,8 +350,7 @@ impl Budget {
     pub fn new(settings: &Settings, now: Now) -> Self {
         let mut thresholds = settings.thresholds.clone();
         thresholds.sort_unstable();
-        let allowance = settings.allowance();
-        let configured = Terms { allowance, thresholds, overridden: None };
+        let configured = Terms { allowance: settings.allowance(), thresholds, ..Terms::default() };
         Self {
             name: settings.name.as_str().into(),
             matching: settings.matching.clone(),
@@ -311,6 +363,7 @@ impl Budget {
             stop_streams: settings.stop_streams,
             terms: RwLock::new(configured.clone()),
             configured,
+            counted_since: AtomicI64::new(now.wall.seconds()),
             period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
             clock_is_back: AtomicBool::new(false),
             slots: Slots::new(),
@@ -343,14 +396,55 @@ impl Budget {
     }
 
     /// What it allows, now.
-    pub(super) fn terms(&self) -> Terms {
+    #[must_use]
+    pub fn terms(&self) -> Terms {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what it allows.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Terms)) {
-        change(&mut self.terms.write().unwrap_or_else(PoisonError::into_inner));
+    /// What the configuration says that it allows.
+    #[must_use]
+    pub const fn configured(&self) -> &Terms {
+        &self.configured
+    }
+
+    /// Changes what it allows, for the very next call. One that had no limit begins with nothing spent.
+    pub fn change<T>(&self, now: Now, change: impl FnOnce(&mut Terms) -> T) -> T {
+        let mut terms = self.terms.write().unwrap_or_else(PoisonError::into_inner);
+        let was_open = terms.is_open();
+        let changed = change(&mut terms);
+        let (is_open, allowance) = (terms.is_open(), terms.allowance);
+        drop(terms);
+        let begins = is_open && !was_open;
         self.slots.changed();
+        if begins {
+            self.counted_since.store(now.wall.seconds(), Ordering::Relaxed);
+        }
+        for slot in self.slots.all() {
+            let mut account = slot.lock();
+            if begins {
+                account.spent = Amount::default();
+            }
+            // Of a larger limit, less is used: what was told of is worth telling again when it is reached.
+            account.told = account.told.min(allowance.percent(account.spent));
+        }
+        changed
+    }
+
+    /// Ends what holds in place of its limit, once its time is up.
+    pub(super) fn end_override(&self, now: Now) {
+        let is_over = |terms: &Terms| terms.overridden.is_some() && terms.override_at(now).is_none();
+        if is_over(&self.terms.read().unwrap_or_else(PoisonError::into_inner)) {
+            let ended = self.change(now, |terms| if is_over(terms) { terms.overridden.take() } else { None });
+            if let Some(Override { until, .. }) = ended {
+                tracing::info!(weir.budget = %self.name, weir.budget.override_until = %until, "an override has ended");
+            }
+        }
+    }
+
+    /// Since when calls are counted that `spent` is of, in the window that is now.
+    #[must_use]
+    pub fn counted_since(&self, period: Period) -> UnixTime {
+        period.start.max(UnixTime::new(self.counted_since.load(Ordering::Relaxed)))
     }
 
     /// How often something of it has changed that a restart should not forget.
@@ -422,10 +516,10 @@ impl Budget {
     /// What it allows at this moment; `None` if everything.
     fn allowance(&self, now: Now) -> Option<Allowance> {
         let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
-        match terms.overridden.filter(|overridden| now.wall < overridden.until) {
+        match terms.override_at(now) {
             None => Some(terms.allowance),
             Some(Override { limit_usd: None, .. }) => None,
-            Some(Override { limit_usd, .. }) => Some(Allowance { usd: limit_usd, tokens: None }),
+            Some(Override { limit_usd, .. }) => Some(Allowance { usd: *limit_usd, tokens: None }),
         }
     }
 
@@ -522,8 +616,7 @@ impl Budget {
 
     /// Whether it takes an estimate of what a call costs to tell whether the call may go.
     pub(super) fn is_open(&self) -> bool {
-        let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
-        terms.allowance != Allowance::default()
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).is_open()
     }
 }
 
@@ -659,13 +752,72 @@ mod tests {
         budget.settle(&slot, Amount::default(), spent(5), at(0));
         let until = at(3600).wall;
         for (limit_usd, is_room) in [(None, true), (Some(usd(6)), true), (Some(usd(5)), false)] {
-            budget.change(|terms| terms.overridden = Some(Override { until, limit_usd }));
+            let overridden = Override { until, limit_usd, reason: "launch".into() };
+            budget.change(at(0), |terms| terms.overridden = Some(overridden));
             let reserved = budget.reserve(&slot, &costs(1), None, at(3599));
             assert_eq!(reserved.is_ok(), is_room, "{limit_usd:?}");
             if let Ok(amount) = reserved {
                 Budget::give_back(&slot, amount);
             }
             budget.reserve(&slot, &costs(1), None, at(3600)).expect_err("its time is up");
+        }
+    }
+
+    #[test]
+    fn an_override_is_taken_away_when_its_time_is_up_and_not_before() {
+        let (budget, _) = dollars(1);
+        let overridden = Override { until: at(60).wall, limit_usd: None, reason: "launch".into() };
+        budget.change(at(0), |terms| terms.overridden = Some(overridden.clone()));
+        budget.end_override(at(59));
+        assert_eq!(budget.terms().overridden, Some(overridden));
+        budget.end_override(at(60));
+        assert_eq!(budget.terms().overridden, None);
+    }
+
+    #[test]
+    fn a_changed_limit_holds_at_once_and_what_was_told_is_told_again() {
+        let (budget, slot) = dollars(10);
+        let told = || slot.lock().told;
+        budget.settle(&slot, Amount::default(), spent(10), at(0));
+        assert_eq!(told(), 100);
+        let limit = |dollars| budget.change(at(0), |terms| terms.allowance.usd = Some(usd(dollars)));
+        limit(20);
+        budget.reserve(&slot, &costs(0), None, at(0)).expect("room");
+        assert_eq!(told(), 50, "80 % are still to come");
+        budget.settle(&slot, Amount::default(), spent(6), at(0));
+        assert_eq!(told(), 80);
+        limit(15);
+        budget.reserve(&slot, &costs(1), None, at(0)).expect_err("16 of 15 are spent");
+    }
+
+    #[test]
+    fn a_budget_that_had_no_limit_begins_with_nothing_spent() {
+        let (budget, slot) = budget(Settings::default());
+        budget.settle(&slot, Amount::default(), spent(3), at(0));
+        assert!(!budget.is_open());
+        budget.change(at(60), |terms| terms.allowance.usd = Some(usd(1)));
+        assert!(budget.is_open());
+        assert_eq!((slot.lock().spent, budget.counted_since(budget.period(at(60)))), (Amount::default(), at(60).wall));
+        let tomorrow = budget.period(at(DAY));
+        assert_eq!(budget.counted_since(tomorrow), tomorrow.start, "all of it");
+    }
+
+    /// Money and tokens allowed; those spent; how many hundredths of a percent.
+    #[test]
+    fn how_much_is_used_is_a_number_whatever_is_allowed() {
+        let all = PicoUsd::new(u128::MAX);
+        for (allowed, tokens, amount, expected) in [
+            (Some(usd(3)), None, spent(1), 3_333),
+            (Some(usd(3)), Some(10), Amount { usd: usd(1), tokens: 9 }, 9_000),
+            (Some(usd(1)), None, spent(2), 20_000),
+            (Some(PicoUsd::ZERO), None, spent(0), 10_000),
+            (Some(PicoUsd::ZERO), None, spent(7), 10_000),
+            (None, Some(0), Amount { usd: usd(1), tokens: 0 }, 10_000),
+            (None, None, spent(7), 0),
+            (Some(PicoUsd::new(1)), None, Amount { usd: all, tokens: 0 }, u64::MAX),
+        ] {
+            let allowance = Allowance { usd: allowed, tokens };
+            assert_eq!(allowance.percent_hundredths(amount), expected, "{allowance:?}: {amount:?}");
         }
     }
 

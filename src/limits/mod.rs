@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::limits::budget::{Amount, Budget, Reserved, Terms};
+use crate::limits::budget::{Amount, Budget, Reserved};
 use crate::limits::matching::Asker;
 use crate::limits::rate::{Decision, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
@@ -122,6 +122,7 @@ pub enum Stage {
 pub struct Limits {
     rates: Box<[Arc<RateLimit>]>,
     budgets: Box<[Arc<Budget>]>,
+    monthly: Arc<Budget>,
     clock: Clock,
     waiting: AtomicUsize,
     needs_credential: bool,
@@ -139,11 +140,15 @@ impl Limits {
     fn by(clock: Clock, limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
         let rates: Box<[_]> = limits.iter().map(|settings| Arc::new(RateLimit::new(settings))).collect();
         let now = clock.now();
-        let budgets: Box<[_]> = budgets.iter().map(|settings| Arc::new(Budget::new(settings, now))).collect();
+        let month = budgets.iter().position(budget::Settings::is_the_apps_month);
+        let asleep = month.is_none().then(|| asleep(budgets));
+        let budgets = budgets.iter().chain(&asleep);
+        let budgets: Box<[_]> = budgets.map(|settings| Arc::new(Budget::new(settings, now))).collect();
+        let monthly = Arc::clone(&budgets[month.unwrap_or(budgets.len() - 1)]);
         let matchings = rates.iter().map(|rule| (&rule.matching, &rule.per));
         let mut matchings = matchings.chain(budgets.iter().map(|budget| (&budget.matching, &budget.per)));
         let needs_credential = matchings.any(|(matching, per)| matching.needs_credential() || per.needs_credential());
-        Self { rates, budgets, clock, waiting: AtomicUsize::new(0), needs_credential, usual: Usual::default() }
+        Self { rates, budgets, monthly, clock, waiting: AtomicUsize::new(0), needs_credential, usual: Usual::default() }
     }
 
     /// This moment.
@@ -280,10 +285,32 @@ impl Limits {
         self.budgets.iter().for_each(|budget| budget.forget(now));
     }
 
-    /// Changes what the budget of this name allows; whether there is one.
-    pub fn change_budget(&self, name: &str, change: impl FnOnce(&mut Terms)) -> bool {
-        let budget = self.budgets.iter().find(|budget| &*budget.name == name);
-        budget.map(|budget| budget.change(change)).is_some()
+    /// Ends overrides whose time is up. Runs until it is dropped.
+    pub async fn end_overrides(self: Arc<Self>) {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let now = self.now();
+            self.budgets.iter().for_each(|budget| budget.end_override(now));
+        }
+    }
+
+    /// The limits of rate.
+    #[must_use]
+    pub fn rates(&self) -> &[Arc<RateLimit>] {
+        &self.rates
+    }
+
+    /// The budgets that allow less than everything.
+    pub fn budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.budgets.iter().filter(|budget| budget.is_open())
+    }
+
+    /// The app's budget for a month: the first one of all calls that is configured, else one without a limit, until it
+    /// is given one.
+    #[must_use]
+    pub fn monthly(&self) -> &Arc<Budget> {
+        &self.monthly
     }
 
     /// How every limit of rate stands.
@@ -297,8 +324,17 @@ impl Limits {
     #[must_use]
     pub fn budgets_now(&self) -> Vec<BudgetNow> {
         let now = self.now();
-        self.budgets.iter().filter(|budget| budget.is_open()).map(|budget| BudgetNow::of(budget, now)).collect()
+        self.budgets().map(|budget| BudgetNow::of(budget, now)).collect()
     }
+}
+
+/// The app's budget for a month where none is configured: it allows everything, until somebody gives it a limit.
+fn asleep(configured: &[budget::Settings]) -> budget::Settings {
+    let mut name = "monthly".to_owned();
+    while configured.iter().any(|budget| budget.name == name) {
+        name.insert_str(0, "app-");
+    }
+    budget::Settings { name, ..budget::Settings::default() }
 }
 
 /// A place to wait, until it is dropped.

@@ -236,11 +236,16 @@ impl State {
 /// One limit, and what is kept of its subjects.
 #[derive(Debug)]
 pub struct RateLimit {
-    pub(super) name: Arc<str>,
-    pub(super) matching: Matching,
-    pub(super) per: Per,
-    pub(super) wait: Duration,
-    count_hits: bool,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Which calls it is for.
+    pub matching: Matching,
+    /// Whom it holds apart.
+    pub per: Per,
+    /// How long a call may wait for its turn.
+    pub wait: Duration,
+    /// Whether calls that are answered without asking a provider count as well.
+    pub count_hits: bool,
     pub(super) rates: Box<[Rate]>,
     concurrent: Option<u64>,
     pub(super) slots: Slots<State>,

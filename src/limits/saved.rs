@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::budget::{Allowance, Amount, Budget, Override, Terms};
+use crate::limits::budget::{Allowance, Amount, Budget, Origin, Override, Terms};
 use crate::limits::rate::RateLimit;
 use crate::limits::window::{UnixTime, Window};
 use crate::limits::{Limits, Now};
@@ -37,7 +37,7 @@ struct SavedBudget {
     since: UnixTime,
     accounts: Vec<SavedAccount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    changed: Option<Changed>,
+    changed: Option<SavedTerms>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     overridden: Option<Override>,
 }
@@ -62,16 +62,8 @@ struct SavedAccount {
     told_percent: u64,
 }
 
-/// That an operator has changed what a budget allows, and what the configuration said then: once that says something else,
-/// it wins.
+/// What an operator says that a budget allows, whatever the configuration says.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Changed {
-    from: SavedTerms,
-    to: SavedTerms,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedTerms {
     limit_usd: Option<PicoUsd>,
@@ -136,7 +128,7 @@ impl Limits {
     /// Whether there is anything that a restart could forget.
     #[must_use]
     pub fn remember(&self) -> bool {
-        !self.budgets.is_empty() || self.rates.iter().any(|rule| !rule.rates.is_empty())
+        self.budgets.iter().any(|budget| budget.is_open()) || self.rates.iter().any(|rule| !rule.rates.is_empty())
     }
 
     /// Goes on with what was saved, as far as the rules are still the same. To be called before the first call.
@@ -204,13 +196,12 @@ impl SavedBudget {
             })
         });
         let terms = budget.terms();
-        let (from, to) = (SavedTerms::of(&budget.configured), SavedTerms::of(&terms));
         Self {
             name: budget.name.to_string(),
             counts: Counts::of(budget),
             since: period.start,
             accounts: accounts.collect(),
-            changed: (from != to).then_some(Changed { from, to }),
+            changed: (terms.origin == Origin::Api).then(|| SavedTerms::of(&terms)),
             overridden: terms.overridden,
         }
     }
@@ -224,14 +215,13 @@ impl SavedBudget {
             return Fate::CountsOtherwise;
         }
         if let Some(overridden) = self.overridden {
-            budget.change(|terms| terms.overridden = Some(overridden));
+            budget.change(now, |terms| terms.overridden = Some(overridden));
         }
-        if let Some(Changed { from, to }) = self.changed
-            && from == SavedTerms::of(&budget.configured)
-        {
-            budget.change(|terms| {
-                terms.allowance = Allowance { usd: to.limit_usd, tokens: to.limit_tokens };
-                terms.thresholds = to.thresholds;
+        if let Some(SavedTerms { limit_usd, limit_tokens, thresholds }) = self.changed {
+            budget.change(now, |terms| {
+                terms.allowance = Allowance { usd: limit_usd, tokens: limit_tokens };
+                terms.thresholds = thresholds;
+                terms.origin = Origin::Api;
             });
         }
         // If the clock has gone back meanwhile, this is the later one: that window is not left again.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::limits::Now;
-use crate::limits::budget::{Allowance, Amount, Budget, Enforce, Terms};
-use crate::limits::rate::{Decision, Quota, RateLimit};
+use crate::limits::budget::{Account, Allowance, Amount, Budget, Enforce, Terms};
+use crate::limits::rate::{Decision, Quota, RateLimit, State};
 use crate::limits::slots::Slot;
 use crate::limits::window::{Period, Window};
 
@@ -99,63 +99,86 @@ pub struct SubjectBudget {
 }
 
 impl RateNow {
-    pub(super) fn of(rule: &RateLimit, now: Now) -> Self {
-        let fullest = first(rule.slots.all(), |state| rule.used(state, now));
-        let fullest = fullest.map(|slot| {
-            let quotas = rule.quotas(&slot.lock(), now);
-            SubjectRate { subject: slot.subject.clone(), quotas }
-        });
+    /// How `rule` stands.
+    #[must_use]
+    pub fn of(rule: &RateLimit, now: Now) -> Self {
+        let nobody = || SubjectRate { subject: "".into(), quotas: rule.quotas(&State::default(), now) };
         Self {
             name: Arc::clone(&rule.name),
             subjects: rule.slots.len(),
             decisions: rule.decisions(),
-            fullest: fullest.unwrap_or_default(),
+            fullest: fullest(rule, 1, now).pop().unwrap_or_else(nobody),
         }
     }
 }
 
+/// The subjects of a limit that have taken something and have least left: at most so many, the fullest first.
+#[must_use]
+pub fn fullest(rule: &RateLimit, most: usize, now: Now) -> Vec<SubjectRate> {
+    let used = |state: &mut State| Some(rule.used(state, now)).filter(|used| *used > 0.0);
+    let fullest = first(rule.slots.all(), most, used).into_iter().map(|slot| {
+        let quotas = rule.quotas(&slot.lock(), now);
+        SubjectRate { subject: slot.subject.clone(), quotas }
+    });
+    fullest.collect()
+}
+
+/// The subjects of a budget that have spent most, or have something reserved: at most so many, the foremost first.
+#[must_use]
+pub fn foremost(budget: &Budget, most: usize, now: Now) -> Vec<SubjectBudget> {
+    let (period, allowance) = (budget.period(now), budget.terms().allowance);
+    let spent = |account: &mut Account| {
+        account.enter(period);
+        let spent = match allowance {
+            Allowance { usd: Some(_), .. } => account.spent.usd.pico(),
+            Allowance { usd: None, .. } => u128::from(account.spent.tokens),
+        };
+        (account.spent.plus(account.reserved) != Amount::default()).then_some(spent)
+    };
+    let foremost = first(budget.accounts(), most, spent).into_iter().map(|slot| {
+        let account = slot.lock();
+        SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
+    });
+    foremost.collect()
+}
+
 impl BudgetNow {
-    pub(super) fn of(budget: &Budget, now: Now) -> Self {
-        let (period, terms) = (budget.period(now), budget.terms());
-        let foremost = first(budget.accounts(), |account| {
-            account.enter(period);
-            match terms.allowance {
-                Allowance { usd: Some(_), .. } => account.spent.usd.pico(),
-                Allowance { usd: None, .. } => u128::from(account.spent.tokens),
-            }
-        });
-        let foremost = foremost.map(|slot| {
-            let account = slot.lock();
-            SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
-        });
+    /// How `budget` stands.
+    #[must_use]
+    pub fn of(budget: &Budget, now: Now) -> Self {
         Self {
             name: Arc::clone(&budget.name),
             window: budget.window,
             scope: Scope::Instance,
             enforce: budget.enforce,
-            period,
-            terms,
+            period: budget.period(now),
+            terms: budget.terms(),
             blocked: budget.blocked_so_far(),
             charged: budget.charged_so_far(),
             subjects: budget.subjects(),
-            foremost: foremost.unwrap_or_default(),
+            foremost: foremost(budget, 1, now).pop().unwrap_or_default(),
         }
     }
 }
 
-/// Of all `slots`, the one that ranks highest. There may be a hundred thousand: nothing is copied of them.
-fn first<T, R: PartialOrd + Copy>(
+/// Of the `slots` that rank at all, the `most` that rank highest, in order. There may be a hundred thousand: nothing is
+/// copied of them.
+fn first<T, R: PartialOrd>(
     slots: impl Iterator<Item = Arc<Slot<T>>>,
-    rank: impl Fn(&mut T) -> R,
-) -> Option<Arc<Slot<T>>> {
-    let first = slots.fold(None, |first, slot| {
-        let rank = rank(&mut slot.lock());
-        match first {
-            Some((_, highest)) if rank <= highest => first,
-            _ => Some((slot, rank)),
+    most: usize,
+    rank: impl Fn(&mut T) -> Option<R>,
+) -> Vec<Arc<Slot<T>>> {
+    let mut first: Vec<(R, Arc<Slot<T>>)> = Vec::new();
+    for slot in slots {
+        let Some(rank) = rank(&mut slot.lock()) else { continue };
+        let place = first
+            .partition_point(|(other, before)| *other > rank || (*other == rank && before.subject <= slot.subject));
+        if place < most {
+            first.truncate(most - 1);
+            first.insert(place, (rank, slot));
         }
-    });
-    first.map(|(slot, _)| slot)
+    }
+    first.into_iter().map(|(_, slot)| slot).collect()
 }
 
 #[cfg(test)]
@@ -189,5 +212,20 @@ mod tests {
         }
         assert_eq!(start, at(3 * DAY).wall, "there were four windows");
         assert_eq!(BudgetNow::of(&budget, at(4 * DAY)).foremost.spent, Amount::default());
+    }
+    #[test]
+    fn those_who_have_spent_most_come_first_and_no_more_than_are_asked_for() {
+        let now = Now { nanos: 0, wall: UnixTime::new(DAY) };
+        let settings = Settings { limit_usd: Some(PicoUsd::new(9)), ..Settings::default() };
+        let budget = Budget::new(&settings, now);
+        let spends = [("d", 0), ("c", 5), ("a", 1), ("e", 9), ("b", 5)];
+        for (subject, usd) in spends {
+            let amount = Amount { usd: PicoUsd::new(usd), tokens: 0 };
+            budget.settle(&budget.account(subject, now), Amount::default(), amount, now);
+        }
+        for (most, expected) in [(0, ""), (1, "e"), (3, "ebc"), (4, "ebca"), (9, "ebca")] {
+            let subjects: String = foremost(&budget, most, now).iter().map(|one| &*one.subject).collect();
+            assert_eq!(subjects, expected, "{most}");
+        }
     }
 }

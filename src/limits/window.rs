@@ -51,6 +51,20 @@ impl UnixTime {
     }
 }
 
+/// RFC 3339, with any offset: `2026-11-21T18:00:00+01:00`. Parts of a second count for nothing.
+impl FromStr for UnixTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let stamp: Result<Timestamp, _> = text.parse();
+        stamp.map(Self::of).map_err(|_| {
+            format!(
+                "`{text}` is no time: write one by RFC 3339 such as 2026-11-30T18:00:00Z or 2026-11-30T18:00:00+01:00"
+            )
+        })
+    }
+}
+
 /// The second that `time` is in; the first of all, if it is before 1970.
 impl From<SystemTime> for UnixTime {
     fn from(time: SystemTime) -> Self {
@@ -413,6 +427,13 @@ mod tests {
         let (second, early) = (std::time::Duration::from_millis(1999), std::time::Duration::from_secs(7));
         assert_eq!(UnixTime::from(UNIX_EPOCH + second), UnixTime::new(1));
         assert_eq!(UnixTime::from(UNIX_EPOCH - early), UnixTime::EPOCH);
-        assert_eq!(UnixTime::new(1_795_280_400).to_string(), "2026-11-21T17:00:00Z");
+        let at = UnixTime::new(1_795_280_400);
+        assert_eq!(at.to_string(), "2026-11-21T17:00:00Z");
+        for text in ["2026-11-21T17:00:00Z", "2026-11-21 18:00:00.9+01:00", "2026-11-21T17:00:00+00:00"] {
+            assert_eq!(text.parse(), Ok(at), "{text}");
+        }
+        for text in ["", "tomorrow", "2026-11-21", "2026-11-21T17:00:00", "2026-13-01T00:00:00Z", "1795280400"] {
+            assert!(text.parse::<UnixTime>().is_err_and(|error| error.contains("such as")), "{text}");
+        }
     }
 }
