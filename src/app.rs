@@ -219,6 +219,7 @@ impl App {
             readiness: readiness.clone(),
             token: token.map(|(token, _)| token),
             cache: cache_side(&rooms, Arc::new(config.cache)),
+            limits: Arc::clone(&rooms.limits),
             store,
         };
         let drained = CancellationToken::new();

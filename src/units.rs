@@ -61,6 +61,12 @@ impl PicoUsd {
         }
     }
 
+    /// What is left of it without `other`: nothing, if that is more.
+    #[must_use]
+    pub const fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// The amount in US dollars, for showing and for Prometheus: the only way out to a float.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]

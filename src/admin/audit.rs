@@ -6,8 +6,8 @@ use crate::admin::access::{Denied, Peer};
 use crate::semconv::attribute;
 use crate::sinks::log::AUDIT;
 
-/// Something was changed. `what` was asked for, in JSON; `entries` is how many were removed.
-pub(super) fn changed(Peer(peer): Peer, action: &str, what: &str, entries: u64) {
+/// Entries of the cache were removed: so many. `what` was asked for, in JSON.
+pub(super) fn entries_removed(Peer(peer): Peer, action: &str, what: &str, entries: u64) {
     tracing::event!(
         target: AUDIT,
         Level::INFO,
@@ -16,6 +16,18 @@ pub(super) fn changed(Peer(peer): Peer, action: &str, what: &str, entries: u64) 
         { attribute::WEIR_AUDIT_WHAT } = what,
         { attribute::WEIR_AUDIT_ENTRIES } = entries,
         "cache entries removed"
+    );
+}
+
+/// What a budget allows was changed; `what` says which one, from what to what, in JSON.
+pub(super) fn budget_changed(Peer(peer): Peer, action: &str, what: &str) {
+    tracing::event!(
+        target: AUDIT,
+        Level::INFO,
+        { attribute::CLIENT_ADDRESS } = %peer,
+        { attribute::WEIR_AUDIT_ACTION } = action,
+        { attribute::WEIR_AUDIT_WHAT } = what,
+        "budget changed"
     );
 }
 

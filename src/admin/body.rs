@@ -2,6 +2,7 @@
 //! told.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::admin::problem::{Fault, Problem, shown_value};
-use crate::units::Span;
+use crate::units::{PicoUsd, Span};
 
 /// The largest body of a command, in bytes.
 pub(super) const COMMAND: usize = 64 << 10;
@@ -71,6 +72,11 @@ impl<'a> Members<'a> {
         self.faults.push(Fault::of_all(detail));
     }
 
+    /// Whether the member `name` is there, has not been read yet, and is not `null`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|raw| raw.get() != "null")
+    }
+
     /// Whether nothing was wrong so far.
     pub(super) fn are_well(&self) -> bool {
         self.faults.is_empty()
@@ -103,10 +109,60 @@ impl<'a> Members<'a> {
 
     /// The same, of a member that has to be there.
     pub(super) fn required_text(&mut self, name: &'static str, most: usize) -> Option<Box<str>> {
-        if self.left.get(name).is_none_or(|raw| raw.get() == "null") {
+        if !self.has(name) {
             self.fault(name, "is missing: write a text");
         }
         self.text(name, most)
+    }
+
+    /// The member `name`, a text of at most `most` bytes that reads as `T`; of one that does not, `told` says what is
+    /// wrong.
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        name: &'static str,
+        most: usize,
+        told: impl FnOnce(&str, T::Err) -> String,
+    ) -> Option<T> {
+        let text = self.text(name, most)?;
+        match text.parse() {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.fault(name, told(&text, error));
+                None
+            }
+        }
+    }
+
+    /// The member `name`, an amount of US dollars: a number, or the same as a text. Read digit by digit.
+    pub(super) fn usd(&mut self, name: &'static str) -> Option<PicoUsd> {
+        let raw = self.raw(name)?.get();
+        let usd = PicoUsd::of_usd(raw.trim_matches('"'));
+        if usd.is_none() {
+            let value = serde_json::from_str(raw).expect("it was read before");
+            let fix = "write a number of at least 0, such as 1500 or 0.50";
+            self.fault(name, format!("{} is no amount of US dollars: {fix}", shown_value(&value)));
+        }
+        usd
+    }
+
+    /// The same, of a member that has to be there.
+    pub(super) fn required_usd(&mut self, name: &'static str) -> Option<PicoUsd> {
+        if !self.has(name) {
+            self.fault(name, "is missing: write a number of US dollars, such as 1500");
+        }
+        self.usd(name)
+    }
+
+    /// The member `name`, a whole number of percent from 0 to 100.
+    pub(super) fn percentage(&mut self, name: &'static str) -> Option<u64> {
+        let value = self.value(name)?;
+        let percent = value.as_f64().filter(|percent| (0.0..=100.0).contains(percent) && percent.fract() == 0.0);
+        if percent.is_none() {
+            let fix = "write a whole number from 0 to 100, such as 80";
+            self.fault(name, format!("{} is no percentage: {fix}", shown_value(&value)));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 100")]
+        percent.map(|percent| percent as u64)
     }
 
     /// The member `name` as it was written, be it `null`; `what` has to be there.

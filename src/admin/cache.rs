@@ -127,12 +127,7 @@ fn filter(members: &mut Members<'_>) -> Filter {
 
 /// The member `name`, a text that reads as `T`, which `what` describes.
 fn read<T: FromStr<Err: Display>>(members: &mut Members<'_>, name: &'static str, what: &str) -> Option<T> {
-    let text = members.text(name, MAX_TEXT)?;
-    let read = text.parse();
-    if let Err(error) = &read {
-        members.fault(name, format!("`{text}` is not {what} ({error})"));
-    }
-    read.ok()
+    members.parsed(name, MAX_TEXT, |text, error| format!("`{text}` is not {what} ({error})"))
 }
 
 /// Removes what `filter` names, and says what came of it.
@@ -152,7 +147,7 @@ async fn remove(
     let halfway = "not every entry could be removed, but none of them answers any more";
     let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
     admin.metrics.invalidated(strategy);
-    audit::changed(peer, action, &what.to_string(), removed);
+    audit::entries_removed(peer, action, &what.to_string(), removed);
     let strategy = strategy.as_str();
     let body = json!({
         "removed": removed,

@@ -1,4 +1,4 @@
-//! Admin: the operator's side. Metrics, health, version, the cache; one file for each resource.
+//! Admin: the operator's side. Metrics, health, version, the cache, limits and budgets; one file for each resource.
 //!
 //! Never serves an app's call. What needs no token shows no prompt, no key and no user: it may be read by anyone who can
 //! reach it. One resource serves the app beside weir, and nobody else: see `admin::lookaside`.
@@ -6,11 +6,15 @@
 pub mod access;
 mod audit;
 mod body;
+mod budgets;
 pub mod cache;
 pub mod health;
+mod limits;
 mod lookaside;
 pub mod metrics;
+mod monthly;
 mod problem;
+mod query;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -33,6 +37,7 @@ use crate::admin::access::{Peer, Token};
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::problem::Problem;
+use crate::limits::Limits;
 use crate::sinks::metrics::Metrics;
 use crate::store::Store;
 
@@ -74,6 +79,8 @@ pub struct Admin {
     pub token: Option<Arc<Token>>,
     /// Stored answers.
     pub cache: CacheSide,
+    /// Limits and budgets.
+    pub limits: Arc<Limits>,
     /// What replicas share, if something is.
     pub store: Option<Arc<Store>>,
 }
@@ -146,6 +153,10 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/cache/invalidate", post(cache::invalidate))
         .route("/api/v1/cache/get", post(lookaside::get))
         .route("/api/v1/cache/set", post(lookaside::set))
+        .route("/api/v1/limits", get(limits::list))
+        .route("/api/v1/budgets", get(budgets::list))
+        .route("/api/v1/budgets/{name}/override", post(budgets::begin_override).delete(budgets::end_override))
+        .route("/api/v1/cost/budget", get(monthly::get).put(monthly::put).delete(monthly::delete))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -154,17 +165,24 @@ fn router(admin: Admin) -> Router {
 async fn index() -> &'static str {
     "weir: the operator's side\n\
      \n\
-     GET  /metrics                   what was counted and measured, for Prometheus\n\
-     GET  /livez                     200 while weir runs\n\
-     GET  /readyz                    200 while weir takes calls, else 503\n\
-     GET  /healthz                   the same as /readyz, and whether the shared store answers\n\
-     GET  /version                   what is running\n\
-     GET  /api/v1/cache/stats        how the cache does\n\
-     GET  /api/v1/cache/config       what the cache was told to do\n\
-     POST /api/v1/cache/clear        remove every entry; needs the token\n\
-     POST /api/v1/cache/invalidate   remove the entries that a filter names; needs the token\n\
-     POST /api/v1/cache/get          an answer that was brought; for programs on this machine\n\
-     POST /api/v1/cache/set          bring an answer; for programs on this machine\n"
+     GET    /metrics                         what was counted and measured, for Prometheus\n\
+     GET    /livez                           200 while weir runs\n\
+     GET    /readyz                          200 while weir takes calls, else 503\n\
+     GET    /healthz                         the same as /readyz, and whether the shared store answers\n\
+     GET    /version                         what is running\n\
+     GET    /api/v1/cache/stats              how the cache does\n\
+     GET    /api/v1/cache/config             what the cache was told to do\n\
+     POST   /api/v1/cache/clear              remove every entry; needs the token\n\
+     POST   /api/v1/cache/invalidate         remove the entries that a filter names; needs the token\n\
+     POST   /api/v1/cache/get                an answer that was brought; for programs on this machine\n\
+     POST   /api/v1/cache/set                bring an answer; for programs on this machine\n\
+     GET    /api/v1/limits                   how limits of rate stand\n\
+     GET    /api/v1/budgets                  how budgets stand\n\
+     POST   /api/v1/budgets/{name}/override  let calls pass for a while; needs the token\n\
+     DELETE /api/v1/budgets/{name}/override  no longer; needs the token\n\
+     GET    /api/v1/cost/budget              the budget of all calls for a month\n\
+     PUT    /api/v1/cost/budget              give it another limit; needs the token\n\
+     DELETE /api/v1/cost/budget              give it the configured limit again; needs the token\n"
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -208,6 +226,7 @@ mod tests {
             readiness: Readiness::starting(),
             token: None,
             store: None,
+            limits: Arc::new(Limits::new(&[], &[])),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }
     }
@@ -314,6 +333,9 @@ mod tests {
             "/api/v1/cache/stats",
             "/api/v1/cache/config",
             "/api/v1/cache/get",
+            "/api/v1/limits",
+            "/api/v1/budgets",
+            "/api/v1/cost/budget",
         ] {
             assert!(index.contains(path), "{path}");
         }

@@ -84,7 +84,7 @@ pub(super) fn shown_value(value: &Value) -> String {
 }
 
 /// A text as a message shows it.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -125,7 +125,9 @@ pub struct Amount {
 }
 
 impl Amount {
-    pub(super) const fn plus(self, other: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
         Self {
             usd: PicoUsd::new(self.usd.pico().saturating_add(other.usd.pico())),
             tokens: self.tokens.saturating_add(other.tokens),
@@ -135,10 +137,7 @@ impl Amount {
     /// What is left of it without `other`, not below zero.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
-        Self {
-            usd: PicoUsd::new(self.usd.pico().saturating_sub(other.usd.pico())),
-            tokens: self.tokens.saturating_sub(other.tokens),
-        }
+        Self { usd: self.usd.less(other.usd), tokens: self.tokens.saturating_sub(other.tokens) }
     }
 }
 

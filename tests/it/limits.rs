@@ -14,12 +14,12 @@ use crate::support::client::Client;
 use crate::support::fake::{Fake, Script, Step};
 use crate::support::weir::Weir;
 
-const CHAT: &str = "/openai/v1/chat/completions";
+pub(crate) const CHAT: &str = "/openai/v1/chat/completions";
 /// What a call of these tests costs: gpt-5-mini is listed at 0.25 dollars for a million tokens in, 2 dollars for out.
 const CENTS_PER_CALL: u128 = 20;
 
 /// A chat that says the model generated 100,000 tokens: 20 cents.
-fn answer() -> Vec<u8> {
+pub(crate) fn answer() -> Vec<u8> {
     json!({"id": "chatcmpl-1", "model": "gpt-5-mini", "object": "chat.completion",
         "usage": {"prompt_tokens": 0, "completion_tokens": 100_000, "total_tokens": 100_000},
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]})
@@ -45,7 +45,7 @@ fn stream() -> Script {
 }
 
 /// A request that lets 100,000 tokens be generated; `number` makes it unlike any other.
-fn ask(number: usize, streamed: bool) -> Vec<u8> {
+pub(crate) fn ask(number: usize, streamed: bool) -> Vec<u8> {
     json!({"model": "gpt-5-mini", "max_tokens": 100_000, "stream": streamed,
         "messages": [{"role": "user", "content": format!("q{number}")}]})
     .to_string()

@@ -16,6 +16,7 @@ mod google;
 mod hostile;
 mod isolation;
 mod limits;
+mod limits_admin;
 mod pricing;
 mod proxying;
 mod reaching;
