@@ -50,6 +50,16 @@ impl AdminArguments {
         self.ask(&Method::POST, path, command.to_string().into())
     }
 
+    /// Puts something in place of what is there.
+    pub(super) fn put(&self, path: &str, what: &Value) -> anyhow::Result<Value> {
+        self.ask(&Method::PUT, path, what.to_string().into())
+    }
+
+    /// Takes something away.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask(&Method::DELETE, path, Bytes::new())
+    }
+
     fn ask(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
         let sources = self.sources.sources();
         let url = format!("http://{}{path}", address(&sources)?);

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::cli::admin::AdminArguments;
-use crate::cli::print;
+use crate::cli::table::{plain, show};
 use crate::units::Span;
 
 /// What may follow `weir cache`.
@@ -111,10 +111,6 @@ fn clear(Arguments { json, admin }: &Arguments) -> anyhow::Result<ExitCode> {
     show(*json, &admin.post("/api/v1/cache/clear", &json!({}))?, removed)
 }
 
-fn show(as_json: bool, answer: &Value, shown: fn(&Value) -> String) -> anyhow::Result<ExitCode> {
-    if as_json { print(&format!("{answer:#}\n")) } else { print(&shown(answer)) }
-}
-
 fn removed(answer: &Value) -> String {
     let others = if answer["other_instances"] == true { "; other instances remove theirs" } else { "" };
     match answer["removed"].as_u64().unwrap_or_default() {
@@ -171,10 +167,6 @@ fn counts(counts: &Value) -> String {
 
 fn percent(ratio: &Value) -> String {
     ratio.as_f64().map_or_else(|| "no look-up yet".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0))
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -3,16 +3,19 @@
 //! Knows words, standard output and exit codes; not how anything is done.
 
 pub mod admin;
+pub mod budget;
 pub mod cache;
 pub mod check;
 pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod health;
+pub mod limits;
 pub mod price;
 pub mod prices;
 pub mod run;
 pub mod simulate;
+mod table;
 pub mod version;
 pub mod warm;
 
@@ -71,6 +74,10 @@ enum Command {
     /// Show how the cache of a running weir does, or remove entries from it
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Show how the budgets of a running weir stand, give the month another limit, or let calls pass for a while
+    Budget(budget::Arguments),
+    /// Show how the limits of rate of a running weir stand
+    Limits(limits::Arguments),
     /// Print the version
     Version(version::Arguments),
     /// Run a simulated provider
@@ -136,6 +143,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Warm(arguments) => warm::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Cache(command) => cache::run(&command),
+        Command::Budget(arguments) => budget::run(&arguments),
+        Command::Limits(arguments) => limits::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
