@@ -33,6 +33,7 @@ use crate::exchange::fetch::InFlight;
 use crate::exchange::recordings::Recordings;
 use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
+use crate::fleet::Fleet;
 use crate::limits::Limits;
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
@@ -94,6 +95,7 @@ struct Built {
     signers: Vec<Signer>,
     token: Option<(Arc<Token>, PathBuf)>,
     writer: Option<Writer>,
+    fleet: Option<Fleet>,
 }
 
 impl Built {
@@ -147,7 +149,8 @@ impl Built {
         });
         watch_cache(&metrics, &rooms);
         metrics.watch_limits(Arc::clone(&rooms.limits));
-        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer })
+        let fleet = fleet(config, &trust, &mut watched_keys)?;
+        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet })
     }
 }
 
@@ -201,7 +204,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { config, built, kept, downstream, operator } = self;
         let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, token, writer, .. } = built;
+        let Built { rooms, metrics, store, token, writer, fleet, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
             for warmed in config.warm {
                 watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
@@ -212,6 +215,9 @@ impl App {
         }
         if let Some(kept) = &kept {
             watchers.spawn(Arc::clone(kept).keep(Arc::clone(&rooms.limits)));
+        }
+        if let Some(fleet) = fleet {
+            watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
         }
         let readiness = Readiness::starting();
         let admin = Admin {
@@ -351,6 +357,20 @@ fn similar(
     let upstream = Upstream::new(upstream, trust, Box::new(|_| {}));
     let endpoint = Endpoint { target, model: model.as_str().into(), credential, upstream };
     Ok(Some(Similar::new(settings, endpoint)))
+}
+
+/// What reads from Prometheus what all instances spend, if the operator wants that.
+fn fleet(
+    config: &Config,
+    trust: &Trust,
+    watched_keys: &mut Vec<(Arc<Credential>, PathBuf)>,
+) -> anyhow::Result<Option<Fleet>> {
+    let file = config.fleet_spend.bearer_token_file.as_ref();
+    let credential = file.map(|file| Credential::from_file(file, "Bearer ").map(Arc::new));
+    let credential = credential.transpose().context("fleet_spend.bearer_token_file")?;
+    watched_keys.extend(credential.clone().zip(file.cloned()));
+    let upstream = Upstream::new(&config.upstream, trust, Box::new(|_| {}));
+    Ok(Fleet::new(&config.fleet_spend, credential, upstream))
 }
 
 /// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the

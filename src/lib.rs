@@ -11,6 +11,7 @@ pub mod cli;
 pub mod coding;
 pub mod config;
 pub mod exchange;
+pub mod fleet;
 pub mod frames;
 pub mod labels;
 pub mod limits;

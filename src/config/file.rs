@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, listener, price, provider, sinks, upstream, warm};
+use crate::{admin, cache, exchange, fleet, listener, price, provider, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +47,9 @@ pub struct File {
     /// How much may be spent. A list; each has a `name` and a limit (docs/limits.md).
     #[schemars(example = [budget::Settings::example()])]
     pub budgets: Vec<budget::Settings>,
+    /// What all instances of the app spend, read from Prometheus: for budgets that are not shared otherwise
+    /// (docs/limits.md). Off without `fleet_spend.prometheus_url`.
+    pub fleet_spend: fleet::Settings,
     /// What calls cost.
     pub prices: price::Settings,
     /// The directory for what has to survive a restart. By default `$STATE_DIRECTORY`, which systemd sets, else
@@ -70,6 +73,7 @@ impl Default for File {
             warm: Vec::new(),
             limits: Vec::new(),
             budgets: Vec::new(),
+            fleet_spend: fleet::Settings::default(),
             prices: price::Settings::default(),
             state_dir: None,
             telemetry: sinks::Settings::default(),

@@ -3,6 +3,7 @@
 use crate::config::checks::Checks;
 use crate::config::file::File;
 use crate::config::mistake::{Path, shown};
+use crate::config::providers;
 use crate::limits::budget::{self, Enforce};
 use crate::limits::rate;
 
@@ -25,6 +26,7 @@ pub(super) fn check(file: &File, checks: &mut Checks<'_>) {
         checks.provider(file, path.name("match").name("provider"), budget.matching.provider.as_deref());
         money(budget, &path, checks);
     }
+    fleet_spend(file, checks);
 }
 
 /// A rule's name is how all that happens to it is told.
@@ -77,5 +79,48 @@ fn money(budget: &budget::Settings, path: &Path, checks: &mut Checks<'_>) {
             let message = format!("{threshold} is no percentage that is worth a line: write one from 1 to 1000");
             checks.note(path.name("thresholds").position(place), message);
         }
+    }
+}
+
+/// What it takes to read from Prometheus what all instances spend, once its URL turns that on.
+fn fleet_spend(file: &File, checks: &mut Checks<'_>) {
+    let (settings, path) = (&file.fleet_spend, Path::of(["fleet_spend"]));
+    let Some(url) = &settings.prometheus_url else {
+        let others = [
+            ("match", settings.matching.is_some()),
+            ("query", settings.query.is_some()),
+            ("bearer_token_file", settings.bearer_token_file.is_some()),
+        ];
+        for (name, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
+            checks
+                .note(path.name(name), "has no effect without `fleet_spend.prometheus_url`: add that, or remove this");
+        }
+        return;
+    };
+    if let Err(message) = providers::url(url, "http://prometheus:9090", "bearer_token_file") {
+        checks.note(path.name("prometheus_url"), message);
+    }
+    if !file.budgets.iter().any(budget::Settings::spans_instances) && checks.is_whole(&Path::of(["budgets"])) {
+        let message =
+            "has no effect: no budget is one for everybody (without `per`) in a window that ends (not `total`)";
+        checks.note(path.name("prometheus_url"), message);
+    }
+    let example = r#"write matchers such as namespace="shop", job="weir""#;
+    match settings.matching.as_deref().map(str::trim) {
+        None | Some("") => {
+            let message = format!("is missing, so that other apps' spending would count: {example}");
+            checks.note(path.name("match"), message);
+        }
+        Some(text) if text.contains(['{', '}']) || !text.contains('=') => {
+            checks.note(path.name("match"), format!("{} are no label matchers: {example}", shown(text)));
+        }
+        Some(_) => {}
+    }
+    if settings.keep_for < settings.interval {
+        let message = format!("must not be less than `fleet_spend.interval`, which is {}", settings.interval);
+        checks.note(path.name("keep_for"), message);
+    }
+    if let Some(file) = &settings.bearer_token_file {
+        checks.secret_file(path.name("bearer_token_file"), file, "token");
     }
 }

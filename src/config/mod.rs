@@ -31,7 +31,7 @@ use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
-use crate::{admin, cache, exchange, listener, price, sinks, state, upstream, warm};
+use crate::{admin, cache, exchange, fleet, listener, price, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub struct Config {
     pub limits: Vec<rate::Settings>,
     /// Budgets.
     pub budgets: Vec<budget::Settings>,
+    /// What all instances of the app spend.
+    pub fleet_spend: fleet::Settings,
     /// What calls cost.
     pub prices: price::Settings,
     /// Where what has to survive a restart is kept; none if there is no place for it.
@@ -123,6 +125,7 @@ impl Config {
             warm: file.warm,
             limits: file.limits,
             budgets: file.budgets,
+            fleet_spend: file.fleet_spend,
             prices: file.prices,
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
@@ -362,6 +365,51 @@ mod tests {
         for text in ["budgets: [{ name: a, limit_usd: 0 }]", "budgets: [{ name: a, limit_tokens: 5, window: total }]"] {
             assert_eq!(mistakes(text, &[], &[]), Vec::<String>::new(), "{text}");
         }
+    }
+
+    #[test]
+    fn each_mistake_of_reading_what_the_fleet_spends_is_named_with_its_fix() {
+        const BUDGETS: &str = "budgets: [{ name: a, limit_usd: 1 }]\nfleet_spend: ";
+        let on = r#"prometheus_url: "http://prometheus:9090""#;
+        for (rest, expected) in [
+            (
+                "{ match: job=\"weir\" }",
+                "match: has no effect without `fleet_spend.prometheus_url`: add that, or remove this",
+            ),
+            (
+                &*format!("{{ {on} }}"),
+                "match: is missing, so that other apps' spending would count: write matchers such as namespace=\"shop\", job=\"weir\"",
+            ),
+            (
+                &format!("{{ {on}, match: \"weir\" }}"),
+                "match: `weir` are no label matchers: write matchers such as namespace=\"shop\", job=\"weir\"",
+            ),
+            (
+                "{ prometheus_url: prometheus, match: job=~\".+\" }",
+                "prometheus_url: is not an http or https URL: write one such as http://prometheus:9090",
+            ),
+            (
+                "{ prometheus_url: \"http://me:secret@prometheus\", match: job=~\".+\" }",
+                "prometheus_url: holds a credential: put it in a file and write `bearer_token_file`",
+            ),
+            (
+                &format!("{{ {on}, match: job=~\".+\", interval: 2h }}"),
+                "keep_for: must not be less than `fleet_spend.interval`, which is 2h",
+            ),
+        ] {
+            let text = format!("{BUDGETS}{rest}");
+            assert_eq!(mistakes(&text, &[], &[]), [format!("weir.yaml:2: fleet_spend.{expected}")], "{text}");
+        }
+        for budgets in ["[]", "[{ name: a, per: user, limit_usd: 1 }, { name: b, window: total, limit_usd: 1 }]"] {
+            let text = format!("budgets: {budgets}\nfleet_spend: {{ {on}, match: job=~\".+\" }}");
+            assert_eq!(
+                mistakes(&text, &[], &[]),
+                [
+                    "weir.yaml:2: fleet_spend.prometheus_url: has no effect: no budget is one for everybody (without `per`) in a window that ends (not `total`)"
+                ]
+            );
+        }
+        assert_eq!(mistakes(&format!("{BUDGETS}{{ {on}, match: job=~\".+\" }}"), &[], &[]), Vec::<String>::new());
     }
 
     #[test]

@@ -99,17 +99,22 @@ fn missing(name: &str, what: &str) -> String {
 }
 
 pub(super) fn base_url(text: &str) -> Result<Uri, String> {
+    url(text, KNOWN[0].base_url, "api_key_file")
+}
+
+/// The URL that `text` is, such as `example`; what it takes to be let in goes into a file that the knob `key` names.
+pub(super) fn url(text: &str, example: &str, key: &str) -> Result<Uri, String> {
     let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
-        return Err(format!("is not an http or https URL: write one such as {}", KNOWN[0].base_url));
+        return Err(format!("is not an http or https URL: write one such as {example}"));
     };
     let (authority, _) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
     if authority.contains('@') {
-        return Err("holds a credential: put it in a file and write `api_key_file`".to_owned());
+        return Err(format!("holds a credential: put it in a file and write `{key}`"));
     }
     if rest.contains(['?', '#']) {
         return Err("has a query or a fragment: write what precedes the `?` or `#` only".to_owned());
     }
-    let unreadable = || format!("is not a URL: write one such as {}", KNOWN[0].base_url);
+    let unreadable = || format!("is not a URL: write one such as {example}");
     let parts: Parts =
         format!("{scheme}://{}", rest.trim_end_matches('/')).parse::<Uri>().map_err(|_| unreadable())?.into();
     // `http` takes any digits for a port; what follows the host here can only be one.

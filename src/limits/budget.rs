@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::elsewhere::{Elsewhere, FleetBudget, FleetSpend};
 use crate::limits::matching::{Matching, Per};
 use crate::limits::slots::{Idle, Slot, Slots};
 use crate::limits::window::{Period, UnixTime, Window, Zone};
@@ -89,6 +90,12 @@ impl Settings {
     pub fn example() -> Self {
         Self { name: "app".to_owned(), limit_usd: Some(PicoUsd::new(1000 * PicoUsd::PER_USD)), ..Self::default() }
     }
+
+    /// Whether it can count what all instances spend, where that is known.
+    #[must_use]
+    pub fn spans_instances(&self) -> bool {
+        spans_instances(&self.per, self.window)
+    }
 }
 
 /// What happens once a budget is spent.
@@ -132,6 +139,11 @@ impl Amount {
             usd: PicoUsd::new(self.usd.pico().saturating_add(other.usd.pico())),
             tokens: self.tokens.saturating_add(other.tokens),
         }
+    }
+
+    /// The greater of both, each for itself.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self { usd: self.usd.max(other.usd), tokens: self.tokens.max(other.tokens) }
     }
 
     /// What is left of it without `other`, not below zero.
@@ -320,6 +332,7 @@ pub struct Budget {
     blocked: AtomicU64,
     /// What was counted against it since the start.
     charged: Mutex<Amount>,
+    elsewhere: Elsewhere,
 }
 
 /// Why a budget has no room for a call.
@@ -368,6 +381,7 @@ impl Budget {
             slots: Slots::new(),
             blocked: AtomicU64::new(0),
             charged: Mutex::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -532,14 +546,16 @@ impl Budget {
     ) -> Result<Amount, Over> {
         let (period, amount) = (self.period(now), self.amount(demand));
         let allowance = self.allowance(now).filter(|_| self.holds(model));
+        let others = self.spent_elsewhere(period, now).unwrap_or_default();
         let mut account = slot.lock();
         account.enter(period);
-        let is_used_up = |allowance: &Allowance| allowance.about(demand).is_used_up_by(account.committed());
-        if let Some(allowance) = allowance.filter(is_used_up) {
+        let committed = others.plus(account.committed());
+        if let Some(allowance) = allowance.filter(|allowance| allowance.about(demand).is_used_up_by(committed)) {
+            let spent = others.plus(account.spent);
             return Err(Over {
                 allowance,
-                spent: account.spent,
-                is_spent: allowance.is_used_up_by(account.spent),
+                spent,
+                is_spent: allowance.is_used_up_by(spent),
                 renews_in: period.end.map(|end| seconds_until(end, now)),
             });
         }
@@ -550,11 +566,12 @@ impl Budget {
     /// Reserves more for a call that goes on, whatever there is room for; whether that crossed a limit that ends it.
     pub(super) fn reserve_more(&self, slot: &Slot<Account>, more: Amount, now: Now) -> bool {
         let (period, allowance) = (self.period(now), self.allowance(now));
+        let others = self.spent_elsewhere(period, now).unwrap_or_default();
         let mut account = slot.lock();
         account.enter(period);
         account.reserved = account.reserved.plus(more);
         let stops = self.stop_streams && self.enforce == Enforce::Block;
-        stops && allowance.is_some_and(|allowance| allowance.is_used_up_by(account.committed()))
+        stops && allowance.is_some_and(|allowance| allowance.is_used_up_by(others.plus(account.committed())))
     }
 
     /// Gives back what was reserved for a call that did not go.
@@ -565,20 +582,42 @@ impl Budget {
 
     /// A call is over for which so much was reserved, and which cost so much. It counts in the window that is now.
     pub(super) fn settle(&self, slot: &Slot<Account>, reserved: Amount, spent: Amount, now: Now) {
-        self.charge(spent);
         let period = self.period(now);
+        self.change_spent(slot, period, now, |account| {
+            account.reserved = account.reserved.minus(reserved);
+            account.spent = account.spent.plus(spent);
+            self.charge(spent);
+            self.slots.changed();
+        });
+    }
+
+    /// All instances together have spent so much, says somebody who adds it up.
+    pub(super) fn tell(&self, fleet: &FleetSpend, now: Now) {
+        let period = self.period(now);
+        if !self.spans_instances() || period.start != fleet.start {
+            return;
+        }
+        let slot = self.account("", now);
+        self.change_spent(&slot, period, now, |account| {
+            // What was counted here since then is theirs no more than what was spent here before.
+            let all = fleet.all.plus(self.charged_so_far().minus(fleet.charged));
+            self.elsewhere.tell(all.minus(account.spent), period, fleet.good_for, now);
+        });
+    }
+
+    /// Has `change` change what is spent, in the window that is now, and tells of the thresholds that reaches.
+    fn change_spent(&self, slot: &Slot<Account>, period: Period, now: Now, change: impl FnOnce(&mut Account)) {
         let reached = {
             let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
             let mut account = slot.lock();
             account.enter(period);
-            account.reserved = account.reserved.minus(reserved);
-            account.spent = account.spent.plus(spent);
-            let percent = terms.allowance.percent(account.spent);
+            change(&mut account);
+            let spent = self.spent_elsewhere(period, now).unwrap_or_default().plus(account.spent);
+            let percent = terms.allowance.percent(spent);
             let reached = terms.thresholds.iter().rev().find(|threshold| **threshold <= percent).copied();
             let reached = reached.filter(|threshold| account.told < *threshold);
             account.told = reached.unwrap_or(account.told);
-            self.slots.changed();
-            reached.map(|threshold| (threshold, account.spent))
+            reached.map(|threshold| (threshold, spent))
         };
         if let Some((threshold, spent)) = reached {
             tracing::warn!(
@@ -591,6 +630,25 @@ impl Budget {
                 "a budget has reached a threshold"
             );
         }
+    }
+
+    /// What other instances have spent in this window; `None` if nobody says.
+    pub(super) fn spent_elsewhere(&self, period: Period, now: Now) -> Option<Amount> {
+        if self.per.is_everybody() { self.elsewhere.spent(period, now) } else { None }
+    }
+
+    /// What it takes to add up what all instances spend, if that can count here.
+    pub(super) fn of_fleet(&self, now: Now) -> Option<FleetBudget> {
+        self.spans_instances().then(|| FleetBudget {
+            name: Arc::clone(&self.name),
+            allowance: self.terms().allowance,
+            start: self.period(now).start,
+            charged: self.charged_so_far(),
+        })
+    }
+
+    fn spans_instances(&self) -> bool {
+        spans_instances(&self.per, self.window)
     }
 
     /// A call was refused because it is spent.
@@ -617,6 +675,11 @@ impl Budget {
     pub(super) fn is_open(&self) -> bool {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).is_open()
     }
+}
+
+/// Whether what all instances spend can be added up: of one subject, in a window that ends before records of it are gone.
+fn spans_instances(per: &Per, window: Window) -> bool {
+    per.is_everybody() && window != Window::Total
 }
 
 fn seconds_until(end: UnixTime, now: Now) -> Duration {

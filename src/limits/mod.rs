@@ -7,6 +7,7 @@
 //! one rule takes to decide.
 
 pub mod budget;
+pub mod elsewhere;
 pub mod matching;
 pub mod rate;
 pub mod refusal;
@@ -23,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::limits::budget::{Amount, Budget, Reserved};
+use crate::limits::elsewhere::{FleetBudget, FleetSpend};
 use crate::limits::matching::Asker;
 use crate::limits::rate::{Decision, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
@@ -311,6 +313,20 @@ impl Limits {
     #[must_use]
     pub fn monthly(&self) -> &Arc<Budget> {
         &self.monthly
+    }
+
+    /// The budgets that count what all instances spend, once somebody says what that is.
+    #[must_use]
+    pub fn fleet_budgets(&self) -> Vec<FleetBudget> {
+        let now = self.now();
+        self.budgets.iter().filter(|budget| budget.is_open()).filter_map(|budget| budget.of_fleet(now)).collect()
+    }
+
+    /// All instances together have spent so much of the budget of this name, says somebody who adds it up.
+    pub fn tell(&self, name: &str, fleet: &FleetSpend) {
+        if let Some(budget) = self.budgets.iter().find(|budget| &*budget.name == name) {
+            budget.tell(fleet, self.now());
+        }
     }
 
     /// How every limit of rate stands.

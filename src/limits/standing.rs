@@ -146,17 +146,21 @@ impl BudgetNow {
     /// How `budget` stands.
     #[must_use]
     pub fn of(budget: &Budget, now: Now) -> Self {
+        let period = budget.period(now);
+        let elsewhere = budget.spent_elsewhere(period, now);
+        let foremost = foremost(budget, 1, now).pop().unwrap_or_default();
+        let foremost = SubjectBudget { spent: foremost.spent.plus(elsewhere.unwrap_or_default()), ..foremost };
         Self {
             name: Arc::clone(&budget.name),
             window: budget.window,
-            scope: Scope::Instance,
+            scope: if elsewhere.is_some() { Scope::App } else { Scope::Instance },
             enforce: budget.enforce,
-            period: budget.period(now),
+            period,
             terms: budget.terms(),
             blocked: budget.blocked_so_far(),
             charged: budget.charged_so_far(),
             subjects: budget.subjects(),
-            foremost: foremost(budget, 1, now).pop().unwrap_or_default(),
+            foremost,
         }
     }
 }

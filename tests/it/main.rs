@@ -11,6 +11,7 @@ mod costs;
 mod cross_mode;
 mod estimates;
 mod faults;
+mod fleet;
 mod flights;
 mod google;
 mod hostile;
