@@ -350,7 +350,7 @@ fn read(random: &mut Random, endpoint: Endpoint, content_type: &'static str, rep
 
 /// Checks that what was learnt is bounded, and that what was used adds up.
 fn check(said: &Said) {
-    let ReplyFacts { model, id, service_tier, speed, inference_geo, finish_reasons, tools } = &said.facts;
+    let ReplyFacts { model, id, service_tier, speed, inference_geo, finish_reasons, tools, calls: _ } = &said.facts;
     assert!(tools.len() <= 128 && finish_reasons.len() <= 128);
     let single = [model, id, service_tier, speed, inference_geo].into_iter().flatten();
     assert!(single.chain(finish_reasons).chain(tools).all(|word| word.len() <= 128), "words are short");

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
 use weir::provider::{Asked, Ending, EventKind, Request, Reuse, Said, UsageRequest};
+use weir::record::ReplyFacts;
 use weir::record::call::{Delivery, Operation};
 use weir::record::usage::Counter;
 
@@ -156,6 +157,55 @@ fn the_fixtures_cover_every_folder_operation_and_kind_of_reply() {
     }
     for counter in Counter::ALL.iter().filter(|counter| !UNREPORTED.contains(counter)) {
         assert_shown("counter", counter.name());
+    }
+}
+
+/// What each fixture with tools asks the app to do: nothing, where the tools are the provider's own. Whole or streamed,
+/// spelt as a text or as an object, the same calls have the same fingerprint.
+#[test]
+fn what_the_app_is_to_do_is_told_by_the_names_and_arguments_of_its_tools() {
+    let (oslo, lyon, ulm, ghent) =
+        (r#"{"city":"Oslo"}"#, r#"{"city":"Lyon"}"#, r#"{"city":"Ulm"}"#, r#"{"city":"Ghent"}"#);
+    let (paris, zone, saturn) = (r#"{"city":"Paris"}"#, r#"{"zone":"Europe/Paris"}"#, r#"{"planet":"Saturn"}"#);
+    let partial =
+        r#"[{"jsonPath":"$.city","stringValue":"Pa","willContinue":true}][{"jsonPath":"$.city","stringValue":"ris"}]"#;
+    let calls_of = |name: &str| match name {
+        "anthropic/stream_tools"
+        | "anthropic/tool_use"
+        | "openai/responses_tools"
+        | "openai/responses_stream_tools"
+        | "openai/chat_function_call" => vec![("weather", oslo)],
+        "openai/chat_tools" | "openai/chat_stream_tools" => vec![("weather", oslo), ("local_time", oslo)],
+        "openai/responses_stream_truncated" => vec![("weather", "")],
+        "bedrock/converse_tools" => vec![("weather", lyon), ("weather", oslo)],
+        "bedrock/converse_stream_tools"
+        | "bedrock/invoke_anthropic_tools"
+        | "bedrock/invoke_stream_anthropic_tools"
+        | "bedrock/invoke_command_r" => vec![("weather", lyon)],
+        "cohere/chat_tools"
+        | "cohere/chat_stream_tools"
+        | "cohere/chat_v1_tools"
+        | "ollama/chat_tools"
+        | "ollama/chat_stream_tools" => vec![("weather", ulm), ("weather", ghent)],
+        "cohere/chat_v1_stream_tools" => vec![("weather", ulm)],
+        "gemini/generate_tools" | "gemini/stream_tools" => vec![("weather", paris), ("time", zone)],
+        "gemini/array_tools" | "gemini/interaction_tools" | "gemini/interaction_stream_tools" => {
+            vec![("weather", paris)]
+        }
+        "vertex/stream_partial_args" => vec![("weather", partial)],
+        _ if name.ends_with("/chat_tools") || name.ends_with("/chat_stream_tools") => vec![("moons_of", saturn)],
+        _ => vec![],
+    };
+    for fixture in fixtures() {
+        let learnt = fixture.learn(None, [&fixture.reply[..]]).said.facts;
+        let file = fixture.golden.file_name().and_then(|name| name.to_str()).expect("a file");
+        let name = format!("{}/{}", fixture.folder(), file.trim_end_matches(".record.json"));
+        let mut expected = ReplyFacts::default();
+        for (tool, arguments) in calls_of(&name) {
+            expected.call(tool);
+            expected.argue(arguments);
+        }
+        assert_eq!(learnt.calls, expected.calls, "{name}: {:?}", learnt.tools);
     }
 }
 

@@ -12,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::value::RawValue;
 
 use crate::provider::output::Output;
+use crate::record::ReplyFacts;
 use crate::units::PicoUsd;
 
 /// A count: a whole number, however it is spelt. Absent if it is negative or no number.
@@ -119,6 +120,15 @@ impl Written<'_> {
     pub(crate) fn push_json_to(&self, output: &mut Output) {
         if self.0.starts_with('{') {
             output.push(self.0);
+        }
+    }
+
+    /// Notes the arguments of a call: a text, or an object as it is spelt.
+    pub(crate) fn argue_to(&self, facts: &mut ReplyFacts) {
+        match Text::of_json(self.0).get() {
+            Some(text) => facts.argue(text),
+            None if self.0.starts_with('{') => facts.argue(self.0),
+            None => {}
         }
     }
 

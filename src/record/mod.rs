@@ -4,6 +4,7 @@
 //! sink.
 
 pub mod call;
+pub mod fingerprint;
 pub mod head;
 pub mod outcome;
 pub mod provenance;
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::record::call::{Call, RequestId};
+use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, StoreResult};
 use crate::record::provenance::Provenance;
@@ -73,6 +75,26 @@ impl Record {
     pub const fn is_of_app(&self) -> bool {
         !matches!(self.cache.status, CacheStatus::Bypass(BypassReason::Refresh | BypassReason::Verify))
     }
+
+    /// Whether an app asked a model, and was not refused before one was asked: what is a step of an agent loop, answered
+    /// by reuse or not.
+    #[must_use]
+    pub const fn asked_a_model(&self) -> bool {
+        let was_answered = self.attempt.is_some() || self.cache.reuse().is_some();
+        self.is_of_app() && self.call.operation.is_billed() && was_answered
+    }
+
+    /// What was bought for it: nothing where the answer was there already.
+    #[must_use]
+    pub fn bought(&self) -> Option<&Usage> {
+        self.usage.as_ref().filter(|_| self.call.operation.is_billed() && self.cache.reuse().is_none())
+    }
+
+    /// What was spent on it: nothing where the answer was there already.
+    #[must_use]
+    pub const fn spent(&self) -> Cost {
+        if self.cache.reuse().is_some() { Cost::Nothing } else { self.cost }
+    }
 }
 
 /// What a reply says about itself, in the provider's words.
@@ -93,12 +115,33 @@ pub struct ReplyFacts {
     pub finish_reasons: Vec<Box<str>>,
     /// Names of the tools the model asked to call, in order.
     pub tools: Vec<Box<str>>,
+    /// What the app is to do before the model goes on: the fingerprint of the calls of its tools, by name and arguments.
+    /// `None` if the model asks for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Fingerprint>,
 }
 
 /// The longest word of a provider's that is kept, in bytes: ids, names of models and tools, reasons.
 const MAX_WORD_BYTES: usize = 128;
 
 impl ReplyFacts {
+    /// The app is to call its tool of this name. What [`ReplyFacts::argue`] brings until the next call are the arguments.
+    pub fn call(&mut self, name: &str) {
+        let calls = self.calls.get_or_insert_default();
+        for word in [name, ""] {
+            calls.push(word.as_bytes());
+            calls.seam();
+        }
+    }
+
+    /// A piece of the arguments of a call. How they are spaced does not matter, nor whether it is said that there are
+    /// none. Pieces that belong to no call of the app's tools say nothing.
+    pub fn argue(&mut self, piece: &str) {
+        if let Some(calls) = self.calls.as_mut().filter(|_| piece != "{}") {
+            piece.split_ascii_whitespace().for_each(|word| calls.push(word.as_bytes()));
+        }
+    }
+
     /// The same with every word cut to a length that suits a record. How many there are is bounded where they are read.
     #[must_use]
     pub fn bounded(mut self) -> Self {

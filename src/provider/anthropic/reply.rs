@@ -186,6 +186,7 @@ impl ReadReply for Reply {
                     for written in [delta.thinking, delta.text, delta.partial_json] {
                         written.push_to(&mut self.output);
                     }
+                    delta.partial_json.argue_to(&mut self.facts);
                 }
                 return EventKind::Content;
             }
@@ -230,6 +231,7 @@ impl Reply {
             block.thinking.push_to(&mut self.output);
             block.text.push_to(&mut self.output);
             block.input.push_json_to(&mut self.output);
+            block.input.argue_to(&mut self.facts);
         }
         if let Some(reported) = message.usage.get() {
             self.take(reported);
@@ -241,6 +243,9 @@ impl Reply {
         let calls = block.kind.get().is_some_and(|kind| kind.ends_with("tool_use"));
         if let Some(name) = block.name.get().filter(|_| calls && self.facts.tools.len() < MAX_NAMES) {
             self.facts.tools.push(name.into());
+        }
+        if block.kind.get() == Some("tool_use") {
+            self.facts.call(block.name.get().unwrap_or_default());
         }
         calls
     }

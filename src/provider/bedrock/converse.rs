@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::frames::Event;
 use crate::provider::bedrock::{is_exception, named_by, read_head};
-use crate::provider::lenient::{Count, List, Object, Text};
+use crate::provider::lenient::{Count, List, Object, Text, Written};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
@@ -80,9 +80,12 @@ struct Block<'a> {
 struct ToolUse<'a> {
     #[serde(borrow)]
     name: Text<'a>,
+    /// `server_tool_use`, where it is Bedrock that answers it.
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
     /// A text, in pieces, in a stream; any JSON in a whole reply.
     #[serde(borrow)]
-    input: Text<'a>,
+    input: Written<'a>,
 }
 
 /// Reasoning: its text stands one level deeper in a whole reply than in a delta.
@@ -242,11 +245,17 @@ impl Reply {
         if let Some(name) = tool.and_then(|tool| tool.name.get()).filter(|_| self.facts.tools.len() < MAX_NAMES) {
             self.facts.tools.push(name.into());
         }
+        if let Some(tool) = tool {
+            if let Some(name) = tool.name.get().filter(|_| tool.kind.get() != Some("server_tool_use")) {
+                self.facts.call(name);
+            }
+            tool.input.push_to(&mut self.output);
+            tool.input.argue_to(&mut self.facts);
+        }
         let reasoning = block.reasoning_content.get();
         let deeper = reasoning.and_then(|reasoning| reasoning.reasoning_text.get());
         let texts = [
             block.text.get(),
-            tool.and_then(|tool| tool.input.get()),
             reasoning.and_then(|reasoning| reasoning.text.get()),
             deeper.and_then(|deeper| deeper.text.get()),
         ];

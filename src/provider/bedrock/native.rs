@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
-use crate::provider::lenient::{Count, Filled, List, Object, Text};
+use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
 use crate::record::ReplyFacts;
@@ -41,7 +41,7 @@ struct Spoken<'a> {
     #[serde(borrow, alias = "outputs", alias = "generations", alias = "completions")]
     results: List<Choice<'a>>,
     #[serde(borrow)]
-    tool_calls: List<Named<'a>>,
+    tool_calls: List<Called<'a>>,
     #[serde(borrow, alias = "generation_id")]
     id: Text<'a>,
     /// Llama's and Titan's.
@@ -83,9 +83,11 @@ struct Finish<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Named<'a> {
+struct Called<'a> {
     #[serde(borrow)]
     name: Text<'a>,
+    #[serde(borrow)]
+    parameters: Written<'a>,
 }
 
 impl ReadReply for Reply {
@@ -132,8 +134,11 @@ impl Reply {
             has_content |= self.take(index, choice.text.get().or(data), &choice.finish_reason);
             has_content |= choice.finish.get().is_some_and(|finish| self.take(index, None, &finish.reason));
         }
-        for name in spoken.tool_calls.items().iter().filter_map(|tool| tool.name.get()) {
+        for called in spoken.tool_calls.items() {
+            let Some(name) = called.name.get() else { continue };
             has_content = true;
+            self.facts.call(name);
+            called.parameters.argue_to(&mut self.facts);
             if self.facts.tools.len() < MAX_NAMES {
                 self.facts.tools.push(name.into());
             }

@@ -171,6 +171,10 @@ impl Reply {
         let Some(function) = call.function.get() else { return false };
         let name = function.name.get();
         self.said.facts.tools.extend(name.filter(|_| self.said.facts.tools.len() < MAX_NAMES).map(Box::from));
+        if let Some(name) = name {
+            self.said.facts.call(name);
+        }
+        self.said.facts.argue(function.arguments.get().unwrap_or_default());
         let argued = function.arguments.push_to(&mut self.said.output);
         function.name.push_to(&mut self.said.output) || argued
     }

@@ -147,6 +147,11 @@ impl Reply {
         facts.finish_reasons = reasons.take(MAX_NAMES).map(Box::from).collect();
         let names = reply.tool_calls.items().iter().filter_map(|call| call.name.get());
         facts.tools = names.take(MAX_NAMES).map(Box::from).collect();
+        facts.calls = None;
+        for call in reply.tool_calls.items() {
+            facts.call(call.name.get().unwrap_or_default());
+            facts.argue(call.parameters.map(RawValue::get).unwrap_or_default());
+        }
         self.said.usage = reply.meta.get().and_then(Reported::usage);
     }
 

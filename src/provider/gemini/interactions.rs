@@ -175,8 +175,13 @@ impl Reply {
         if let Some(name) = step.name.get().filter(|_| calls && self.facts.tools.len() < MAX_NAMES) {
             self.facts.tools.push(name.into());
         }
+        if calls {
+            self.facts.call(step.name.get().unwrap_or_default());
+        }
         if let Some(arguments) = step.arguments.as_ref().filter(|_| calls) {
-            self.output.push(&arguments.to_string());
+            let arguments = arguments.to_string();
+            self.output.push(&arguments);
+            self.facts.argue(&arguments);
         }
         let before = self.output.bytes();
         for piece in step.content.items().iter().chain(step.summary.items()) {
@@ -190,5 +195,6 @@ impl Reply {
         for text in [&piece.text, &piece.arguments].into_iter().chain(inner).filter_map(Text::get) {
             self.output.push(text);
         }
+        self.facts.argue(piece.arguments.get().unwrap_or_default());
     }
 }

@@ -189,10 +189,11 @@ impl Reply {
     /// Takes in a part; whether it is content.
     fn read_part(&mut self, part: &Part<'_>) -> bool {
         let call = part.function_call.get();
-        if let Some(name) = call.and_then(|call| call.name.get())
-            && self.facts.tools.len() < MAX_NAMES
-        {
-            self.facts.tools.push(name.into());
+        if let Some(name) = call.and_then(|call| call.name.get()) {
+            self.facts.call(name);
+            if self.facts.tools.len() < MAX_NAMES {
+                self.facts.tools.push(name.into());
+            }
         }
         let code = part.executable_code.get().and_then(|code| code.code.get());
         for piece in part.text.get().into_iter().chain(code) {
@@ -200,7 +201,9 @@ impl Reply {
         }
         // Written anew: the API pads its JSON with spaces that no model has generated.
         for arguments in call.into_iter().flat_map(|call| [&call.args, &call.partial_args]).flatten() {
-            self.output.push(&arguments.to_string());
+            let arguments = arguments.to_string();
+            self.output.push(&arguments);
+            self.facts.argue(&arguments);
         }
         part.text.get().is_some() || call.is_some() || code.is_some() || part.inline_data.0
     }

@@ -136,8 +136,12 @@ impl Reply {
         if let Some(name) = function.name.get().filter(|_| self.said.facts.tools.len() < MAX_NAMES) {
             self.said.facts.tools.push(name.into());
         }
-        function.name.push_to(&mut self.said.output);
-        self.said.output.push(function.arguments.map(RawValue::get).unwrap_or_default());
+        let (name, arguments) = (function.name.get().unwrap_or_default(), function.arguments.map(RawValue::get));
+        for piece in [name, arguments.unwrap_or_default()] {
+            self.said.output.push(piece);
+        }
+        self.said.facts.call(name);
+        self.said.facts.argue(arguments.unwrap_or_default());
     }
 }
 

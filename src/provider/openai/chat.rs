@@ -238,12 +238,15 @@ impl Reply {
 
     /// A tool's name comes with the first fragment of its call only, so each name is a call.
     fn read_tools(&mut self, message: &Message<'_>) {
-        let calls = message.tool_calls.items().iter().filter_map(ToolCall::name);
-        let legacy = message.function_call.get().and_then(|function| function.name.get());
-        for name in calls.chain(legacy) {
-            if self.facts.tools.len() < MAX_NAMES {
-                self.facts.tools.push(name.into());
+        for called in message.called() {
+            if let Some(name) = called.name.get() {
+                self.facts.call(name);
+                if self.facts.tools.len() < MAX_NAMES {
+                    self.facts.tools.push(name.into());
+                }
             }
+            called.arguments.argue_to(&mut self.facts);
+            called.input.argue_to(&mut self.facts);
         }
     }
 
@@ -283,7 +286,13 @@ impl Completion<'_> {
     }
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    /// The calls of tools, or fragments of them.
+    fn called(&self) -> impl Iterator<Item = &Called<'a>> {
+        let calls = self.tool_calls.items().iter().flat_map(|call| [call.function.get(), call.custom.get()]);
+        calls.chain([self.function_call.get()]).flatten()
+    }
+
     fn has_content(&self) -> bool {
         let texts = [self.content, self.refusal, self.reasoning, self.reasoning_content];
         texts.iter().any(Written::is_filled)
@@ -298,18 +307,10 @@ impl Message<'_> {
         for written in [reasoning, self.content, self.refusal] {
             written.push_to(output);
         }
-        let calls = self.tool_calls.items().iter().flat_map(|call| [call.function.get(), call.custom.get()]);
-        for called in calls.chain([self.function_call.get()]).flatten() {
+        for called in self.called() {
             called.arguments.push_to(output);
             called.input.push_to(output);
         }
-    }
-}
-
-impl ToolCall<'_> {
-    fn name(&self) -> Option<&str> {
-        let named = [self.function.get(), self.custom.get()];
-        named.into_iter().flatten().find_map(|named| named.name.get())
     }
 }
 

@@ -6,7 +6,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 
-use crate::provider::lenient::{Count, List, Object, Text};
+use crate::provider::lenient::{Count, List, Object, Text, Written};
 use crate::provider::openai::responses::is_content;
 use crate::provider::session::{Complaint, News, Open, ReadSession, Told};
 use crate::provider::{Ending, MAX_NAMES, Said};
@@ -107,6 +107,8 @@ struct Item<'a> {
     kind: Text<'a>,
     #[serde(borrow)]
     name: Text<'a>,
+    #[serde(borrow)]
+    arguments: Written<'a>,
 }
 
 /// The usage of a response.
@@ -259,13 +261,17 @@ impl Response<'_> {
             Ending::Failed => error.map_or(StatusCode::INTERNAL_SERVER_ERROR, Complaint::status),
             _ => StatusCode::OK,
         };
-        let facts = ReplyFacts {
+        let mut facts = ReplyFacts {
             model: model.map(Into::into),
             id: self.id.get().map(Into::into),
             finish_reasons: vec![finish.into()],
             tools,
             ..ReplyFacts::default()
         };
+        for item in self.output.items().iter().filter(|item| item.kind.get() == Some("function_call")) {
+            facts.call(item.name.get().unwrap_or_default());
+            item.arguments.argue_to(&mut facts);
+        }
         let usage = self.usage.get().and_then(Reported::usage);
         Told { status, said: Said { facts, usage, ending, ..Said::default() } }
     }

@@ -193,11 +193,11 @@ impl Reply {
         }
         match (kind, read.item.get()) {
             ("response.output_item.added", Some(item)) => {
-                self.items.take_call(item);
+                self.items.take_call(item, &mut self.facts);
                 if item.is_call() { EventKind::Content } else { EventKind::Other }
             }
             ("response.output_item.done", Some(item)) => {
-                self.items.take_rest(item);
+                self.items.take_rest(item, &mut self.facts);
                 EventKind::Other
             }
             _ if is_content(kind) => {
@@ -226,9 +226,10 @@ impl Reply {
     fn end(&mut self, status: &str, response: &Response<'_>) {
         if !response.output.items().is_empty() {
             self.items = Items::default();
+            self.facts.calls = None;
             for item in response.output.items() {
-                self.items.take_call(item);
-                self.items.take_rest(item);
+                self.items.take_call(item, &mut self.facts);
+                self.items.take_rest(item, &mut self.facts);
             }
         }
         let incomplete = response.incomplete_details.get().and_then(|details| details.reason.get());
@@ -249,16 +250,19 @@ impl Reply {
 
 impl Items {
     /// Takes in what an item says when it begins.
-    fn take_call(&mut self, item: &Item<'_>) {
+    fn take_call(&mut self, item: &Item<'_>, facts: &mut ReplyFacts) {
         let Some(tool) = item.kind.get().and_then(|kind| kind.strip_suffix("_call")) else { return };
-        self.calls_app |= matches!(tool, "function" | "custom_tool");
+        if matches!(tool, "function" | "custom_tool") {
+            self.calls_app = true;
+            facts.call(item.name.get().unwrap_or(tool));
+        }
         if self.tools.len() < MAX_NAMES {
             self.tools.push(item.name.get().unwrap_or(tool).into());
         }
     }
 
     /// Takes in what an item says once it is done.
-    fn take_rest(&mut self, item: &Item<'_>) {
+    fn take_rest(&mut self, item: &Item<'_>, facts: &mut ReplyFacts) {
         self.refused |= item.content.items().iter().any(|part| part.kind.get() == Some("refusal"));
         let action = item.action.get().and_then(|action| action.kind.get());
         match item.kind.get() {
@@ -267,6 +271,10 @@ impl Items {
                 *self.web_searches.get_or_insert(0) += u64::from(action == Some("search"));
             }
             Some("file_search_call") => *self.file_searches.get_or_insert(0) += 1,
+            Some("function_call" | "custom_tool_call") => {
+                item.arguments.argue_to(facts);
+                item.input.argue_to(facts);
+            }
             _ => {}
         }
     }
