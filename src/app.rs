@@ -14,7 +14,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +38,7 @@ use crate::limits::Limits;
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
+use crate::runs::{self, Runs};
 use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
@@ -139,6 +140,7 @@ impl Built {
             cache: Arc::new(cache),
             recordings,
             similar,
+            runs: runs(&config.loops, &metrics),
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
             limits: Arc::new(Limits::new(&config.limits, &config.budgets)),
             prices,
@@ -149,6 +151,7 @@ impl Built {
         });
         watch_cache(&metrics, &rooms);
         metrics.watch_limits(Arc::clone(&rooms.limits));
+        watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet })
     }
@@ -384,6 +387,20 @@ fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
         let size =
             |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
         memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+    }));
+}
+
+/// The agent loops in progress; none yet.
+fn runs(settings: &runs::Settings, metrics: &Arc<Metrics>) -> Runs {
+    let told = Arc::clone(metrics);
+    Runs::new(settings, metrics.loop_types(), Box::new(move |event| told.run(event)))
+}
+
+/// As with the cache: neither may keep the other alive.
+fn watch_runs(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_runs(Box::new(move || {
+        watched.upgrade().map(|rooms| rooms.runs.active(Instant::now()).into_iter().collect()).unwrap_or_default()
     }));
 }
 

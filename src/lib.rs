@@ -20,6 +20,7 @@ pub mod pattern;
 pub mod price;
 pub mod provider;
 pub mod record;
+pub mod runs;
 pub mod secret;
 pub mod semconv;
 pub mod simulator;

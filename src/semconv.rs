@@ -96,6 +96,8 @@ pub mod label {
     pub const LABEL: &str = "label";
     /// A limit, by its name in the configuration.
     pub const LIMIT: &str = "limit";
+    /// `X-Loop-Type`, capped.
+    pub const LOOP_TYPE: &str = "loop_type";
     /// The price table's id of a model, else the name asked for; capped.
     pub const MODEL: &str = "model";
     /// `gen_ai.operation.name`, or weir's own word where the conventions define none.
@@ -120,9 +122,13 @@ pub mod label {
     pub const SCOPE: &str = "scope";
     /// Where something comes from.
     pub const SOURCE: &str = "source";
+    /// How a loop ended.
+    pub const STATUS: &str = "status";
     /// What entries were chosen by.
     pub const STRATEGY: &str = "strategy";
-    /// Disjoint class of what is billed.
+    /// The name of a tool, capped.
+    pub const TOOL: &str = "tool";
+    /// Disjoint class of what is billed; of loops, `prompt` or `completion`.
     pub const TOKEN_TYPE: &str = "token_type";
     /// What a check came to.
     pub const VERDICT: &str = "verdict";
@@ -184,6 +190,18 @@ pub mod attribute {
     pub const WEIR_COST_USD: &str = "weir.cost.usd";
     /// Seconds from request head to last byte.
     pub const WEIR_DURATION: &str = "weir.duration_s";
+    /// Model calls of a run.
+    pub const WEIR_LOOP_CALLS: &str = "weir.loop.calls";
+    /// Calls of a run that did not end well.
+    pub const WEIR_LOOP_ERRORS: &str = "weir.loop.errors";
+    /// Why a run is taken for a runaway loop.
+    pub const WEIR_LOOP_REASON: &str = "weir.loop.reason";
+    /// Tokens a run has bought.
+    pub const WEIR_LOOP_TOKENS: &str = "weir.loop.tokens";
+    /// Tool calls that the model asked for in a run.
+    pub const WEIR_LOOP_TOOL_CALLS: &str = "weir.loop.tool_calls";
+    /// Calls of a run whose cost is not known.
+    pub const WEIR_LOOP_UNPRICED: &str = "weir.loop.unpriced_calls";
     /// The kind of agent loop that asks.
     pub const WEIR_LOOP_TYPE: &str = "weir.loop.type";
     /// The cache namespace of the caller.
@@ -269,6 +287,9 @@ const SIMILAR_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 /// From the same machine to the other side of the world, with a retransmission.
 const CONNECT_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// From two calls to an afternoon.
+const LOOP_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 macro_rules! metrics {
     ($($id:ident = $kind:ident $name:literal, $unit:literal, [$($label:ident),*], $help:literal, $measured:literal
@@ -457,6 +478,26 @@ metrics! {
         "Tokens by agent", "when a call ends; tokens billed, not those saved";
     AGENT_COST = Counter "weir_agent_cost_usd_total", "US dollars", [AGENT],
         "Cost by agent in US dollars", "when a priced call ends; money spent, not that saved";
+
+    LOOP_DURATION = Histogram "weir_loop_execution_duration_seconds", "seconds", [LOOP_TYPE, STATUS],
+        "Duration of agent loops",
+        "of a run, when it ends: head of its first call's request read → end of its last call", LOOP_BUCKETS;
+    LOOP_TOKENS = Counter "weir_loop_tokens_total", "tokens", [LOOP_TYPE, TOKEN_TYPE],
+        "Tokens used by agent loops", "when a call ends; tokens billed, not those saved";
+    LOOP_CALLS = Counter "weir_loop_llm_calls_total", "calls", [LOOP_TYPE],
+        "Model calls of agent loops", "when a call ends, answered by reuse or not; not when it was refused";
+    LOOP_COST = Counter "weir_loop_cost_usd_total", "US dollars", [LOOP_TYPE],
+        "Cost of agent loops in US dollars", "when a priced call ends; money spent, not that saved";
+    TOOL_INVOCATIONS = Counter "weir_tool_invocations_total", "tool calls", [TOOL, LOOP_TYPE],
+        "Tool calls requested by models, as seen in responses", "when a call ends, in a loop or not";
+    LOOP_ERRORS = Counter "weir_loop_errors_total", "runs", [LOOP_TYPE, ERROR_TYPE],
+        "Loops that ended in error", "when a run ends; `error_type` is that of its last call";
+    LOOP_RUNAWAYS = Counter "weir_loop_runaways_total", "runs", [LOOP_TYPE, REASON],
+        "Loops taken for runaway", "once for each run, when it wants a further call";
+    ACTIVE_LOOPS = Gauge "weir_active_loops", "runs", [LOOP_TYPE],
+        "Loops in progress", "at the scrape: runs that have neither ended nor been silent for `loops.idle`";
+    LOOP_MAX_CALLS = Gauge "weir_loop_max_active_llm_calls", "calls", [LOOP_TYPE],
+        "Most model calls made by any active loop", "at the scrape; calls in flight included";
 
     LABEL_OVERFLOW = Counter "weir_metrics_label_overflow_total", "observations", [LABEL],
         "Observations folded into \"other\" because the label is full", "when a call ends";

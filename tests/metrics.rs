@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use weir::cache::shared::{Event, Found, Work};
@@ -15,10 +15,12 @@ use weir::limits::window::Window;
 use weir::limits::{Demand, Limits, Money, Permit, Spent, Stage};
 use weir::record::call::{Call, Caller, Delivery, Operation, RequestId};
 use weir::record::head::{HeadFacts, Quota};
-use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, StoreResult};
+use weir::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, RunStatus, StoreResult};
 use weir::record::provenance::Provenance;
 use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
+use weir::runs::run::{Ended, Reason};
+use weir::runs::{self, Active};
 use weir::semconv::{Kind, METRICS};
 use weir::sinks::metrics::{About, Metrics, PriceTable, Settings};
 use weir::sinks::now::{Backend, CacheSize};
@@ -210,7 +212,25 @@ fn filled() -> Metrics {
         metrics.opened(&record.call.provider);
         metrics.closed(&record);
     }
+    let caller = Caller { run: Some("1".into()), ..in_loop("research") };
+    metrics.closed(&Record { call: Call { caller, ..answered().call }, ..with_tools(&["look"]) });
+    metrics.run(runs::Event::RanAway("research".into(), Reason::MaxCalls));
+    metrics.run(ended("research", RunStatus::Error));
     metrics
+}
+
+fn in_loop(loop_type: &str) -> Caller {
+    Caller { loop_type: Some(loop_type.into()), ..Caller::default() }
+}
+
+fn with_tools(tools: &[&str]) -> Record {
+    let tools = tools.iter().map(|&tool| tool.into()).collect();
+    Record { reply: ReplyFacts { tools, ..answered().reply }, ..answered() }
+}
+
+fn ended(loop_type: &str, status: RunStatus) -> runs::Event {
+    let error_type = (status == RunStatus::Error).then_some(ErrorType::Status(529));
+    runs::Event::Ended(Ended { loop_type: loop_type.into(), status, error_type, took: Duration::from_secs(20) })
 }
 
 /// The samples of an exposition by name and labels.
@@ -728,7 +748,7 @@ fn labels_that_are_full_fold_into_other() {
 
 #[test]
 fn names_without_room_fold_into_other_and_nothing_is_lost() {
-    let metrics = metrics(&Settings { max_series: 2_000, max_models: 1_000, max_agents: 1_000 });
+    let metrics = metrics(&Settings { max_series: 2_000, max_models: 1_000, max_agents: 1_000, ..Settings::default() });
     for number in 0..1_000 {
         let mut record = unlisted(&format!("model-{number}"), Attempt::Answered(200));
         record.call.caller.agent = Some(format!("agent-{number}").into());
@@ -818,6 +838,86 @@ fn what_is_exposed_is_what_is_declared() {
     }
     let missing: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| !exposed.contains(name)).collect();
     assert!(missing.is_empty(), "declared, but not exposed: {missing:?}");
+}
+
+#[test]
+fn loops_count_what_their_calls_come_to() {
+    let metrics = metrics(&Settings::default());
+    let of = |caller, record: Record| Record { call: Call { caller, ..record.call }, ..record };
+    let in_run = || Caller { run: Some("1".into()), ..in_loop("research") };
+    let before = Samples::of(&metrics);
+    before.expect(&[
+        (r#"weir_loop_llm_calls_total{loop_type="none"}"#, 0.0),
+        (r#"weir_loop_runaways_total{loop_type="none",reason="repeated_tools"}"#, 0.0),
+        (r#"weir_active_loops{loop_type="none"}"#, 0.0),
+    ]);
+    for record in [
+        of(in_run(), with_tools(&["look", "look", "go"])),
+        of(in_loop("research"), answered()),
+        of(Caller { run: Some("2".into()), ..Caller::default() }, answered()),
+        of(Caller::default(), with_tools(&["look"])),
+        // What costs nothing, was refused, or is none of the app's.
+        of(in_run(), answered_from_cache()),
+        of(in_run(), Record { attempt: None, outcome: Outcome::RateLimited, ..answered() }),
+        of(in_run(), Record { cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Verify)), ..answered() }),
+        of(in_run(), Record { call: Call { operation: Operation::CountTokens, ..answered().call }, ..answered() }),
+    ] {
+        metrics.closed(&record);
+    }
+    Samples::of(&metrics).expect(&[
+        (r#"weir_loop_llm_calls_total{loop_type="research"}"#, 3.0),
+        (r#"weir_loop_tokens_total{loop_type="research",token_type="prompt"}"#, 200.0),
+        (r#"weir_loop_tokens_total{loop_type="research",token_type="completion"}"#, 42.0),
+        (r#"weir_loop_cost_usd_total{loop_type="research"}"#, 6.0),
+        (r#"weir_loop_llm_calls_total{loop_type="none"}"#, 1.0),
+        (r#"weir_tool_invocations_total{tool="look",loop_type="research"}"#, 2.0),
+        (r#"weir_tool_invocations_total{tool="go",loop_type="research"}"#, 1.0),
+        (r#"weir_tool_invocations_total{tool="look",loop_type="none"}"#, 1.0),
+        (r#"weir_loop_execution_duration_seconds_count{loop_type="research",status="cancelled"}"#, 0.0),
+    ]);
+    let none_yet = |series: &&String| series.contains("execution_duration") && series.contains("\"none\"");
+    assert!(before.0.keys().find(none_yet).is_none(), "no run has begun");
+}
+
+#[test]
+fn runs_are_counted_when_they_end_and_shown_while_they_go_on() {
+    let metrics = metrics(&Settings::default());
+    let active = Arc::new(Mutex::new(vec![("research".into(), Active { runs: 2, most_calls: 7 })]));
+    let watched = Arc::clone(&active);
+    metrics.watch_runs(Box::new(move || watched.lock().expect("one thread").clone()));
+    metrics.run(ended("research", RunStatus::Success));
+    metrics.run(ended("research", RunStatus::Error));
+    metrics.run(runs::Event::RanAway("research".into(), Reason::RepeatedTools));
+    let [runs, most] = ["weir_active_loops", "weir_loop_max_active_llm_calls"]
+        .map(|name| format!(r#"{name}{{loop_type="research"}}"#));
+    Samples::of(&metrics).expect(&[
+        (&runs, 2.0),
+        (&most, 7.0),
+        (r#"weir_loop_execution_duration_seconds_count{loop_type="research",status="success"}"#, 1.0),
+        (r#"weir_loop_execution_duration_seconds_sum{loop_type="research",status="error"}"#, 20.0),
+        (r#"weir_loop_execution_duration_seconds_count{loop_type="research",status="timeout"}"#, 0.0),
+        (r#"weir_loop_errors_total{loop_type="research",error_type="529"}"#, 1.0),
+        (r#"weir_loop_runaways_total{loop_type="research",reason="repeated_tools"}"#, 1.0),
+    ]);
+    active.lock().expect("one thread").clear();
+    Samples::of(&metrics).expect(&[(&runs, 0.0), (&most, 0.0)]);
+}
+
+#[test]
+fn kinds_of_loops_and_tools_are_capped() {
+    let metrics = metrics(&Settings { max_loop_types: 1, max_tools: 1, ..Settings::default() });
+    for (loop_type, tool) in [("a", "look"), ("b", "go"), ("a", "look")] {
+        let call = Call { caller: in_loop(loop_type), ..answered().call };
+        metrics.closed(&Record { call, ..with_tools(&[tool]) });
+    }
+    Samples::of(&metrics).expect(&[
+        (r#"weir_loop_llm_calls_total{loop_type="a"}"#, 2.0),
+        (r#"weir_loop_llm_calls_total{loop_type="other"}"#, 1.0),
+        (r#"weir_tool_invocations_total{tool="look",loop_type="a"}"#, 2.0),
+        (r#"weir_tool_invocations_total{tool="other",loop_type="other"}"#, 1.0),
+        (r#"weir_metrics_label_overflow_total{label="loop_type"}"#, 1.0),
+        (r#"weir_metrics_label_overflow_total{label="tool"}"#, 1.0),
+    ]);
 }
 
 /// Every label name that a sample of `name` carries, but a histogram's own.

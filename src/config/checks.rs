@@ -19,9 +19,10 @@ use crate::config::tree::Tree;
 use crate::config::{limits, providers, yaml};
 use crate::pattern::nearest;
 use crate::provider::KNOWN;
-use crate::store;
+use crate::runs::run::WINDOW;
 use crate::units::Span;
 use crate::warm::lines::Lines;
+use crate::{runs, store};
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
 const MAY_BE_ZERO: &[&str] = &[
@@ -36,6 +37,9 @@ const MAY_BE_ZERO: &[&str] = &[
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
     "telemetry.metrics.max_agents",
+    "telemetry.metrics.max_loop_types",
+    "telemetry.metrics.max_tools",
+    "loops.repeats",
 ];
 
 /// The longest span that makes sense. Far longer ones could not be added to the time of day.
@@ -131,6 +135,13 @@ impl<'a> Checks<'a> {
             self.note(Path::of(["cache", "recordings"]), message);
         }
         self.similar(&file.cache.similar);
+        if file.loops.repeats == 1 || file.loops.repeats > WINDOW {
+            let message = format!(
+                "must be from 2 to {WINDOW}, the calls that are compared, or 0 for never: the default is {}",
+                runs::Settings::default().repeats
+            );
+            self.note(Path::of(["loops", "repeats"]), message);
+        }
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, fleet, listener, price, provider, sinks, upstream, warm};
+use crate::{admin, cache, exchange, fleet, listener, price, provider, runs, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +37,8 @@ pub struct File {
     pub calls: exchange::Settings,
     /// The cache of answers.
     pub cache: cache::Settings,
+    /// Agent loops: the calls that carry one `X-Run-ID` (docs/loops.md).
+    pub loops: runs::Settings,
     /// Files of requests that are sent through weir on a schedule, so that their answers are stored. A list; each has
     /// a `file`, and may have `every`, `rate` and `max_usd` (docs/warm.md).
     pub warm: Vec<warm::Settings>,
@@ -70,6 +72,7 @@ impl Default for File {
             upstream: upstream::Settings::default(),
             calls: exchange::Settings::default(),
             cache: cache::Settings::default(),
+            loops: runs::Settings::default(),
             warm: Vec::new(),
             limits: Vec::new(),
             budgets: Vec::new(),

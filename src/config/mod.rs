@@ -31,7 +31,7 @@ use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
-use crate::{admin, cache, exchange, fleet, listener, price, sinks, state, upstream, warm};
+use crate::{admin, cache, exchange, fleet, listener, price, runs, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Config {
     pub calls: exchange::Settings,
     /// The cache.
     pub cache: cache::Settings,
+    /// Agent loops.
+    pub loops: runs::Settings,
     /// Files of requests to be sent on a schedule.
     pub warm: Vec<warm::Settings>,
     /// Limits of rate.
@@ -122,6 +124,7 @@ impl Config {
             upstream: file.upstream,
             calls: file.calls,
             cache: file.cache,
+            loops: file.loops,
             warm: file.warm,
             limits: file.limits,
             budgets: file.budgets,

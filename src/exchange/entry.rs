@@ -17,11 +17,14 @@ use crate::price::Answer;
 use crate::provider::output::Output;
 use crate::provider::{Ending, PricedAs, Provider, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
 use crate::record::provenance::{Settled, settle};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing};
+use crate::runs::Step;
+use crate::runs::run::Runaway;
 use crate::tokens::Vocabulary;
 
 /// The label of requests that are for no provider weir knows.
@@ -35,6 +38,7 @@ struct Open {
     to: Option<Arc<Destination>>,
     id: RequestId,
     call: Call,
+    step: Option<Step>,
     may_be_billed: bool,
     counted: Option<(Counter, u64)>,
     prompt: Option<Prompt>,
@@ -136,6 +140,7 @@ impl Entry {
             rooms: Arc::clone(rooms),
             to: to.cloned(),
             id: RequestId::next(),
+            step: rooms.runs.enter(&call.caller, call.operation, arrived),
             call,
             may_be_billed: kind.may_be_billed,
             counted: None,
@@ -165,6 +170,8 @@ impl Entry {
         model: Option<Box<str>>,
         caller: Caller,
     ) -> Self {
+        // That a run ends is said of the session as a whole.
+        let caller = Caller { run_ends: None, ..caller };
         let mut entry = Self::open(rooms, Some(to), Kind { operation, may_be_billed: false }, caller);
         entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
         let open = entry.get_mut();
@@ -243,6 +250,19 @@ impl Entry {
     /// What the model is to read, in case its tokens have to be estimated.
     pub(super) fn keep_prompt(&mut self, prompt: Prompt) {
         self.get_mut().prompt = Some(prompt);
+    }
+
+    /// What it asks, where that is to be compared with what its run has asked before.
+    pub(super) fn asks(&mut self, question: impl FnOnce(&Call) -> Option<Fingerprint>) {
+        let Open { step, call, .. } = self.get_mut();
+        if let Some(step) = step {
+            step.asks(question(call));
+        }
+    }
+
+    /// What is wrong with its run, if that refuses it.
+    pub(super) fn runaway(&self) -> Option<&Runaway> {
+        self.get().step.as_ref().and_then(Step::refused)
     }
 
     /// What a call upstream brought, once it is over.
@@ -481,6 +501,9 @@ impl Open {
             bytes_out: self.bytes_out,
         };
         self.rooms.sinks.closed(&record);
+        if let Some(step) = &self.step {
+            self.rooms.runs.leave(step, &record, ended);
+        }
     }
 
     /// Settles what the call was let go with. What was never asked of a provider is given back, unless an answer that

@@ -12,6 +12,7 @@ pub mod fetch;
 mod filter;
 pub mod form;
 mod kept;
+mod loops;
 mod paced;
 mod pump;
 pub mod quote;
@@ -64,7 +65,8 @@ use crate::price::{Prices, Source};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
 use crate::record::call::Caller;
-use crate::record::outcome::{BypassReason, CacheStatus, Role};
+use crate::record::outcome::{BypassReason, CacheStatus, Role, RunStatus};
+use crate::runs::Runs;
 use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
@@ -125,6 +127,8 @@ pub struct Identity {
     pub loop_header: String,
     /// The run of a loop.
     pub run_header: String,
+    /// How the run ends, on its last call: `success`, `error`, `timeout` or `cancelled`.
+    pub run_status_header: String,
     /// Whether these headers go on to the provider.
     pub forward: bool,
 }
@@ -154,6 +158,7 @@ impl Default for Identity {
             agent_header: "X-Agent-ID".to_owned(),
             loop_header: "X-Loop-Type".to_owned(),
             run_header: "X-Run-ID".to_owned(),
+            run_status_header: "X-Run-Status".to_owned(),
             forward: false,
         }
     }
@@ -182,6 +187,8 @@ pub struct Rooms {
     pub in_flight: InFlight,
     /// Whether a call may go.
     pub limits: Arc<Limits>,
+    /// Agent loops in progress.
+    pub runs: Runs,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.
@@ -226,6 +233,7 @@ pub struct Who {
     agent: HeaderName,
     loop_type: HeaderName,
     run: HeaderName,
+    run_status: HeaderName,
     forward: bool,
 }
 
@@ -242,6 +250,7 @@ impl Who {
             agent: identity.agent_header.parse()?,
             loop_type: identity.loop_header.parse()?,
             run: identity.run_header.parse()?,
+            run_status: identity.run_status_header.parse()?,
             forward: identity.forward,
         })
     }
@@ -260,12 +269,14 @@ impl Who {
             agent: text(&self.agent),
             loop_type: text(&self.loop_type),
             run: text(&self.run),
+            run_ends: headers.get(&self.run_status).and_then(|word| RunStatus::of_word(word.as_bytes())),
         }
     }
 
     fn remove(&self, headers: &mut HeaderMap) {
         if !self.forward {
-            for name in [&self.namespace, &self.workspace, &self.user, &self.agent, &self.loop_type, &self.run] {
+            let Self { namespace, workspace, user, agent, loop_type, run, run_status, forward: _ } = self;
+            for name in [namespace, workspace, user, agent, loop_type, run, run_status] {
                 headers.remove(name);
             }
         }
@@ -314,6 +325,9 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
 
     if relay::is_asked(&head, &body) {
+        if entry.runaway().is_some() {
+            return reply::runaway(&rooms, entry);
+        }
         return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
     }
     let needs_body = route.endpoint.is_read() || route.to.upstream.signs() || rooms.recordings.are_on();
@@ -326,6 +340,9 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
 
     let mut asking = Asking { route, head, body };
     let understood = understand(&rooms, &asking, &mut entry);
+    if entry.runaway().is_some() {
+        return reply::runaway(&rooms, entry);
+    }
     match &rooms.recordings {
         Recordings::Off => {}
         Recordings::Replay(library) => {
@@ -507,6 +524,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
+    entry.asks(|call| loops::question(endpoint, &json, call));
     let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), &asked);
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
         return Understood { preferences, recordable, ..Understood::default() };

@@ -379,6 +379,28 @@ fn own_quota<'a>(name: &'a str, quota: &Quota) -> OwnQuota<'a> {
     OwnQuota { name, unit, limit, window: period, remaining, resets_in: reset }
 }
 
+/// The call belongs to a runaway loop, and the operator wants no more of it.
+pub(super) fn runaway(rooms: &Rooms, entry: Entry) -> Response<Body> {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let api = entry.provider().map_or(Api::OpenAi, |provider| provider.api);
+    let knob = entry.runaway().map_or("", |runaway| runaway.reason.knob());
+    let why = entry.runaway().map(ToString::to_string).unwrap_or_default();
+    let message = format!(
+        "this run is taken for a runaway loop: {why}. Its further calls are refused: go on with another `{}`, or raise \
+         `{knob}`",
+        rooms.settings.identity.run_header
+    );
+    let end = End {
+        detail: Some(format!("a runaway loop: {why}").into()),
+        ..End::unread(Outcome::RateLimited, Some(ErrorType::Status(status.as_u16())))
+    };
+    let words = Words { api, status, code: "runaway_loop", message: &message, retry_after: None };
+    let mut response = in_words(rooms, &words, end, entry);
+    // It would be refused again: waiting does not help.
+    response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    response
+}
+
 /// The app's body broke off; nobody is likely to read the answer.
 pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -> Response<Body> {
     let message = "the request's body broke off before all of it had come";

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod forms;
 pub mod gemini;
 pub mod headers;
+pub mod last_turn;
 pub mod last_words;
 mod lenient;
 mod llamacpp;

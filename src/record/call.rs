@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::record::outcome::RunStatus;
+
 /// One request of the app, as far as weir understood it.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -130,6 +132,8 @@ pub struct Caller {
     pub loop_type: Option<Box<str>>,
     /// `X-Run-ID`.
     pub run: Option<Box<str>>,
+    /// `X-Run-Status`: the run ends with this call, like this.
+    pub run_ends: Option<RunStatus>,
 }
 
 /// A name for one exchange, unique in this process and unlikely to repeat elsewhere: start time and a counter.

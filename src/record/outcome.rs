@@ -50,6 +50,41 @@ impl Outcome {
     }
 }
 
+/// How a run of an agent loop ended: the label `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunStatus {
+    /// It came to what it was for.
+    Success,
+    /// It failed.
+    Error,
+    /// It was left in the middle, or its time was up.
+    Timeout,
+    /// It was given up on purpose.
+    Cancelled,
+}
+
+impl RunStatus {
+    /// Every status there is, for creating series at zero.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Error, Self::Timeout, Self::Cancelled];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status that this word says, in whatever case; `None` if it is none.
+    #[must_use]
+    pub fn of_word(word: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str().as_bytes().eq_ignore_ascii_case(word.trim_ascii()))
+    }
+}
+
 /// Why a call did not end well: the label `error_type`, OpenTelemetry's `error.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorType {

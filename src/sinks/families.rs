@@ -40,7 +40,7 @@ pub(super) struct Room {
 
 impl Room {
     /// More than the series that one new name adds at once.
-    pub(super) const LARGEST_SET: usize = 48;
+    pub(super) const LARGEST_SET: usize = 64;
 
     pub(super) const fn new(limit: usize) -> Self {
         Self { limit, made: AtomicUsize::new(0) }
@@ -201,6 +201,15 @@ pub(super) struct Families {
     pub(super) agent_requests: Series<Counter>,
     pub(super) agent_tokens: Series<Counter>,
     pub(super) agent_cost: Series<Amount>,
+    pub(super) loop_duration: Series<Histogram>,
+    pub(super) loop_tokens: Series<Counter>,
+    pub(super) loop_calls: Series<Counter>,
+    pub(super) loop_cost: Series<Amount>,
+    pub(super) tool_invocations: Series<Counter>,
+    pub(super) loop_errors: Series<Counter>,
+    pub(super) loop_runaways: Series<Counter>,
+    pub(super) active_loops: Series<Gauge>,
+    pub(super) loop_max_calls: Series<Gauge>,
 }
 
 impl Families {
@@ -245,6 +254,15 @@ impl Families {
             agent_requests: Series::register(registry, room, &semconv::AGENT_REQUESTS),
             agent_tokens: Series::register(registry, room, &semconv::AGENT_TOKENS),
             agent_cost: Series::register(registry, room, &semconv::AGENT_COST),
+            loop_duration: Series::register(registry, room, &semconv::LOOP_DURATION),
+            loop_tokens: Series::register(registry, room, &semconv::LOOP_TOKENS),
+            loop_calls: Series::register(registry, room, &semconv::LOOP_CALLS),
+            loop_cost: Series::register(registry, room, &semconv::LOOP_COST),
+            tool_invocations: Series::register(registry, room, &semconv::TOOL_INVOCATIONS),
+            loop_errors: Series::register(registry, room, &semconv::LOOP_ERRORS),
+            loop_runaways: Series::register(registry, room, &semconv::LOOP_RUNAWAYS),
+            active_loops: Series::register(registry, room, &semconv::ACTIVE_LOOPS),
+            loop_max_calls: Series::register(registry, room, &semconv::LOOP_MAX_CALLS),
         }
     }
 }

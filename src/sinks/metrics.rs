@@ -23,9 +23,11 @@ use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
+use crate::runs;
 use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
+use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, WatchCache, WatchStore, Watched};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
@@ -44,11 +46,15 @@ pub struct Settings {
     pub max_models: usize,
     /// Most agents ever named by a label; later ones count as `other`.
     pub max_agents: usize,
+    /// Most kinds of agent loops ever named by a label; later ones count as `other`.
+    pub max_loop_types: usize,
+    /// Most tools ever named by a label; later ones count as `other`.
+    pub max_tools: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_series: 10_000, max_models: 64, max_agents: 50 }
+        Self { max_series: 10_000, max_models: 64, max_agents: 50, max_loop_types: 20, max_tools: 50 }
     }
 }
 
@@ -90,6 +96,7 @@ pub struct Metrics {
     no_provider: OnceLock<ProviderSeries>,
     calls: Shelf<CallNames, Arc<CallSeries>>,
     agents: Shelf<Arc<str>, AgentSeries>,
+    loops: Loops,
 }
 
 /// The capped labels.
@@ -112,12 +119,14 @@ impl Limiters {
         }
     }
 
-    fn named(&self) -> Vec<(&'static str, Arc<Limiter>)> {
+    fn named(&self, loops: &Loops) -> Vec<(&'static str, Arc<Limiter>)> {
         vec![
             (label::MODEL, Arc::clone(&self.model)),
             (label::GEN_AI_REQUEST_MODEL, Arc::clone(&self.request_model)),
             (label::GEN_AI_RESPONSE_MODEL, Arc::clone(&self.response_model)),
             (label::AGENT, Arc::clone(&self.agent)),
+            (label::LOOP_TYPE, Arc::clone(&loops.types)),
+            (label::TOOL, Arc::clone(&loops.tools)),
         ]
     }
 }
@@ -130,6 +139,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let families = Families::register(&mut registry, settings.max_series);
         let limiters = Limiters::new(settings);
+        let loops = Loops::new(&families, settings.max_loop_types, settings.max_tools);
         registry.register(
             semconv::BUILD_INFO.stem(),
             semconv::BUILD_INFO.help,
@@ -140,7 +150,7 @@ impl Metrics {
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
             prices: RwLock::new(about.prices.clone()),
-            limiters: limiters.named(),
+            limiters: limiters.named(&loops),
             providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
             store: OnceLock::new(),
@@ -159,6 +169,7 @@ impl Metrics {
             no_provider: OnceLock::new(),
             calls: Shelf::new(),
             agents: Shelf::new(),
+            loops,
         };
         metrics.agent(None);
         metrics
@@ -197,6 +208,22 @@ impl Metrics {
     /// Has `limits` asked at each scrape how they stand. The first ones stay.
     pub fn watch_limits(&self, limits: Arc<Limits>) {
         let _ = self.now.limits.set(limits);
+    }
+
+    /// Has `watch` asked at each scrape which runs of agent loops are in progress. The first one stays.
+    pub fn watch_runs(&self, watch: WatchRuns) {
+        self.loops.watch(watch);
+    }
+
+    /// Caps the values of the label `loop_type`.
+    #[must_use]
+    pub fn loop_types(&self) -> Arc<Limiter> {
+        Arc::clone(&self.loops.types)
+    }
+
+    /// Something happened to the run of an agent loop.
+    pub fn run(&self, event: runs::Event) {
+        self.loops.happened(&self.families, event);
     }
 
     /// Something happened in what replicas share. Nothing is counted before [`Metrics::watch_store`].
@@ -274,6 +301,7 @@ impl Metrics {
             self.count_call(record, &call);
         }
         self.count_cache(record, &call);
+        self.loops.closed(&self.families, record);
         if let Some(reuse) = record.cache.reuse() {
             let (tokens, cost) = call.saved(reuse);
             count_saved(record, tokens, cost);
@@ -299,6 +327,7 @@ impl Metrics {
     /// If the client library fails to write to memory, which it has no cause to.
     #[must_use]
     pub fn encode(&self, accept: Option<&str>) -> Exposition {
+        self.loops.look(&self.families);
         let mut text = String::new();
         encode_registry(&mut text, &self.registry).expect("text is written to memory");
         let series = exposition::count_samples(&text) + 1;
@@ -319,6 +348,7 @@ impl Metrics {
     /// As [`Metrics::encode`] does.
     #[must_use]
     pub fn samples(&self, prefix: &str) -> Samples {
+        self.loops.look(&self.families);
         let mut text = String::new();
         encode_registry(&mut text, &self.registry).expect("text is written to memory");
         Samples::read(&text, prefix)

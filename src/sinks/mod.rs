@@ -3,6 +3,7 @@
 pub mod exposition;
 mod families;
 pub mod log;
+pub mod loops;
 pub mod metrics;
 pub mod now;
 mod quotas;

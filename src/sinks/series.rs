@@ -502,6 +502,10 @@ impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
+    pub(super) fn each(&self, look: impl Fn(&V)) {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).values().for_each(look);
+    }
+
     pub(super) fn find_or_make(&self, key: K, make: impl FnOnce(&K) -> V) -> V {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made_meanwhile) = self.find(&key) {
