@@ -1,5 +1,6 @@
-//! The cache's memory is bounded, and not only by its own count of it: what the process takes, by the system's word,
-//! while a million answers pass through. Each measure is taken in a process of its own, so that nothing else is in it.
+//! Memory is bounded, and not only by weir's own count of it: what the process takes, by the system's word, while a
+//! million answers pass through the cache, or as many runs of agent loops as anybody likes. Each measure is taken in a
+//! process of its own, so that nothing else is in it.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +14,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use weir::cache::policy::Preferences;
 use weir::cache::{About, Cache, EvictionPolicy, Reply, Reusable, Settings, kept_headers};
+use weir::labels::Limiter;
 use weir::record::ReplyFacts;
+use weir::record::call::{Caller, Operation};
 use weir::record::usage::Usage;
+use weir::runs::{self, Runs};
 use weir::units::ByteSize;
 
 const LARGEST: u64 = 16 << 10;
@@ -35,6 +39,27 @@ fn a_million_answers_pass_through_64_mib() {
 fn each_answer_displaces_another_within_64_mib() {
     in_a_process_of_its_own("each_answer_displaces_another_within_64_mib", &[("MALLOC_ARENA_MAX", "1")], || {
         measure(EvictionPolicy::Lru, 200_000);
+    });
+}
+
+/// Each run of an agent loop is of constant size, and there are as many as are allowed, however many come and go.
+#[test]
+fn ten_thousand_runs_take_eight_mib() {
+    in_a_process_of_its_own("ten_thousand_runs_take_eight_mib", &[], || {
+        let Some(before) = resident_bytes() else {
+            return report("skipped: what a process takes is read from /proc/self/statm, which only Linux has");
+        };
+        let settings = runs::Settings::default();
+        let runs = Runs::new(&settings, Arc::new(Limiter::new(20)), Box::new(|_| {}));
+        let now = Instant::now();
+        for number in 0..50_000 {
+            let caller = Caller { run: Some(format!("run-{number}").into()), ..Caller::default() };
+            assert!(runs.enter(&caller, Operation::Chat, now).is_some());
+        }
+        let most = resident_bytes().unwrap_or_default().saturating_sub(before);
+        report(&format!("{} runs of 50,000: {most} bytes", runs.len()));
+        assert!((9_000..=settings.max_runs).contains(&runs.len()), "{}", runs.len());
+        assert!(most <= 8 << 20, "{most} bytes");
     });
 }
 

@@ -548,6 +548,42 @@ mod tests {
     }
 
     #[test]
+    fn each_mistake_of_loops_is_named_with_its_fix() {
+        let repeats = "must be from 2 to 16, the calls that are compared, or 0 for never: the default is 8";
+        for (text, expected) in [
+            ("loops: { repeats: 1 }\n", format!("weir.yaml:1: loops.repeats: {repeats}")),
+            ("loops: { repeats: 17 }\n", format!("weir.yaml:1: loops.repeats: {repeats}")),
+            (
+                "loops: { max_runs: 0 }\n",
+                "weir.yaml:1: loops.max_runs: must be more than zero: the default is 10000".into(),
+            ),
+            (
+                "loops: { max_calls_per_run: 0 }\n",
+                "weir.yaml:1: loops.max_calls_per_run: must be more than zero".into(),
+            ),
+            ("loops: { max_cost_per_run: 0 }\n", "weir.yaml:1: loops.max_cost_per_run: must be more than zero".into()),
+            ("loops: { idle: 0s }\n", "weir.yaml:1: loops.idle: must be more than zero: the default is 5m".into()),
+            (
+                "loops: { max_cost_per_run: free }\n",
+                "weir.yaml:1: loops.max_cost_per_run: `free` is no amount of US dollars: write one such as 0.50".into(),
+            ),
+            (
+                "loops: { on_runaway: stop }\n",
+                "weir.yaml:1: loops.on_runaway: `stop` is not one of `alert`, `block`: write one of them".into(),
+            ),
+            (
+                "calls: { identity: { run_status_header: a b } }\n",
+                "weir.yaml:1: calls.identity.run_status_header: `a b` is not a header name: write one such as \
+                 X-Run-Status"
+                    .into(),
+            ),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+        assert_eq!(mistakes("loops: { repeats: 0, max_cost_per_run: 0.5 }\n", &[], &[]), Vec::<String>::new());
+    }
+
+    #[test]
     fn each_mistake_of_a_provider_is_named_with_its_fix() {
         for (text, expected) in [
             (

@@ -456,7 +456,8 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
 /// any other. `why` it goes past the cache.
 async fn ask_again(rooms: &Arc<Rooms>, asking: Asking, why: BypassReason) -> Response<Body> {
     let Asking { route, head, body } = &asking;
-    let caller = rooms.who.read(&head.headers);
+    // It is no step of the app's loop.
+    let caller = Caller { run: None, ..rooms.who.read(&head.headers) };
     let mut entry = Entry::open(rooms, Some(&route.to), kind(&head.method, Some(route)), caller);
     entry.body_kept(body.len());
     let understood = understand(rooms, &asking, &mut entry);

@@ -1,7 +1,11 @@
 //! Tests of runs: what is counted, how one ends, when it is a runaway loop, and that there are never too many.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 use crate::record::call::{Call, Delivery, RequestId};
@@ -432,4 +436,60 @@ fn kinds_of_loops_are_capped() {
     house.now += SECOND;
     let active = house.runs.active(house.now);
     assert_eq!((active.len(), active[labels::OTHER].runs), (21, 80));
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("one thread").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[test]
+fn one_line_tells_what_a_runaway_loop_has_come_to() {
+    let written = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(written.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut house = House::new(&Settings { repeats: 2, ..blocking() });
+        house.call(1, asking_for("look", "{}"));
+        house.call(2, |record| (record.cost, record.outcome) = (Cost::Unpriced(Unpriced::NoUsage), Outcome::Timeout));
+        house.call(1, |_| {});
+        for _ in 0..3 {
+            assert!(house.call(1, |_| {}));
+        }
+    });
+    let bytes = written.0.lock().expect("one thread").clone();
+    let mut line: Value = serde_json::from_slice(&bytes).expect("one JSON object, once");
+    assert!(line["timestamp"].take().is_string());
+    let expected = json!({
+        "timestamp": null,
+        "level": "WARN",
+        "target": "weir::runs",
+        "message": "an agent loop runs away: its latest calls ask the same again and again (`loops.repeats`)",
+        "weir.run": "r",
+        "weir.loop.type": "research",
+        "weir.loop.reason": "repeated_calls",
+        "weir.loop.calls": 3,
+        "weir.loop.errors": 1,
+        "weir.loop.tool_calls": 1,
+        "weir.loop.tokens": 360,
+        "weir.loop.unpriced_calls": 1,
+        "weir.cost.usd": "2",
+        "weir.duration_s": 6.0,
+    });
+    assert_eq!(line, expected);
 }
