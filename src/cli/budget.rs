@@ -189,7 +189,8 @@ fn details(budget: &Value) -> String {
     if let Some(because) = budget["override"]["reason"].as_str() {
         rows.push(("override", plain(&because.into())));
     }
-    let text: String = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    let rows: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    let text = rows.concat();
     let foremost = budget["foremost"].as_array().map(Vec::as_slice).unwrap_or_default();
     if foremost.is_empty() {
         return text;

@@ -189,12 +189,12 @@ impl Allowance {
 
     /// How much of it so much is, where all of it is `all`.
     fn used(self, amount: Amount, all: u128) -> u64 {
-        let used = |part: u128, whole: u128| {
-            let used = part.saturating_mul(all).checked_div(whole).unwrap_or(all);
-            u64::try_from(used).unwrap_or(u64::MAX)
+        let share = |part: u128, whole: u128| {
+            let share = part.saturating_mul(all).checked_div(whole).unwrap_or(all);
+            u64::try_from(share).unwrap_or(u64::MAX)
         };
-        let usd = self.usd.map(|limit| used(amount.usd.pico(), limit.pico()));
-        let tokens = self.tokens.map(|limit| used(amount.tokens.into(), limit.into()));
+        let usd = self.usd.map(|limit| share(amount.usd.pico(), limit.pico()));
+        let tokens = self.tokens.map(|limit| share(amount.tokens.into(), limit.into()));
         usd.max(tokens).unwrap_or_default()
     }
 }

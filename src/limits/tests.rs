@@ -345,10 +345,10 @@ impl Model {
             let (used_usd, used_tokens) = (spent.usd + reserved.usd, spent.tokens + reserved.tokens);
             let costs = demand.money == Money::Unknown || usd > PicoUsd::ZERO;
             let counts = demand.money == Money::Unknown || demand.tokens > 0;
-            let has_room = !(costs && settings.limit_usd.is_some_and(|limit| limit <= used_usd))
-                && !(counts && settings.limit_tokens.is_some_and(|limit| limit <= used_tokens));
+            let is_spent = costs && settings.limit_usd.is_some_and(|limit| limit <= used_usd);
+            let is_used_up = counts && settings.limit_tokens.is_some_and(|limit| limit <= used_tokens);
             amounts.push(Amount { usd, tokens: demand.tokens });
-            if !has_room {
+            if is_spent || is_used_up {
                 return None;
             }
         }
@@ -589,9 +589,10 @@ impl World {
         for ((name, subject), (spent, reserved)) in accounts.iter().filter(|_| self.is_foreseen) {
             let settings = self.budgets.iter().find(|settings| settings.name == *name).expect("one of these");
             let used = spent.plus(*reserved);
-            let usd = settings.limit_usd.map(|limit| limit + self.largest.usd);
-            let tokens = settings.limit_tokens.map(|limit| limit + self.largest.tokens);
-            let is_within = usd.is_none_or(|most| used.usd < most) && tokens.is_none_or(|most| used.tokens < most);
+            let most_usd = settings.limit_usd.map(|limit| limit + self.largest.usd);
+            let most_tokens = settings.limit_tokens.map(|limit| limit + self.largest.tokens);
+            let is_within =
+                most_usd.is_none_or(|most| used.usd < most) && most_tokens.is_none_or(|most| used.tokens < most);
             assert!(is_within, "seed {}: {name} {subject}: {used:?} is more than one call too much", self.seed);
         }
     }
