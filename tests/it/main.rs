@@ -18,6 +18,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod limits_admin;
+mod limits_survive;
 mod loops;
 mod pricing;
 mod proxying;

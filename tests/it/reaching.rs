@@ -1,7 +1,5 @@
 //! The ways to a provider: TLS with the operator's own authorities, HTTP/2, proxies from the environment.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use http::{StatusCode, Version};
@@ -10,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::Client;
 use crate::support::fake::{Fake, Script};
+use crate::support::process::Process;
 use crate::support::tls::TlsProvider;
 use crate::support::weir::Weir;
 
@@ -45,45 +44,11 @@ async fn an_authority_nobody_trusts_is_a_tls_error_that_says_so() {
     weir.stop().await;
 }
 
-/// `weir run` as an operator starts it, with these environment variables.
-struct Running {
-    process: Child,
-    app: String,
-}
-
-impl Running {
-    fn start(provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--set", &format!("providers.openai.base_url={provider}"), "--set", "telemetry.log.format=json"])
-            .args(more)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let addresses = lines.map_while(Result::ok).filter_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            (line["weir.side"] == "app").then(|| format!("http://{}", line["server.address"].as_str().unwrap()))
-        });
-        let app = addresses.take(1).next().expect("weir says where it listens");
-        Self { process, app }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[tokio::test]
 async fn without_tls_a_proxy_gets_the_request_in_absolute_form() {
     let proxy = Fake::always(Script::json(200, ANSWER)).await;
     let url = format!("http://user:pass@{}", proxy.address);
-    let weir = Running::start("http://provider.invalid", &[], &[("http_proxy", url.as_str())]);
+    let weir = Process::start("http://provider.invalid", &[], &[("http_proxy", url.as_str())]).await;
     let answer = Client::default().post(&format!("{}{CHAT}", weir.app), &[], ASK).await;
     assert_eq!(answer.status, StatusCode::OK);
     let received = proxy.received().pop().unwrap();
@@ -98,7 +63,7 @@ async fn with_tls_a_proxy_is_tunnelled_through() {
     let (proxy, asked) = connect_proxy(provider.address.port()).await;
     let authority = format!("upstream.ca_files=[\"{}\"]", provider.authority.display());
     let environment = [("HTTPS_PROXY", proxy.as_str())];
-    let weir = Running::start(&provider.url(), &["--set", &authority], &environment);
+    let weir = Process::start(&provider.url(), &["--set", &authority], &environment).await;
     let answer = Client::default().post(&format!("{}{CHAT}", weir.app), &[], ASK).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(asked.lock().unwrap()[0].starts_with(&format!("CONNECT localhost:{} HTTP/1.1", provider.address.port())));
@@ -109,8 +74,8 @@ async fn with_tls_a_proxy_is_tunnelled_through() {
 async fn no_proxy_and_the_setting_go_round_the_proxy() {
     let fake = Fake::always(Script::json(200, ANSWER)).await;
     let dead = ("http_proxy", "http://127.0.0.1:1");
-    let by_environment = Running::start(&fake.url(), &[], &[dead, ("no_proxy", "127.0.0.1")]);
-    let by_setting = Running::start(&fake.url(), &["--set", "upstream.proxy=none"], &[dead]);
+    let by_environment = Process::start(&fake.url(), &[], &[dead, ("no_proxy", "127.0.0.1")]).await;
+    let by_setting = Process::start(&fake.url(), &["--set", "upstream.proxy=none"], &[dead]).await;
     for weir in [by_environment, by_setting] {
         let answer = Client::default().post(&format!("{}{CHAT}", weir.app), &[], ASK).await;
         assert_eq!(answer.status, StatusCode::OK);

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod fake;
+pub(crate) mod process;
 #[path = "../../fixture/random.rs"]
 pub(crate) mod random;
 #[cfg(feature = "redis")]

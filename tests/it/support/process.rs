@@ -1,0 +1,82 @@
+//! weir as an operator starts it: a process of its own, that can be killed.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+
+/// A weir that runs until it is killed, or dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Where the app's calls come in.
+    pub(crate) app: String,
+    /// Where the operator looks.
+    pub(crate) admin: String,
+    log: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Process {
+    /// `weir run` in front of a provider, with more arguments, and with these environment variables and no others.
+    pub(crate) async fn start(provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--set", &format!("providers.openai.base_url={provider}"), "--set", "telemetry.log.format=json"])
+            .args(more)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::<Mutex<Vec<Value>>>::default();
+        let (lines, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                written.lock().unwrap().push(line);
+            }
+        });
+        let address = |side: &str| {
+            let log = log.lock().unwrap();
+            let line = log.iter().find(|line| line["weir.side"] == side)?;
+            Some(format!("http://{}", line["server.address"].as_str()?))
+        };
+        super::until("weir says where it listens", || address("app").is_some() && address("admin").is_some()).await;
+        let (app, admin) = (address("app").unwrap(), address("admin").unwrap());
+        Self { child, app, admin, log }
+    }
+
+    /// The log lines so far whose message contains this.
+    pub(crate) fn told(&self, part: &str) -> Vec<Value> {
+        let log = self.log.lock().unwrap();
+        let is_it = |line: &&Value| line["message"].as_str().is_some_and(|message| message.contains(part));
+        log.iter().filter(is_it).cloned().collect()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// `kill`: it is told to stop.
+    pub(crate) fn begin_to_stop(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+
+    /// It is told to stop, and ends by itself.
+    pub(crate) async fn stop(mut self) {
+        self.begin_to_stop();
+        super::until("weir ends", || self.child.try_wait().unwrap().is_some()).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
