@@ -154,7 +154,9 @@ fn version_help_and_completions_are_printed() {
 
     let output = weir(&["completions", "bash"], &[]);
     assert!(stdout(&output).contains("_weir()"));
-    assert!(stdout(&output).contains("weir__subcmd__prices__subcmd__show"), "subcommands of subcommands too");
+    for subcommand in ["weir__subcmd__prices__subcmd__show", "weir__subcmd__budget__subcmd__override"] {
+        assert!(stdout(&output).contains(subcommand), "subcommands of subcommands too: {subcommand}");
+    }
 }
 
 /// Listens on a free port and answers each of `answers` to one caller in turn; then returns what they asked.
@@ -500,6 +502,103 @@ fn bring(address: &str, model: &str) {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("text");
     assert!(answer.starts_with("HTTP/1.0 201 "), "{answer}");
+}
+
+#[test]
+fn budgets_are_shown_and_changed_and_every_change_is_in_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (token, config) = (path("token"), path("weir.yaml"));
+    std::fs::write(&token, "open-sesame\n").expect("a written file");
+    let yaml = "limits: [{ name: agents, per: agent, requests_per_minute: 60 }]\n\
+                budgets: [{ name: app, limit_usd: 2.50, window: total, enforce: block }]\n";
+    std::fs::write(&config, yaml).expect("a written file");
+    let level = "telemetry.log.level=off,weir::cli=info,weir::limits=info";
+    let (token_file, state) = (format!("admin.token_file={token}"), format!("state_dir={}", path("state")));
+    let knobs =
+        ["listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "telemetry.log.format=json", level, &token_file, &state];
+    let knobs = knobs.iter().flat_map(|set| ["--set", set]);
+    let mut running = Working::start(&["-c", &config].into_iter().chain(knobs).collect::<Vec<_>>());
+    let listening = running.told("listening");
+    let listening = if listening["weir.side"] == "admin" { listening } else { running.told("listening") };
+    let address = listening["server.address"].as_str().expect("an address").to_owned();
+    let ask = |words: &[&str], variables: &[(&str, &str)]| {
+        weir(&[words, &["--admin-listen", &address, "--timeout", "1m"]].concat(), variables)
+    };
+    let by_variable = [("WEIR_ADMIN_TOKEN", "open-sesame")];
+    let row = "app     total   all    0 USD  2.5 USD  0.0 %  for ever  within\n";
+    for (words, variables, code, expected) in [
+        (&["budget"][..], &[][..], 0, row),
+        (&["budget", "--json"], &[], 0, "\"remaining_usd\": \"2.5\""),
+        (&["budget", "show", "app"], &[], 0, "\nlimit          2.5 USD, by the configuration\n"),
+        (&["budget", "show", "ap"], &[], 1, "404 Not Found: there is no budget `ap`: did you mean `app`?"),
+        (&["budget", "show", "a/../b?c"], &[], 1, "404 Not Found: there is no budget `a/../b?c`: there are `app`"),
+        (&["limits"], &[], 0, "agents  each agent  60 of 60  requests in 1m  0s           0\n"),
+        (&["limits", "--subjects", "101"], &[], 2, "101 is not in 0..=100"),
+        (&["budget", "set", "much"], &by_variable, 2, "`much` is no amount of US dollars"),
+        (&["budget", "set", "5", "--threshold", "101"], &by_variable, 2, "101 is not in 0..=100"),
+        (&["budget", "set", "5"], &[], 1, "401 Unauthorized: this needs the token"),
+        (
+            &["budget", "set", "1500.25", "--threshold", "80"],
+            &by_variable,
+            0,
+            "monthly: 1500.25 USD a month by an operator's change, told from 80 % on; 0 USD spent, 0.0 %.",
+        ),
+        (&["budget", "unset"], &by_variable, 0, "monthly has no limit of money: none is configured\n"),
+        (&["budget", "override", "app", "--for", "1h"], &by_variable, 2, "--reason <TEXT>"),
+        (&["budget", "override", "app", "--reason", "x"], &by_variable, 2, "--for <DURATION>"),
+        (&["budget", "override", "app", "--end", "--for", "1h"], &by_variable, 2, "cannot be used with"),
+        (
+            &["budget", "override", "app", "--for", "32d", "--reason", "x"],
+            &by_variable,
+            1,
+            "422 Unprocessable Entity: #/for is more than 31 days away",
+        ),
+        (&["budget", "override", "app", "--end"], &by_variable, 1, "budget `app` is not overridden"),
+        (
+            &["budget", "override", "app", "--for", "1h", "--limit-usd", "10", "--reason", "launch day"],
+            &by_variable,
+            0,
+            "\nstate          calls pass up to 10 USD until 2",
+        ),
+        (&["budget", "override", "app", "--end"], &by_variable, 0, "\nstate          within\n"),
+        (
+            &["budget", "override", "app", "--for", "1s", "--reason", "again"],
+            &by_variable,
+            0,
+            "\noverride       again\n",
+        ),
+    ] {
+        let output = ask(words, variables);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}{}", stdout(&output), stderr(&output));
+        let told = if code == 0 { stdout(&output) } else { stderr(&output) };
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+    assert_budgets_audited(&mut running);
+}
+
+/// That the log tells who changed what of a budget, from what to what and why, and when an override is over.
+fn assert_budgets_audited(running: &mut Working) {
+    let denied = running.told("command denied: no token was shown");
+    assert_eq!(denied["weir.audit.action"], "/api/v1/cost/budget");
+    let mut changed = |action: &str| {
+        let line = running.told("budget changed");
+        assert_eq!((&line["target"], &line["weir.audit.action"]), (&"weir::audit".into(), &action.into()));
+        assert!(line["client.address"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+        assert!(!line.to_string().contains("sesame"), "{line}");
+        let what = line["weir.audit.what"].as_str().expect("a text");
+        serde_json::from_str::<serde_json::Value>(what).expect("it is JSON")
+    };
+    let set = changed("budget.set");
+    assert_eq!((&set["budget"], &set["from"]["limit_usd"]), (&"monthly".into(), &serde_json::Value::Null));
+    assert_eq!((&set["to"]["limit_usd"], &set["to"]["source"]), (&"1500.25".into(), &"api".into()));
+    assert_eq!(changed("budget.unset")["to"], set["from"]);
+    let begun = changed("budget.override");
+    assert_eq!((&begun["from"], &begun["to"]["reason"]), (&serde_json::Value::Null, &"launch day".into()));
+    let ended = changed("budget.override.end");
+    assert_eq!((&ended["from"], &ended["to"]), (&begun["to"], &serde_json::Value::Null));
+    assert_eq!(changed("budget.override")["to"]["reason"], "again");
+    assert_eq!(running.told("an override has ended")["weir.budget"], "app");
 }
 
 #[test]
