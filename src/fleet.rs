@@ -42,8 +42,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The largest reply read. One number takes a hundred bytes.
 const MAX_REPLY_BYTES: usize = 64 << 10;
 
-/// Most moments remembered of a budget: enough for data that are eight hours old, asked for every thirty seconds.
-const MOST_MOMENTS: usize = 1024;
+/// How often this instance notes what it has spent itself. The oftener, the less of that counts twice.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// Most notes kept of a budget. Prometheus takes samples for new, unless told otherwise, that are up to five minutes old:
+/// three times that.
+const MOST_NOTES: usize = 900;
 
 /// The longest text of Prometheus' own that is repeated in the log, in characters.
 const QUOTED: usize = 200;
@@ -118,11 +122,18 @@ impl Fleet {
 
     /// Tells budgets what is read, again and again. Runs until it is dropped.
     pub async fn keep(mut self, limits: Arc<Limits>) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [mut reads, mut notes] = [self.interval, NOTE_EVERY].map(tokio::time::interval);
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fails = false;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = reads.tick() => {}
+                _ = notes.tick() => {
+                    self.own.note(&limits);
+                    continue;
+                }
+            }
             let read = self.read(&limits).await;
             match &read {
                 Err((budget, unfit)) if !fails => tracing::warn!(
@@ -140,12 +151,10 @@ impl Fleet {
     }
 
     /// Tells every budget what can be read of it; of those of which it cannot, the first, and why.
-    async fn read(&mut self, limits: &Limits) -> Result<(), (Arc<str>, Unfit)> {
+    async fn read(&self, limits: &Limits) -> Result<(), (Arc<str>, Unfit)> {
         let mut read = Ok(());
         for budget in limits.fleet_budgets() {
-            let at = limits.now().wall;
-            self.own.note(&budget, at);
-            match self.spend(&budget, at).await {
+            match self.spend(&budget, limits.now().wall).await {
                 Ok(spend) => limits.tell(&budget.name, &spend),
                 Err(unfit) if unfit.is_of_the_way() => return Err((budget.name, unfit)),
                 Err(unfit) => read = read.and(Err((budget.name, unfit))),
@@ -155,7 +164,7 @@ impl Fleet {
     }
 
     /// What all instances have spent of `budget` in the window so far.
-    async fn spend(&mut self, budget: &FleetBudget, at: UnixTime) -> Result<FleetSpend, Unfit> {
+    async fn spend(&self, budget: &FleetBudget, at: UnixTime) -> Result<FleetSpend, Unfit> {
         let (usd, tokens) = (semconv::BUDGET_CHARGED_USD.name, semconv::BUDGET_CHARGED_TOKENS.name);
         let is_of_money = budget.allowance.usd.is_some();
         let sampled_at = self.ask(SAMPLED_AT, if is_of_money { usd } else { tokens }, budget, at).await?;
@@ -163,6 +172,7 @@ impl Fleet {
         let sampled_at = UnixTime::new(seconds.map_err(|_| Unfit::Stale)?);
         let age = u64::try_from(at.seconds().saturating_sub(sampled_at.seconds())).unwrap_or_default();
         let good_for = self.keep_for.checked_sub(Duration::from_secs(age)).ok_or(Unfit::Stale)?;
+        let charged = self.own.charged_before(&budget.name, sampled_at).ok_or(Unfit::Stale)?;
         let mut all = Amount::default();
         if is_of_money {
             all.usd = self.ask(&self.query, usd, budget, at).await?;
@@ -170,7 +180,6 @@ impl Fleet {
         if budget.allowance.tokens.is_some() {
             all.tokens = whole(self.ask(&self.query, tokens, budget, at).await?);
         }
-        let charged = self.own.charged_before(&budget.name, sampled_at);
         Ok(FleetSpend { start: budget.start, all, charged, good_for })
     }
 
@@ -199,24 +208,43 @@ impl Fleet {
 
 /// What this instance had counted against each budget, and when: to know how much of it Prometheus had seen.
 #[derive(Debug, Default)]
-struct Own(HashMap<Arc<str>, VecDeque<(UnixTime, Amount)>>);
+struct Own(HashMap<Arc<str>, Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    notes: VecDeque<(UnixTime, Amount)>,
+    /// Whether the first ones are gone.
+    is_cut: bool,
+}
 
 impl Own {
-    fn note(&mut self, budget: &FleetBudget, at: UnixTime) {
-        let moments = self.0.entry(Arc::clone(&budget.name)).or_default();
-        if moments.len() == MOST_MOMENTS {
-            moments.pop_front();
+    fn note(&mut self, limits: &Limits) {
+        let at = limits.now().wall;
+        for budget in limits.fleet_budgets() {
+            self.0.entry(budget.name).or_default().add(at, budget.charged);
         }
-        moments.push_back((at, budget.charged));
     }
 
-    /// What had been counted at the last known moment before the second `time`; nothing, if that was before the start.
-    fn charged_before(&mut self, budget: &str, time: UnixTime) -> Amount {
-        let Some(moments) = self.0.get_mut(budget) else { return Amount::default() };
-        while moments.get(1).is_some_and(|(at, _)| *at < time) {
-            moments.pop_front();
+    /// What had been counted before the second `time`; `None` if nobody remembers.
+    fn charged_before(&self, budget: &str, time: UnixTime) -> Option<Amount> {
+        self.0.get(budget).map_or_else(|| Some(Amount::default()), |notes| notes.before(time))
+    }
+}
+
+impl Notes {
+    fn add(&mut self, at: UnixTime, charged: Amount) {
+        if self.notes.len() == MOST_NOTES {
+            self.notes.pop_front();
+            self.is_cut = true;
         }
-        moments.front().filter(|(at, _)| *at < time).map_or_else(Amount::default, |(_, charged)| *charged)
+        self.notes.push_back((at, charged));
+    }
+
+    fn before(&self, time: UnixTime) -> Option<Amount> {
+        let earlier = self.notes.iter().rev().find(|(at, _)| *at < time);
+        // Nothing was counted before the first note of all.
+        let none = || (!self.is_cut).then(Amount::default);
+        earlier.map(|(_, charged)| *charged).or_else(none)
     }
 }
 
@@ -258,7 +286,7 @@ enum Unfit {
     Many(usize),
     #[error("the query yields `{0}`, which is no amount")]
     NoAmount(String),
-    #[error("what it knows is older than `fleet_spend.keep_for`")]
+    #[error("what it knows is too old")]
     Stale,
 }
 
@@ -320,18 +348,18 @@ mod tests {
     use super::*;
     use crate::limits::budget::Allowance;
 
-    fn budget(charged: u64) -> FleetBudget {
+    fn budget() -> FleetBudget {
         FleetBudget {
             name: "app".into(),
             allowance: Allowance::default(),
             start: UnixTime::new(1000),
-            charged: Amount { usd: PicoUsd::ZERO, tokens: charged },
+            charged: Amount::default(),
         }
     }
 
     #[test]
     fn a_query_is_about_the_window_so_far_of_this_apps_series() {
-        let filled = |query, matching, at| filled_in(query, "spent_total", matching, &budget(0), UnixTime::new(at));
+        let filled = |query, matching, at| filled_in(query, "spent_total", matching, &budget(), UnixTime::new(at));
         assert_eq!(
             filled(QUERY, r#"job="weir""#, 4600),
             r#"sum(increase(spent_total{budget="app", job="weir"}[3600s])) or sum(spent_total{budget="app", job="weir"}) * 0"#
@@ -386,19 +414,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_before_a_time_is_known_from_the_last_look_before_it() {
-        let mut own = Own::default();
+    fn what_was_counted_before_a_time_is_known_from_the_last_note_before_it() {
         let at = UnixTime::new;
-        assert_eq!(own.charged_before("app", at(5)).tokens, 0, "never looked");
+        assert_eq!(Own::default().charged_before("app", at(5)), Some(Amount::default()), "just started");
+        let mut notes = Notes::default();
+        let counted = |tokens| Amount { usd: PicoUsd::ZERO, tokens };
         for (time, charged) in [(10, 1), (40, 2), (70, 3)] {
-            own.note(&budget(charged), at(time));
+            notes.add(at(time), counted(charged));
         }
         for (time, charged) in [(9, 0), (10, 0), (11, 1), (40, 1), (41, 2), (70, 2), (71, 3), (1000, 3)] {
-            assert_eq!(own.charged_before("app", at(time)).tokens, charged, "{time}");
+            assert_eq!(notes.before(at(time)), Some(counted(charged)), "{time}");
         }
-        for look in 0..2 * MOST_MOMENTS {
-            own.note(&budget(9), at(1001 + i64::try_from(look).expect("small")));
+        for second in 0..2 * MOST_NOTES {
+            notes.add(at(1001 + i64::try_from(second).expect("small")), counted(9));
         }
-        assert_eq!(own.0["app"].len(), MOST_MOMENTS);
+        assert_eq!(notes.notes.len(), MOST_NOTES);
+        assert_eq!(notes.before(at(71)), None, "forgotten is not nothing");
     }
 }

@@ -84,12 +84,18 @@ def open_house(folder, environment=AWS_KEYS, config=CONFIG):
         file = folder / "weir.yaml"
         file.write_text(config.format(simulator=found[1]))
         with running([WEIR, "run", "--config", str(file)], environment) as weir:
-            sides = {}
-            while sides.keys() != {"app", "admin"}:
-                line = weir.wait_for(listening)
-                sides[line["weir.side"]] = f"http://{line['server.address']}"
+            sides = sides_of(weir)
             yield House(found[1], sides["app"], sides["admin"])
             weir.stop()
+
+
+def sides_of(weir):
+    """Where a weir that has just been started listens: the URLs of its `app` and `admin` sides."""
+    sides = {}
+    while sides.keys() != {"app", "admin"}:
+        line = weir.wait_for(listening)
+        sides[line["weir.side"]] = f"http://{line['server.address']}"
+    return sides
 
 
 def listening(line):

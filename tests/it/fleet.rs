@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::json;
+use tokio::net::TcpListener;
 use weir::limits::standing::{BudgetNow, Scope};
 use weir::units::PicoUsd;
 
@@ -180,7 +181,10 @@ async fn the_last_good_value_counts_for_its_time_and_no_longer() {
 #[tokio::test]
 async fn a_prometheus_that_is_away_is_nobodys_trouble() {
     let provider = Fake::always(provider()).await;
-    let weir = weir(&provider, "http://127.0.0.1:1", "").await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let weir = weir(&provider, &format!("http://{address}"), "").await;
     assert_eq!(call(&weir).await, StatusCode::OK);
     assert_eq!(budget(&weir), (Scope::Instance, usd("0.2")));
     weir.stop().await;
