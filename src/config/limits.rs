@@ -100,11 +100,6 @@ fn fleet_spend(file: &File, checks: &mut Checks<'_>) {
     if let Err(message) = providers::url(url, "http://prometheus:9090", "bearer_token_file") {
         checks.note(path.name("prometheus_url"), message);
     }
-    if !file.budgets.iter().any(budget::Settings::spans_instances) && checks.is_whole(&Path::of(["budgets"])) {
-        let message =
-            "has no effect: no budget is one for everybody (without `per`) in a window that ends (not `total`)";
-        checks.note(path.name("prometheus_url"), message);
-    }
     let example = r#"write matchers such as namespace="shop", job="weir""#;
     match settings.matching.as_deref().map(str::trim) {
         None | Some("") => {

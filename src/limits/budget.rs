@@ -90,12 +90,6 @@ impl Settings {
     pub fn example() -> Self {
         Self { name: "app".to_owned(), limit_usd: Some(PicoUsd::new(1000 * PicoUsd::PER_USD)), ..Self::default() }
     }
-
-    /// Whether it can count what all instances spend, where that is known.
-    #[must_use]
-    pub fn spans_instances(&self) -> bool {
-        spans_instances(&self.per, self.window)
-    }
 }
 
 /// What happens once a budget is spent.
@@ -647,8 +641,10 @@ impl Budget {
         })
     }
 
+    /// Whether what all instances spend can be added up: of one subject, in a window that ends before records of it are
+    /// gone.
     fn spans_instances(&self) -> bool {
-        spans_instances(&self.per, self.window)
+        self.per.is_everybody() && self.window != Window::Total
     }
 
     /// A call was refused because it is spent.
@@ -675,11 +671,6 @@ impl Budget {
     pub(super) fn is_open(&self) -> bool {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).is_open()
     }
-}
-
-/// Whether what all instances spend can be added up: of one subject, in a window that ends before records of it are gone.
-fn spans_instances(per: &Per, window: Window) -> bool {
-    per.is_everybody() && window != Window::Total
 }
 
 fn seconds_until(end: UnixTime, now: Now) -> Duration {
