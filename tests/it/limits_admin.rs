@@ -287,48 +287,60 @@ async fn a_limit_of_nothing_is_used_up_and_no_number_breaks() {
     weir.stop().await;
 }
 
+/// Whether each of these bodies is refused with these faults, and no others.
+async fn is_refused(weir: &Weir, method: &Method, path: &str, bodies: &[(&str, &[&str])]) {
+    for (body, faults) in bodies {
+        let answer = asks(weir, method.clone(), path, &[OPERATOR], body).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {:?}", answer.body);
+        let problem = answer.json();
+        for fault in *faults {
+            assert!(problem["detail"].as_str().unwrap().contains(fault), "{body}: {fault} is not in {problem}");
+        }
+        assert_eq!(problem["errors"].as_array().unwrap().len(), faults.len(), "{problem}");
+    }
+}
+
 #[tokio::test]
-async fn every_mistake_in_a_change_is_told_and_nothing_is_changed() {
+async fn every_mistake_in_a_budget_for_the_month_is_told_and_nothing_is_changed() {
     let (weir, _fake) = weir("budgets: [{ name: app, limit_usd: 1, window: month, enforce: block }]").await;
-    let long = json!({ "for": "32d", "reason": "x".repeat(501) }).to_string();
-    let fix = "write a number of at least 0, such as 1500 or 0.50";
-    for (method, path, body, faults) in [
+    let no_amount =
+        "#/monthly_limit_usd `-1` is no amount of US dollars: write a number of at least 0, such as 1500 or 0.50";
+    let bodies = [
+        ("{}", &["#/monthly_limit_usd is missing: write a number of US dollars, such as 1500"][..]),
+        (r#"{"monthly_limit_usd":null}"#, &["#/monthly_limit_usd is missing"]),
         (
-            Method::PUT,
-            MONTHLY,
-            "{}",
-            &["#/monthly_limit_usd is missing: write a number of US dollars, such as 1500"][..],
-        ),
-        (Method::PUT, MONTHLY, r#"{"monthly_limit_usd":null}"#, &["#/monthly_limit_usd is missing"]),
-        (
-            Method::PUT,
-            MONTHLY,
             r#"{"monthly_limit_usd":-1,"alert_threshold_percentage":101,"limit":5}"#,
             &[
-                &format!("#/monthly_limit_usd `-1` is no amount of US dollars: {fix}"),
+                no_amount,
                 "#/alert_threshold_percentage `101` is no percentage: write a whole number from 0 to 100, such as 80",
                 "#/limit is unknown: what is known here is `monthly_limit_usd`, `alert_threshold_percentage`",
             ],
         ),
-        (Method::PUT, MONTHLY, r#"{"monthly_limit_usd":"much"}"#, &["#/monthly_limit_usd `much` is no amount"]),
-        (Method::PUT, MONTHLY, r#"{"monthly_limit_usd":[1]}"#, &["#/monthly_limit_usd a list is no amount"]),
-        (Method::PUT, MONTHLY, r#"{"monthly_limit_usd":1e99}"#, &["#/monthly_limit_usd `1e+99` is no amount"]),
+        (r#"{"monthly_limit_usd":"much"}"#, &["#/monthly_limit_usd `much` is no amount"]),
+        (r#"{"monthly_limit_usd":[1]}"#, &["#/monthly_limit_usd a list is no amount"]),
+        (r#"{"monthly_limit_usd":1e99}"#, &["#/monthly_limit_usd `1e+99` is no amount"]),
         (
-            Method::PUT,
-            MONTHLY,
             r#"{"monthly_limit_usd":1,"alert_threshold_percentage":"80"}"#,
             &["#/alert_threshold_percentage `80` is no percentage"],
         ),
         (
-            Method::PUT,
-            MONTHLY,
             r#"{"monthly_limit_usd":1,"alert_threshold_percentage":79.5}"#,
             &["#/alert_threshold_percentage `79.5` is no percentage"],
         ),
-        (Method::POST, OVERRIDE, "", &["#/reason is missing: write a text", "# does not say how long: give `for`"]),
+    ];
+    is_refused(&weir, &Method::PUT, MONTHLY, &bodies).await;
+    let month = get(&weir, MONTHLY).await;
+    assert_eq!((&month["monthly_limit_usd"], &month["source"]), (&json!(1), &json!("config")));
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn every_mistake_in_an_override_is_told() {
+    let (weir, _fake) = weir("budgets: [{ name: app, limit_usd: 1, window: month, enforce: block }]").await;
+    let long = json!({ "for": "32d", "reason": "x".repeat(501) }).to_string();
+    let bodies = [
+        ("", &["#/reason is missing: write a text", "# does not say how long: give `for`"][..]),
         (
-            Method::POST,
-            OVERRIDE,
             r#"{"for":"2h","until":"2000-01-01T00:00:00Z","limit_usd":1,"reason":"","why":1}"#,
             &[
                 "# says `until` and `for`: give one of them",
@@ -338,34 +350,18 @@ async fn every_mistake_in_a_change_is_told_and_nothing_is_changed() {
                 "#/why is unknown: what is known here is `until`, `for`, `limit_usd`, `reason`",
             ],
         ),
+        (long.as_str(), &["#/for is more than 31 days away: the latest is 2", "#/reason has 501 bytes"]),
         (
-            Method::POST,
-            OVERRIDE,
-            &long,
-            &["#/for is more than 31 days away: the latest is 2", "#/reason has 501 bytes"],
-        ),
-        (
-            Method::POST,
-            OVERRIDE,
             r#"{"until":"tomorrow","reason":"launch"}"#,
             &["#/until `tomorrow` is no time: write one by RFC 3339 such as 2026-11-30T18:00:00Z"],
         ),
-        (Method::POST, OVERRIDE, r#"{"for":0,"reason":"launch"}"#, &["#/for `0` is no time at all"]),
+        (r#"{"for":0,"reason":"launch"}"#, &["#/for `0` is no time at all"]),
         (
-            Method::POST,
-            OVERRIDE,
             r#"{"until":"9000-01-01T00:00:00Z","reason":"launch"}"#,
             &["#/until is more than 31 days away: the latest is 2"],
         ),
-    ] {
-        let answer = asks(&weir, method, path, &[OPERATOR], body).await;
-        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {:?}", answer.body);
-        let problem = answer.json();
-        for fault in faults {
-            assert!(problem["detail"].as_str().unwrap().contains(fault), "{body}: {fault} is not in {problem}");
-        }
-        assert_eq!(problem["errors"].as_array().unwrap().len(), faults.len(), "{problem}");
-    }
+    ];
+    is_refused(&weir, &Method::POST, OVERRIDE, &bodies).await;
     for (method, path, detail) in [
         (Method::POST, "/api/v1/budgets/ap/override", "there is no budget `ap`: did you mean `app`?"),
         (Method::DELETE, "/api/v1/budgets/nobody/override", "there is no budget `nobody`: there are `app`"),
@@ -374,8 +370,6 @@ async fn every_mistake_in_a_change_is_told_and_nothing_is_changed() {
         let answer = asks(&weir, method, path, &[OPERATOR], r#"{"for":"1h","reason":"x"}"#).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["detail"]), (404, &json!(detail)), "{path}");
     }
-    let month = get(&weir, MONTHLY).await;
-    assert_eq!((&month["monthly_limit_usd"], &month["source"]), (&json!(1), &json!("config")));
     weir.stop().await;
     let (without, _fake) = self::weir("").await;
     let answer =
