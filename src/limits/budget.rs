@@ -422,7 +422,6 @@ impl Budget {
         let (is_open, allowance) = (terms.is_open(), terms.allowance);
         drop(terms);
         let begins = is_open && !was_open;
-        self.slots.changed();
         if begins {
             self.counted_since.store(now.wall.seconds(), Ordering::Relaxed);
         }
@@ -434,6 +433,7 @@ impl Budget {
             // Of a larger limit, less is used: what was told of is worth telling again when it is reached.
             account.told = account.told.min(allowance.percent(account.spent));
         }
+        self.slots.changed();
         changed
     }
 
@@ -457,6 +457,11 @@ impl Budget {
     /// How often something of it has changed that a restart should not forget.
     pub(super) fn changes(&self) -> u64 {
         self.slots.changes()
+    }
+
+    /// Goes on with what was counted since then.
+    pub(super) fn counted_before(&self, since: UnixTime) {
+        self.counted_since.fetch_min(since.seconds(), Ordering::Relaxed);
     }
 
     /// Goes on where `subject` was before a restart, in the window that is now.

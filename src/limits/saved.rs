@@ -35,6 +35,8 @@ struct SavedBudget {
     counts: Counts,
     /// When the window began that this is of.
     since: UnixTime,
+    /// Since when calls are counted.
+    counted_since: UnixTime,
     accounts: Vec<SavedAccount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changed: Option<SavedTerms>,
@@ -200,6 +202,7 @@ impl SavedBudget {
             name: budget.name.to_string(),
             counts: Counts::of(budget),
             since: period.start,
+            counted_since: budget.counted_since(period),
             accounts: accounts.collect(),
             changed: (terms.origin == Origin::Api).then(|| SavedTerms::of(&terms)),
             overridden: terms.overridden,
@@ -229,6 +232,7 @@ impl SavedBudget {
         if self.since < period.start {
             return Fate::GoesOn;
         }
+        budget.counted_before(self.counted_since);
         for SavedAccount { subject, usd, tokens, told_percent } in self.accounts {
             budget.restore(&subject, Amount { usd, tokens }, told_percent, now);
         }

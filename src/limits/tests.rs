@@ -127,7 +127,10 @@ async fn what_was_spent_is_known_after_a_restart_to_the_last_pico_dollar() {
     spend(&before, "c", 92, u64::MAX);
     let in_flight = admit(&before, "c", &costs(1, 0)).expect("room");
     assert_ne!(before.revision(), 0);
+    pass(Duration::from_secs(60)).await;
     let after = restarted(&before, &[], &settings);
+    let counted_since = |limits: &Limits| limits.budgets[0].counted_since(limits.budgets[0].period(limits.now()));
+    assert_eq!(counted_since(&after), UnixTime::from(time_of_day() - Duration::from_secs(60)));
     let app = (String::from("app"), String::new());
     assert_eq!(accounts(&after)[&app], (Amount { usd: PicoUsd::new(99), tokens: u64::MAX }, Amount::default()));
     assert_eq!(spent_of(&after, "agents", "agent=a\\, \"b\"\\=\\\\ü"), 7);

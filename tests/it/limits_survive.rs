@@ -50,7 +50,7 @@ async fn call(client: &Client, weir: &Process) -> StatusCode {
 }
 
 /// A gauge of the only budget.
-async fn gauge(client: &Client, weir: &Process, name: &str) -> f64 {
+async fn gauge(client: &Client, weir: &Process, name: &str) -> PicoUsd {
     let answer = client.get(&format!("{}/metrics", weir.admin)).await;
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
     let line = text.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap_or_else(|| panic!("{text}"));
@@ -62,7 +62,11 @@ fn cents_on_disk(dir: &Path) -> u128 {
     let Ok(text) = std::fs::read_to_string(dir.join("limits.json")) else { return 0 };
     let json: Value = serde_json::from_str(&text).expect("whole, whenever it is read");
     let usd = json["state"]["budgets"][0]["accounts"][0]["usd"].as_str();
-    usd.map_or(0, |usd| usd.parse::<PicoUsd>().unwrap().pico() / (PicoUsd::PER_USD / 100))
+    usd.map_or(0, |usd| cents(usd.parse().unwrap()))
+}
+
+fn cents(amount: PicoUsd) -> u128 {
+    amount.pico() / (PicoUsd::PER_USD / 100)
 }
 
 /// Apps that ask again and again, until weir is gone.
@@ -122,9 +126,8 @@ async fn a_kill_under_load_loses_no_more_than_the_last_second() {
     assert!(kept <= asked * CENTS, "{kept} cents for {asked} calls");
 
     let weir = start(&fake, dir.path(), BUDGETS).await;
-    let dollars = gauge(&client, &weir, "weir_budget_spent_usd").await;
-    assert!((dollars * 100.0 - kept as f64).abs() < 1e-6, "{dollars} dollars, and {kept} cents were kept");
-    assert_eq!(gauge(&client, &weir, "weir_budget_reserved_usd").await, 0.0);
+    assert_eq!(cents(gauge(&client, &weir, "weir_budget_spent_usd").await), kept, "at the first scrape");
+    assert_eq!(gauge(&client, &weir, "weir_budget_reserved_usd").await, PicoUsd::ZERO);
     assert_eq!(weir.told("goes on with what was kept before").len(), 1);
     assert_eq!(call(&client, &weir).await, StatusCode::OK);
     weir.stop().await;
@@ -229,7 +232,7 @@ async fn a_damaged_file_is_set_aside_and_named() {
     assert_eq!(std::fs::read(&aside).unwrap(), whole[..whole.len() - 9]);
     assert!(aside.to_string_lossy().contains("limits.json.corrupt-20"), "{aside:?}");
     assert_eq!(told[0]["file.path"], path.display().to_string());
-    assert_eq!(gauge(&client, &weir, "weir_budget_spent_usd").await, 0.0);
+    assert_eq!(gauge(&client, &weir, "weir_budget_spent_usd").await, PicoUsd::ZERO);
     assert_eq!(call(&client, &weir).await, StatusCode::OK);
     weir.stop().await;
     assert_eq!(cents_on_disk(dir.path()), CENTS);
