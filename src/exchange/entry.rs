@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
+use crate::exchange::meter::Meter;
 use crate::exchange::{Destination, Rooms};
+use crate::limits::running::Running;
 use crate::limits::{Permit, Spent};
 use crate::price::Answer;
 use crate::provider::output::Output;
@@ -43,6 +45,8 @@ struct Open {
     counted: Option<(Counter, u64)>,
     prompt: Option<Prompt>,
     permit: Option<Permit>,
+    /// What it told while it was under way, until its cost is known.
+    meter: Option<Meter>,
     head: HeadFacts,
     stored_usage: Option<Arc<OnceLock<Usage>>>,
     arrived: Instant,
@@ -146,6 +150,7 @@ impl Entry {
             counted: None,
             prompt: None,
             permit: None,
+            meter: None,
             head: HeadFacts::default(),
             stored_usage: None,
             arrived,
@@ -245,6 +250,16 @@ impl Entry {
     /// Which other model is asked than the app did, if one is.
     pub(super) fn downgrade(&self) -> Option<&Downgrade> {
         self.get().downgrade.as_ref()
+    }
+
+    /// What tells how far it has come, if there is a budget that may end it.
+    pub(super) fn running(&self) -> Option<Running> {
+        self.get().permit.as_ref()?.running()
+    }
+
+    /// What it has used while it was under way, until its cost is known.
+    pub(super) fn metered(&mut self, meter: Meter) {
+        self.get_mut().meter = Some(meter);
     }
 
     /// What the model is to read, in case its tokens have to be estimated.
@@ -475,7 +490,10 @@ impl Open {
         let stated = end.said.provider_cost.filter(|_| !was_cut(&end.said, self.call.delivery));
         let Settled { cost, provenance, list_cost } =
             if is_free { settle(cost, None, None) } else { settle(cost, stated, usage.as_ref()) };
-        if let Some(permit) = self.permit.take() {
+        if let Some(mut permit) = self.permit.take() {
+            if let Some(meter) = self.meter.take() {
+                permit.outgrown(meter.into_running());
+            }
             self.settle(permit, cost, usage.as_ref());
         }
         let record = Record {

@@ -13,6 +13,7 @@ mod filter;
 pub mod form;
 mod kept;
 mod loops;
+mod meter;
 mod paced;
 mod pump;
 pub mod quote;
@@ -52,6 +53,7 @@ use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
 use crate::exchange::kept::Kept;
+use crate::exchange::meter::Meter;
 use crate::exchange::pump::{Head, Pump, Wishes};
 use crate::exchange::recall::{Question, Recalled};
 use crate::exchange::recordings::{Recordable, Recordings, Sent};
@@ -424,6 +426,11 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
     let Unanswered { asking, understood, ride, mut entry } = unanswered;
     let Asking { route, mut head, mut body } = asking;
     let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
+    let meter = Meter::of(rooms, &route.to, &entry, understood.size);
+    if meter.is_some() {
+        // A stream that may have to be ended must come as it is.
+        head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     prepare(rooms, &route, &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
     *upward.method_mut() = head.method;
@@ -440,6 +447,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
             reusable: understood.reusable.filter(|reusable| reusable.terms.may_store()),
             recordable: understood.recordable,
             weir_asked,
+            meter,
             pacing: (rooms.cache.replay() == Replay::Recorded).then(|| Pacing::begin(Instant::now())),
         },
     };

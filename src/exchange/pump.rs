@@ -3,6 +3,7 @@
 //! it learnt is in the [`Finished`] that it leaves.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,7 @@ use crate::cache::{self, Reusable};
 use crate::exchange::crossing;
 use crate::exchange::entry::{End, Entry, Fetched};
 use crate::exchange::filter::Filter;
+use crate::exchange::meter::{Enough, Meter};
 use crate::exchange::recordings::{Recordable, Take};
 use crate::exchange::{Rooms, recall, route};
 use crate::provider::endpoint::Endpoint;
@@ -60,6 +62,8 @@ pub(super) struct Wishes {
     pub(super) recordable: Option<Recordable>,
     /// Whether weir asked for usage that the app did not ask for.
     pub(super) weir_asked: bool,
+    /// What tells when a stream is to be ended, if anything may.
+    pub(super) meter: Option<Meter>,
     /// When its pieces come, where that is to be stored with a stream.
     pub(super) pacing: Option<Pacing>,
 }
@@ -99,6 +103,9 @@ pub(super) struct Pump {
     filter: Option<Filter>,
     keep: Option<Keep>,
     take: Option<Take>,
+    meter: Option<Meter>,
+    /// The budget for whose sake it was ended.
+    ended_by: Option<Arc<str>>,
     fetched: Fetched,
     last_byte: Instant,
     silence: Option<Pin<Box<Sleep>>>,
@@ -122,13 +129,14 @@ pub(super) fn receive(
 ) -> (Head, Pump) {
     let (mut head, body) = answer.into_parts();
     route::remove_hop_by_hop(&mut head.headers);
-    let reader = endpoint.is_read().then(|| {
+    let mut reader = endpoint.is_read().then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();
         Reader::open(endpoint, head.status, &head.headers, limit)
     });
     let is_stream = reader.as_ref().is_some_and(Reader::is_stream);
     let removes = wishes.weir_asked && is_stream && reader.as_ref().is_some_and(Reader::is_plain);
-    if removes {
+    let meter = wishes.meter.filter(|_| reader.as_mut().is_some_and(|reader| reader.prepare_to_stop(endpoint)));
+    if removes || meter.is_some() {
         // What is announced would no longer be what comes.
         head.headers.remove(CONTENT_LENGTH);
     }
@@ -148,6 +156,8 @@ pub(super) fn receive(
             pacing: wishes.pacing.filter(|_| is_stream),
         }),
         take,
+        meter,
+        ended_by: None,
         fetched: Fetched::now(head.status, headers::read(&head.headers, SystemTime::now())),
         last_byte: Instant::now(),
         silence: None,
@@ -203,10 +213,10 @@ impl Pump {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        match (&self.upstream, &self.filter) {
-            (Some(upstream), None) => upstream.size_hint(),
-            (None, None) => SizeHint::with_exact(0),
-            (_, Some(_)) => SizeHint::default(),
+        match (&self.upstream, &self.filter, &self.meter) {
+            (Some(upstream), None, None) => upstream.size_hint(),
+            (None, None, _) => SizeHint::with_exact(0),
+            (Some(_), ..) | (_, Some(_), _) => SizeHint::default(),
         }
     }
 
@@ -216,6 +226,11 @@ impl Pump {
         if let Some(broken) = self.broken.take() {
             let end = broken.end(said);
             return Finished { broken: Some(broken), ..self.finished(end, None, log, company) };
+        }
+        if let Some(budget) = &self.ended_by {
+            let end = ended_early(budget, said);
+            let all = self.is_stream.then_some(log.total());
+            return Finished { all, ..self.finished(end, None, log, company) };
         }
         let offered = self.offer(&said, log);
         let end = end_of(self.status, said);
@@ -283,19 +298,49 @@ impl Pump {
         let Some(reader) = self.reader.as_mut() else { return chunk };
         let mut removed = Vec::new();
         let mut content = false;
-        reader.push(&chunk, &mut |kind, span| match kind {
-            EventKind::Content => content = true,
-            EventKind::UsageOnly => removed.push(span),
-            EventKind::Other => {}
+        let mut last = None;
+        reader.push(&chunk, &mut |kind, span| {
+            last = Some(span.end);
+            match kind {
+                EventKind::Content => content = true,
+                EventKind::UsageOnly => removed.push(span),
+                EventKind::Other => {}
+            }
         });
-        let incomplete_from = reader.incomplete_from();
         if content {
             self.fetched.content_came();
         }
+        if let Some((at, ending)) = last.and_then(|last| Some((last, self.enough()?))) {
+            return self.end_early(&chunk, at, &removed, &ending);
+        }
+        let incomplete_from = self.reader.as_ref().map_or(0, Reader::incomplete_from);
         match self.filter.as_mut() {
             Some(filter) => filter.pass(chunk, &removed, incomplete_from),
             None => chunk,
         }
+    }
+
+    /// What the stream has to end with, if what was generated is enough.
+    fn enough(&mut self) -> Option<Vec<u8>> {
+        let (reader, meter) = (self.reader.as_ref()?, self.meter.as_mut()?);
+        let Enough { budget, used } = meter.generated(reader.generated())?;
+        let ending = reader.ending(used)?;
+        self.ended_by = Some(budget);
+        Some(ending)
+    }
+
+    /// Ends the stream after the event that ended at `at`, somewhere in `chunk`; what goes on to the app for the last time.
+    fn end_early(&mut self, chunk: &Bytes, at: u64, removed: &[Range<u64>], ending: &[u8]) -> Bytes {
+        let received = self.reader.as_ref().map_or(0, Reader::received);
+        let beyond = usize::try_from(received.saturating_sub(at)).unwrap_or(usize::MAX);
+        let chunk = chunk.slice(..chunk.len().saturating_sub(beyond));
+        let passed = match self.filter.as_mut() {
+            Some(filter) => filter.pass(chunk, removed, at),
+            None => chunk,
+        };
+        // Nothing of it is for anybody else, and nothing more is wanted.
+        (self.upstream, self.keep, self.take) = (None, None, None);
+        Bytes::from([&passed, ending].concat())
     }
 
     fn holds(&self) -> bool {
@@ -346,12 +391,13 @@ impl Pump {
             usage: offered.as_ref().and_then(|offered| offered.usage.clone()),
         });
         let led = others.is_some() && self.status == StatusCode::OK;
+        let meter = self.meter.take();
         Finished {
             broken: None,
             trailers: ForLeader(Mutex::new(self.trailers)),
             all: (self.is_stream && is_complete(end.said.ending)).then_some(log.total()),
             others,
-            bill: ForLeader::new(Bill { end, fetched: self.fetched, offered, led }),
+            bill: ForLeader::new(Bill { end, fetched: self.fetched, offered, led, meter }),
         }
     }
 }
@@ -373,6 +419,7 @@ struct Bill {
     fetched: Fetched,
     offered: Option<Offered>,
     led: bool,
+    meter: Option<Meter>,
 }
 
 /// What it comes to for those who followed.
@@ -429,6 +476,9 @@ impl Bill {
     /// Notes what was done for it; how it ended.
     fn note(self, entry: &mut Entry) -> End {
         entry.brought(self.fetched);
+        if let Some(meter) = self.meter {
+            entry.metered(meter);
+        }
         if let Some(Offered { result, usage }) = self.offered {
             entry.offered(result, usage);
         }
@@ -442,6 +492,12 @@ impl Bill {
 /// The end of a call whose app hung up.
 pub(super) fn cancelled(said: Said) -> End {
     End { outcome: Outcome::Cancelled, error_type: Some(ErrorType::Cancelled), detail: None, said }
+}
+
+/// The end of a stream that weir ended, because this budget is used up.
+fn ended_early(budget: &str, said: Said) -> End {
+    let detail = format!("weir ended the stream: budget `{budget}` is used up");
+    End { outcome: Outcome::BudgetBlocked, error_type: None, detail: Some(detail.into()), said }
 }
 
 const fn is_complete(ending: Ending) -> bool {

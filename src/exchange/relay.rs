@@ -98,7 +98,7 @@ pub(super) async fn walk(
             rooms,
             route.endpoint,
             answer,
-            Wishes { reusable: None, recordable: None, weir_asked: false, pacing: None },
+            Wishes { reusable: None, recordable: None, weir_asked: false, meter: None, pacing: None },
         );
         return forward(rooms, &head, pump, entry);
     }

@@ -215,13 +215,16 @@ pub(super) struct Account {
     pub(super) spent: Amount,
     /// What calls under way are expected to cost.
     pub(super) reserved: Amount,
+    /// What streams under way have used so far, where they tell.
+    running: Amount,
     /// The highest threshold that was told of, in percent.
     pub(super) told: u64,
 }
 
 impl Default for Account {
     fn default() -> Self {
-        Self { start: UnixTime::EPOCH, end: None, spent: Amount::default(), reserved: Amount::default(), told: 0 }
+        let nothing = Amount::default();
+        Self { start: UnixTime::EPOCH, end: None, spent: nothing, reserved: nothing, running: nothing, told: 0 }
     }
 }
 
@@ -236,7 +239,8 @@ impl Account {
     /// Enters a window, if it is a later one.
     pub(super) fn enter(&mut self, period: Period) {
         if self.start < period.start {
-            *self = Self { start: period.start, reserved: self.reserved, ..Self::default() };
+            let Self { reserved, running, .. } = *self;
+            *self = Self { start: period.start, reserved, running, ..Self::default() };
         }
         // Whoever looked at the time before another one entered the next window knows an earlier end.
         if self.start == period.start {
@@ -562,15 +566,29 @@ impl Budget {
         Ok(amount)
     }
 
-    /// Reserves more for a call that goes on, whatever there is room for; whether that crossed a limit that ends it.
-    pub(super) fn reserve_more(&self, slot: &Slot<Account>, more: Amount, now: Now) -> bool {
+    /// Whether it ends streams that use it up.
+    pub(super) fn ends_streams(&self) -> bool {
+        self.stop_streams && self.enforce == Enforce::Block
+    }
+
+    /// A stream that had used the one has now used the other of `used`, and had reserved so much. Whether all that is
+    /// spent and used uses the budget up.
+    pub(super) fn run(&self, slot: &Slot<Account>, used: [Amount; 2], reserved: Amount, now: Now) -> bool {
         let (period, allowance) = (self.period(now), self.allowance(now));
-        let others = self.spent_elsewhere(period, now).unwrap_or_default();
+        let elsewhere = self.spent_elsewhere(period, now).unwrap_or_default();
+        let [before, so_far] = used;
         let mut account = slot.lock();
         account.enter(period);
-        account.reserved = account.reserved.plus(more);
-        let stops = self.stop_streams && self.enforce == Enforce::Block;
-        stops && allowance.is_some_and(|allowance| allowance.is_used_up_by(others.plus(account.committed())))
+        account.running = account.running.plus(so_far).minus(before);
+        account.reserved = account.reserved.plus(so_far.minus(reserved)).minus(before.minus(reserved));
+        let used = elsewhere.plus(account.spent).plus(account.running);
+        allowance.is_some_and(|allowance| allowance.is_used_up_by(used))
+    }
+
+    /// A stream is over that had used so much; what it had reserved stays so.
+    pub(super) fn ran(slot: &Slot<Account>, used: Amount) {
+        let mut account = slot.lock();
+        account.running = account.running.minus(used);
     }
 
     /// Gives back what was reserved for a call that did not go.

@@ -11,6 +11,7 @@ pub mod elsewhere;
 pub mod matching;
 pub mod rate;
 pub mod refusal;
+pub mod running;
 pub mod saved;
 mod slots;
 pub mod standing;
@@ -380,18 +381,6 @@ impl Permit {
     pub fn join(&mut self, mut other: Self) {
         self.taken.append(&mut other.taken);
         self.reserved.append(&mut other.reserved);
-    }
-
-    /// Reserves more for a call that goes on; whether that crossed a limit that ends it.
-    #[must_use]
-    pub fn reserve_more(&mut self, tokens: u64, usd: PicoUsd) -> bool {
-        let (now, more) = (self.clock.now(), Amount { usd, tokens });
-        let mut ends = false;
-        for reserved in &mut self.reserved {
-            ends |= reserved.budget.reserve_more(&reserved.slot, more, now);
-            reserved.amount = reserved.amount.plus(more);
-        }
-        ends
     }
 
     /// The call is over, and needed this. What nobody can tell is taken to be what was expected.

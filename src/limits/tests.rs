@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::limits::budget::Enforce;
+use crate::limits::running::Running;
 use crate::limits::saved::Saved;
 use crate::limits::window::{Period, Window, Zone};
 use crate::record::call::Caller;
@@ -305,6 +306,8 @@ struct Model {
 /// A call under way.
 struct Call {
     permit: Permit,
+    running: Option<Running>,
+    used: Amount,
     agent: &'static str,
     amounts: Vec<Amount>,
 }
@@ -362,12 +365,13 @@ impl Model {
         Some(amounts)
     }
 
-    fn reserve_more(&mut self, call: &mut Call, more: Amount) {
+    /// A call has used so much so far: what outgrows its reservation is reserved.
+    fn run(&mut self, call: &mut Call) {
         self.look();
         for (place, amount) in call.amounts.iter_mut().enumerate() {
             let (_, reserved) = self.of(place, call.agent);
-            *reserved = reserved.plus(more);
-            *amount = amount.plus(more);
+            *reserved = reserved.plus(call.used.minus(*amount));
+            *amount = amount.plus(call.used.minus(*amount));
         }
     }
 
@@ -473,6 +477,8 @@ impl World {
             budget::Settings { limit_usd: Some(PicoUsd::new(300)), window, unpriced_usd, ..budget("app") },
             budget::Settings { limit_usd: None, limit_tokens: Some(200), window: Window::Hour, ..budget("tokens") },
         ];
+        let ends_streams = |budget| budget::Settings { stop_streams: true, ..budget };
+        let budgets: Vec<_> = budgets.into_iter().map(ends_streams).collect();
         let few = rate::Settings {
             name: "few".to_owned(),
             per: per(),
@@ -512,7 +518,8 @@ impl World {
                     self.largest.usd = self.largest.usd.max(amount.usd);
                     self.largest.tokens = self.largest.tokens.max(amount.tokens);
                 }
-                self.calls.push(Call { permit, agent, amounts });
+                let running = permit.running();
+                self.calls.push(Call { permit, running, used: Amount::default(), agent, amounts });
             }
             (Err(_), None) => {}
             // A limit of rate has no books here.
@@ -530,7 +537,7 @@ impl World {
             return;
         }
         let place = usize::try_from(self.chance.below(self.calls.len() as u64)).expect("below a length");
-        let Call { permit, agent, amounts } = self.calls.swap_remove(place);
+        let Call { mut permit, running, agent, amounts, .. } = self.calls.swap_remove(place);
         let mut spent = (self.chance.below(4) > 0).then(|| self.chance.spent());
         if let Some(spent) = spent.as_mut().filter(|_| self.is_foreseen) {
             // What is unknown is priced by each budget, so the least of them is what none is surprised by.
@@ -540,8 +547,11 @@ impl World {
         }
         self.model.close(agent, &amounts, spent);
         match spent {
-            Some(spent) => permit.settle(spent),
-            None => drop(permit),
+            Some(spent) => {
+                permit.outgrown(running.expect("every budget ends streams"));
+                permit.settle(spent);
+            }
+            None => drop((permit, running)),
         }
     }
 
@@ -557,8 +567,9 @@ impl World {
     fn go_on(&mut self) {
         let (tokens, usd) = (self.chance.below(5), self.chance.usd());
         if let Some(call) = self.calls.last_mut() {
-            let _ = call.permit.reserve_more(tokens, usd);
-            self.model.reserve_more(call, Amount { usd, tokens });
+            call.used = call.used.plus(Amount { usd, tokens });
+            call.running.as_mut().expect("every budget ends streams").used(call.used);
+            self.model.run(call);
         }
     }
 

@@ -97,6 +97,12 @@ impl Reader {
         stream.stopper.as_ref()?.end(used)
     }
 
+    /// Bytes taken in, as they came.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Bytes of what a stream brought so far that was generated, as far as it is text.
     #[must_use]
     pub fn generated(&self) -> u64 {

@@ -9,6 +9,7 @@ mod cache_admin;
 mod caching;
 mod costs;
 mod cross_mode;
+mod ended_early;
 mod estimates;
 mod faults;
 mod fleet;
