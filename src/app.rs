@@ -168,7 +168,7 @@ impl App {
             let made = writer.prepare().context("cache.recordings: the directory cannot be made");
             made.map_err(Unusable)?;
         }
-        let kept = kept(&config, &built.rooms.limits);
+        let kept = kept(&config, &built.rooms.limits, &built.metrics);
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
         Ok(Self { config, built, kept, downstream, operator })
@@ -260,7 +260,7 @@ impl App {
 }
 
 /// What the limits have counted survives a restart, if they count anything, or an operator can have them count.
-fn kept(config: &Config, limits: &Limits) -> Option<Arc<Kept<Limits>>> {
+fn kept(config: &Config, limits: &Limits, metrics: &Metrics) -> Option<Arc<Kept<Limits>>> {
     let may_come_to_count = config.admin.token_file.is_some() && config.state_dir.is_some();
     if !limits.remember() && !may_come_to_count {
         return None;
@@ -269,6 +269,8 @@ fn kept(config: &Config, limits: &Limits) -> Option<Arc<Kept<Limits>>> {
     if let Some(saved) = saved {
         limits.restore(saved);
     }
+    let watched = Arc::clone(&kept);
+    metrics.watch_state(Arc::new(move || !watched.is_failing()));
     Some(kept)
 }
 

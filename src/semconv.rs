@@ -471,6 +471,9 @@ metrics! {
     RATELIMIT_SUBJECTS = Gauge "weir_ratelimit_subjects", "subjects", [LIMIT],
         "Subjects that have used something which has not come back, of a limit with `per`",
         "at the scrape; the others are forgotten within seconds";
+    STATE_KEPT = Gauge "weir_state_kept", "1", [],
+        "1 if what limits and budgets have counted is kept on disk, 0 if a restart would forget it",
+        "at the scrape; absent where nothing is to be kept";
 
     AGENT_REQUESTS = Counter "weir_agent_requests_total", "calls", [AGENT],
         "Calls by agent", "when a call ends";

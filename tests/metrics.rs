@@ -197,6 +197,7 @@ fn filled() -> Metrics {
     let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
+    metrics.watch_state(Arc::new(|| true));
     metrics.watch_limits(Arc::new(rules()));
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);

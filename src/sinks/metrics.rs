@@ -28,7 +28,7 @@ use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
-use crate::sinks::now::{Now, WatchCache, WatchStore, Watched};
+use crate::sinks::now::{Now, WatchCache, WatchState, WatchStore, Watched};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
     AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side,
@@ -154,6 +154,7 @@ impl Metrics {
             providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
             store: OnceLock::new(),
+            state: OnceLock::new(),
             limits: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
@@ -203,6 +204,11 @@ impl Metrics {
     pub fn watch_store(&self, watch: WatchStore) {
         let _ = self.now.store.set(watch);
         let _ = self.shared.set(SharedSeries::new(&self.families));
+    }
+
+    /// Has `watch` asked at each scrape whether what has to survive a restart can be kept. The first one stays.
+    pub fn watch_state(&self, watch: WatchState) {
+        let _ = self.now.state.set(watch);
     }
 
     /// Has `limits` asked at each scrape how they stand. The first ones stay.

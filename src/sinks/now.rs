@@ -58,6 +58,9 @@ pub type WatchCache = Arc<dyn Fn() -> Vec<(Backend, CacheSize)> + Send + Sync>;
 /// Says whether the shared store answers now.
 pub type WatchStore = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// Says whether what has to survive a restart can be kept now.
+pub type WatchState = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -71,6 +74,8 @@ pub(super) struct Now {
     pub(super) cache: OnceLock<WatchCache>,
     /// Set if there is a shared store.
     pub(super) store: OnceLock<WatchStore>,
+    /// Set if there is something that has to survive a restart.
+    pub(super) state: OnceLock<WatchState>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
 }
@@ -125,6 +130,8 @@ impl Collector for Now {
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
+        let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
+        write(encoder, &semconv::STATE_KEPT, state)?;
         if let Some(watch) = self.cache.get() {
             let sizes = watch();
             let each = |part: fn(&CacheSize) -> u64| {

@@ -49,11 +49,12 @@ async fn call(client: &Client, weir: &Process) -> StatusCode {
     client.post(&format!("{}{CHAT}", weir.app), &[], &ask()).await.status
 }
 
-/// A gauge of the only budget.
+/// A number that stands there once: of the only budget, or of weir.
 async fn gauge(client: &Client, weir: &Process, name: &str) -> PicoUsd {
     let answer = client.get(&format!("{}/metrics", weir.admin)).await;
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    let line = text.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap_or_else(|| panic!("{text}"));
+    let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let line = text.lines().find(is_it).unwrap_or_else(|| panic!("{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -252,6 +253,10 @@ async fn a_directory_that_is_of_no_use_holds_up_no_call() {
     let told = second.told("nothing of this weir survives a restart");
     assert!(told[0]["error.message"].as_str().unwrap().starts_with("another weir keeps its state in "), "{told:?}");
     assert_eq!(nowhere.told("cannot be kept: calls go on").len(), 1);
+    let one = PicoUsd::new(PicoUsd::PER_USD);
+    for (weir, kept) in [(&first, one), (&second, PicoUsd::ZERO), (&nowhere, PicoUsd::ZERO)] {
+        assert_eq!(gauge(&client, weir, "weir_state_kept").await, kept);
+    }
     nowhere.stop().await;
     second.stop().await;
     first.stop().await;
