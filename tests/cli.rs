@@ -109,13 +109,14 @@ fn check_says_what_is_limited_and_for_whom() {
     let text = "limits: [{ name: agents, per: agent, match: { model: gpt-5* }, requests_per_minute: 100, concurrent_calls: 4 }]\n\
                 budgets: [{ name: app, limit_usd: 2.50, window: day, time_zone: Europe/Berlin, enforce: block }]\n";
     std::fs::write(&file, text).expect("the file is written");
-    let output = weir(&["check", "-c", &file.display().to_string()], &[]);
+    let output = weir(&["check", "-c", &file.display().to_string()], &[("HOME", "/home/me")]);
     let said = stdout(&output);
     let said: Vec<&str> =
-        said.lines().filter(|line| line.starts_with("limit ") || line.starts_with("budget ")).collect();
+        said.lines().filter(|line| ["limit ", "budget ", "state "].iter().any(|kind| line.starts_with(kind))).collect();
     assert_eq!(
         said,
         [
+            "state      /home/me/.local/state/weir",
             "limit      agents: 100 requests in 1m, 4 calls at once; model gpt-5*; for each agent",
             "budget     app: 2.5 USD, day (Europe/Berlin), block",
         ]

@@ -110,7 +110,9 @@ class Running:
 
     def __init__(self, command, environment):
         # Nothing of the machine's may decide, and nobody outside it be asked for an identity.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WEIR_", "AWS_"))}
+        # Without a home, weir keeps nothing that the next test would find.
+        machines = ("WEIR_", "AWS_", "HOME", "XDG_", "STATE_DIRECTORY")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(machines)}
         environment = inherited | {"AWS_EC2_METADATA_DISABLED": "true"} | environment
         self.command = command
         self.process = subprocess.Popen(

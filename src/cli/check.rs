@@ -59,6 +59,10 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
             cache.ttl, cache.max_entries, cache.max_bytes
         )?,
     }
+    if !config.limits.is_empty() || !config.budgets.is_empty() {
+        let kept = config.state_dir.as_ref().map(|dir| dir.display().to_string());
+        writeln!(text, "state      {}", kept.as_deref().unwrap_or("none: nothing survives a restart"))?;
+    }
     for limit in &config.limits {
         let concurrent = limit.concurrent_calls.map(|calls| format!("{calls} calls at once"));
         let rates: Vec<String> = limit.rates().iter().map(ToString::to_string).chain(concurrent).collect();
