@@ -34,7 +34,7 @@ fn chunk(rest: &Value) -> Vec<u8> {
 }
 
 fn said(number: usize) -> Vec<u8> {
-    let text = format!("{number:0>width$}", width = TEXT_BYTES);
+    let text = format!("{number:0>TEXT_BYTES$}");
     chunk(&json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]}))
 }
 
@@ -111,7 +111,7 @@ async fn who_shares_a_stream_that_is_ended_gets_the_same() {
     chunks_of_ended(&bodies[0]);
     weir.settled().await;
     assert_eq!((fake.received().len(), spent(&weir).reserved.usd), (1, PicoUsd::ZERO));
-    assert_eq!(weir.metric_sum(r#"weir_requests_total{"#).await, 4.0);
+    assert_eq!(weir.metric_sum("weir_requests_total{").await, 4.0);
     weir.stop().await;
 }
 
