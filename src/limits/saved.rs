@@ -115,7 +115,7 @@ impl Keep for Limits {
         let now = self.now();
         Saved {
             at: now.wall,
-            budgets: self.budgets.iter().map(|budget| SavedBudget::of(budget, now)).collect(),
+            budgets: self.budgets().map(|budget| SavedBudget::of(budget, now)).collect(),
             limits: self
                 .rates
                 .iter()
@@ -130,7 +130,7 @@ impl Limits {
     /// Whether there is anything that a restart could forget.
     #[must_use]
     pub fn remember(&self) -> bool {
-        self.budgets.iter().any(|budget| budget.is_open()) || self.rates.iter().any(|rule| !rule.rates.is_empty())
+        self.budgets().next().is_some() || self.rates.iter().any(|rule| !rule.rates.is_empty())
     }
 
     /// Goes on with what was saved, as far as the rules are still the same. To be called before the first call.

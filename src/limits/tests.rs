@@ -202,6 +202,34 @@ async fn what_an_operator_has_changed_holds_whatever_the_configuration_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_month_that_was_given_a_limit_goes_on_and_one_that_was_not_sleeps_on() {
+    TIME_OF_DAY.set(BEGINNING);
+    let before = rules(&[], &[]);
+    assert!(!before.remember() && before.budgets_now().is_empty(), "nothing is saved of a budget without a limit");
+    assert!(!restarted(&before, &[], &[]).monthly().is_open());
+    pass(Duration::from_secs(60)).await;
+    let woken = time_of_day().into();
+    before.monthly().change(before.now(), |terms| {
+        terms.allowance.usd = Some(PicoUsd::new(100));
+        terms.origin = budget::Origin::Api;
+    });
+    spend(&before, "a", 60, 0);
+    pass(Duration::from_secs(60)).await;
+    let after = restarted(&before, &[], &[]);
+    let month = after.monthly();
+    assert_eq!((month.terms(), spent_of(&after, "monthly", "")), (before.monthly().terms(), 60));
+    assert_eq!(month.counted_since(month.period(after.now())), woken, "weir was not asked meanwhile");
+
+    month.change(after.now(), |terms| *terms = month.configured().clone());
+    assert_ne!(after.revision(), 0);
+    let again = restarted(&after, &[], &[]);
+    assert!(!again.monthly().is_open(), "it was taken back");
+    let configured = budget::Settings { window: Window::Month, time_zone: Zone::default(), ..budget("monthly") };
+    let again = restarted(&after, &[], &[configured]);
+    assert_eq!(spent_of(&again, "monthly", ""), 0, "nothing was counted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_threshold_is_told_of_once() {
     TIME_OF_DAY.set(BEGINNING);
     let before = rules(&[], &[budget("one")]);
