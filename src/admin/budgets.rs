@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -45,17 +46,16 @@ pub(super) async fn list(_: Reader, query: Query, State(admin): State<Admin>) ->
 pub(super) async fn begin_override(
     Operator(peer): Operator,
     State(admin): State<Admin>,
-    Path(name): Path<String>,
+    Named(budget): Named,
     body: Body,
 ) -> Result<Response, Problem> {
-    let budget = find(&admin.limits, &name)?;
     let body = body::read(body, body::COMMAND).await?;
     let mut members = Members::of(&body)?;
     let now = admin.limits.now();
     let begun = read_override(&mut members, &budget, now);
     let begun = members.end_with(begun)?;
     let before = budget.change(now, |terms| terms.overridden.replace(begun.clone()));
-    let change = json!({ "budget": name, "from": before.as_ref().map(overridden), "to": overridden(&begun) });
+    let change = json!({ "budget": &*budget.name, "from": before.as_ref().map(overridden), "to": overridden(&begun) });
     audit::budget_changed(peer, "budget.override", &change.to_string());
     stands(budget, now).await
 }
@@ -64,21 +64,34 @@ pub(super) async fn begin_override(
 pub(super) async fn end_override(
     Operator(peer): Operator,
     State(admin): State<Admin>,
-    Path(name): Path<String>,
+    Named(budget): Named,
 ) -> Result<Response, Problem> {
-    let budget = find(&admin.limits, &name)?;
     let now = admin.limits.now();
     let ended = budget.change(now, |terms| {
         let is_on = terms.override_at(now).is_some();
         terms.overridden.take_if(|_| is_on)
     });
     let Some(ended) = ended else {
-        let detail = format!("budget `{name}` is not overridden: there is nothing to end");
+        let detail = format!("budget `{}` is not overridden: there is nothing to end", budget.name);
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
-    let change = json!({ "budget": name, "from": overridden(&ended), "to": null });
+    let change = json!({ "budget": &*budget.name, "from": overridden(&ended), "to": null });
     audit::budget_changed(peer, "budget.override.end", &change.to_string());
     stands(budget, now).await
+}
+
+/// The budget that the path names.
+#[derive(Debug)]
+pub(super) struct Named(Arc<Budget>);
+
+impl FromRequestParts<Admin> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let unreadable = |_| Problem::new(StatusCode::BAD_REQUEST, "the name in the path is not UTF-8");
+        let Path(name) = Path::<String>::from_request_parts(parts, admin).await.map_err(unreadable)?;
+        find(&admin.limits, &name).map(Self)
+    }
 }
 
 fn find(limits: &Limits, name: &str) -> Result<Arc<Budget>, Problem> {

@@ -370,6 +370,8 @@ async fn every_mistake_in_an_override_is_told() {
         let answer = asks(&weir, method, path, &[OPERATOR], r#"{"for":"1h","reason":"x"}"#).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["detail"]), (404, &json!(detail)), "{path}");
     }
+    let answer = does(&weir, Method::DELETE, "/api/v1/budgets/%ff/override", &Value::Null).await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (400, "application/problem+json"));
     weir.stop().await;
     let (without, _fake) = self::weir("").await;
     let answer =
@@ -415,6 +417,33 @@ async fn an_override_ends_when_its_time_is_up() {
     crate::support::until("it is over", is_over).await;
     assert_eq!(get(&weir, BUDGETS).await["budgets"][0]["state"], "spent");
     assert_eq!(call(&weir, "ann").await, 429);
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_operator_changed_survives_a_restart_and_what_was_taken_back_does_not() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let state = tempfile::tempdir().unwrap();
+    let kept = format!("cache: {{ mode: off }}\nstate_dir: {}\n", state.path().display());
+    // Nothing is configured: the month was asleep.
+    let weir = Weir::operated(&fake.url(), &kept).await;
+    put(&weir, json!({ "monthly_limit_usd": 0.5, "alert_threshold_percentage": 70 })).await;
+    assert_eq!(call(&weir, "ann").await, 200);
+    let held = json!({ "for": "1h", "limit_usd": 2, "reason": "launch" });
+    assert_eq!(does(&weir, Method::POST, "/api/v1/budgets/monthly/override", &held).await.status, 200);
+    let before = get(&weir, MONTHLY).await;
+    weir.stop().await;
+
+    let weir = Weir::operated(&fake.url(), &kept).await;
+    let after = get(&weir, MONTHLY).await;
+    assert_eq!(after, before);
+    assert_eq!((after["current_spend_usd"].as_f64(), &after["source"]), (Some(0.2), &json!("api")));
+    assert_eq!(does(&weir, Method::DELETE, MONTHLY, &Value::Null).await.status, 200);
+    weir.stop().await;
+
+    let weir = Weir::operated(&fake.url(), &kept).await;
+    assert_eq!(get(&weir, BUDGETS).await, json!({ "budgets": [] }));
+    assert_eq!(get(&weir, MONTHLY).await["source"], "config");
     weir.stop().await;
 }
 
