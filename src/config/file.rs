@@ -55,7 +55,8 @@ pub struct File {
     /// What calls cost.
     pub prices: price::Settings,
     /// The directory for what has to survive a restart. By default `$STATE_DIRECTORY`, which systemd sets, else
-    /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made when there is something to keep.
+    /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made if there are limits or budgets, or
+    /// an `admin.token_file`, with which budgets may be made.
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
