@@ -119,6 +119,21 @@ pub(super) fn charge(rooms: &Rooms, to: &Destination, credential: Option<&str>, 
     }
 }
 
+/// Why a session may not go on with what `entry` is of, if it may not: it is counted as refused.
+pub(super) fn is_over(
+    rooms: &Rooms,
+    to: &Destination,
+    credential: Option<&str>,
+    entry: &Entry,
+) -> Option<Box<Refusal>> {
+    if !rooms.limits.has_any(Stage::Asking) {
+        return None;
+    }
+    let refusal = rooms.limits.spent(&asker(to, entry.call(), credential))?;
+    rooms.limits.blocked(&refusal);
+    Some(refusal)
+}
+
 /// Asks the rules, and again when there may be room, for as long as they let a call wait.
 async fn ask(
     rooms: &Rooms,

@@ -21,6 +21,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::exchange::admission::Coming;
 use crate::exchange::entry::Entry;
@@ -28,7 +29,7 @@ use crate::exchange::pump::{self, Wishes};
 use crate::exchange::recordings;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
-use crate::exchange::session::{self, Downward, Ender, Upward};
+use crate::exchange::session::{self, Downward, Ender, Passing, Upward};
 use crate::exchange::{Rooms, admission, forward, prepare};
 use crate::provider::session::open;
 use crate::record::Attempt;
@@ -177,11 +178,19 @@ impl Relay {
             if upward.passes(piece) {
                 watch.ends(Ender::App);
             }
+            None
         };
         let downward = |piece: &[u8]| {
-            if downward.passes(piece) {
-                watch.ends(Ender::Provider);
+            match downward.passes(piece) {
+                Passing::On => {}
+                Passing::Closed => watch.ends(Ender::Provider),
+                Passing::Over(keep, goodbye) => {
+                    watch.ends(Ender::Budget);
+                    watch.over.cancel();
+                    return Some([&piece[..keep], &goodbye].concat());
+                }
             }
+            None
         };
         let mut up = pin!(pass(from_app, to_provider, watch, upward));
         let mut down = pin!(pass(from_provider, to_app, watch, downward));
@@ -222,23 +231,30 @@ enum PassEnd {
     CannotWrite,
 }
 
-/// Passes on what comes, as it comes, until no more does. `note` sees each piece.
+/// Passes on what comes, as it comes, until no more does. `note` sees each piece, and may say what is to be the last in its
+/// place. Once the session is over, what comes is for nobody.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     watch: &Watch,
-    mut note: impl FnMut(&[u8]),
+    mut note: impl FnMut(&[u8]) -> Option<Vec<u8>>,
 ) -> PassEnd {
     let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let piece = match from.read(&mut buffer).await {
+    let mut last = None;
+    while last.is_none() {
+        let read = tokio::select! {
+            biased;
+            () = watch.over.cancelled() => return drain(from, to, buffer).await,
+            read = from.read(&mut buffer) => read,
+        };
+        let piece = match read {
             Ok(0) => break,
             Ok(length) => &buffer[..length],
             Err(_) => return PassEnd::CannotRead,
         };
         watch.passes();
-        note(piece);
-        if to.write_all(piece).await.is_err() || to.flush().await.is_err() {
+        last = note(piece);
+        if to.write_all(last.as_deref().unwrap_or(piece)).await.is_err() || to.flush().await.is_err() {
             return PassEnd::CannotWrite;
         }
     }
@@ -248,6 +264,14 @@ async fn pass(
     }
 }
 
+/// Leaves the one side, and hears the other out: who is cut off in the middle of a word may never read why.
+async fn drain(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut buffer: Vec<u8>) -> PassEnd {
+    // It may be gone already.
+    let _ = to.shutdown().await;
+    while let Ok(1..) = from.read(&mut buffer).await {}
+    PassEnd::Finished
+}
+
 /// When something last passed, and who was first to end the session.
 #[derive(Debug)]
 struct Watch {
@@ -255,11 +279,18 @@ struct Watch {
     /// Milliseconds after `began` when something last passed.
     passed: AtomicU64,
     ender: OnceLock<Ender>,
+    /// Whether weir itself has ended it.
+    over: CancellationToken,
 }
 
 impl Watch {
     fn new() -> Self {
-        Self { began: Instant::now(), passed: AtomicU64::new(0), ender: OnceLock::new() }
+        Self {
+            began: Instant::now(),
+            passed: AtomicU64::new(0),
+            ender: OnceLock::new(),
+            over: CancellationToken::new(),
+        }
     }
 
     fn passes(&self) {

@@ -12,7 +12,8 @@ use http::StatusCode;
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::pump::end_of;
 use crate::exchange::{Destination, Rooms, admission};
-use crate::frames::websocket::{CLOSE, Decoder};
+use crate::frames::websocket::{CLOSE, Decoder, goodbye};
+use crate::limits::refusal::Refusal;
 use crate::provider::session::{News, Opened, ReadSession, Told, Turn};
 use crate::provider::{Ending, Said};
 use crate::record::call::{Caller, Operation};
@@ -30,7 +31,23 @@ pub(super) enum Ender {
     Silence,
     /// weir was told to stop.
     Shutdown,
+    /// A budget is spent.
+    Budget,
 }
+
+/// What becomes of a session once a piece of it has come.
+#[derive(Debug)]
+pub(super) enum Passing {
+    /// It goes on.
+    On,
+    /// The provider has said goodbye.
+    Closed,
+    /// It is over: of the piece only so many bytes are still for the app, and then this.
+    Over(usize, Vec<u8>),
+}
+
+/// The code of a close frame to an app whose session is over for a policy's sake (RFC 6455, section 7.4.1).
+const POLICY: u16 = 1008;
 
 /// What passes from the app, of which only the close frame is read.
 #[derive(Debug)]
@@ -57,6 +74,8 @@ impl Upward {
 /// What passes from the provider, and what it means.
 pub(super) struct Downward {
     frames: Decoder,
+    /// Bytes that passed before the next piece.
+    passed: u64,
     reader: Option<Box<dyn ReadSession>>,
     books: Books,
 }
@@ -74,6 +93,8 @@ struct Books {
     complaint: Option<StatusCode>,
     /// The code of the provider's close frame.
     closed: Option<u16>,
+    /// Why the session may not go on.
+    refused: Option<Box<Refusal>>,
 }
 
 /// Opens the books of a session with `to`, whose own entry is `session`. `opened` reads it, if it can be read;
@@ -99,24 +120,35 @@ pub(super) fn open(
         turns: BTreeMap::new(),
         complaint: None,
         closed: None,
+        refused: None,
     };
-    (upward, Downward { frames: Decoder::new(max_message_bytes), reader, books })
+    (upward, Downward { frames: Decoder::new(max_message_bytes), passed: 0, reader, books })
 }
 
 impl Downward {
-    /// Takes note of the next piece; whether the provider has now said goodbye.
-    pub(super) fn passes(&mut self, piece: &[u8]) -> bool {
-        let Self { frames, reader, books } = self;
-        books.session.passed(piece.len());
+    /// Takes note of the next piece; what becomes of the session.
+    pub(super) fn passes(&mut self, piece: &[u8]) -> Passing {
+        let Self { frames, passed, reader, books } = self;
+        let mut ends_at = None;
         frames.push(piece, &mut |event| match reader {
+            // What comes after the message that was one too many is for nobody.
+            _ if ends_at.is_some() => {}
             _ if event.name == CLOSE => books.closed = Some(close_code(event.data)),
             Some(reader) => {
                 books.complaint = None;
                 reader.message(event.data, &mut |news| books.note(news));
+                ends_at = books.refused.as_ref().map(|_| event.span.end);
             }
             None => {}
         });
-        self.books.closed.is_some()
+        let keep = ends_at.map(|end| usize::try_from(end.saturating_sub(*passed)).unwrap_or(piece.len()));
+        *passed += piece.len() as u64;
+        books.session.passed(keep.unwrap_or(piece.len()));
+        match (keep, &books.refused) {
+            (Some(keep), Some(refusal)) => Passing::Over(keep, goodbye(POLICY, &refusal.to_string())),
+            _ if books.closed.is_some() => Passing::Closed,
+            _ => Passing::On,
+        }
     }
 
     /// Closes every record. `ender` ended the session; whether `app_closed` it with a close frame.
@@ -125,8 +157,10 @@ impl Downward {
             Ender::App | Ender::Shutdown => (Outcome::Cancelled, ErrorType::Cancelled),
             Ender::Provider => (Outcome::UpstreamError, ErrorType::StreamAborted),
             Ender::Silence => (Outcome::Timeout, ErrorType::Timeout),
+            Ender::Budget => (Outcome::BudgetBlocked, ErrorType::Status(StatusCode::TOO_MANY_REQUESTS.as_u16())),
         };
-        let cut = |said| End { outcome, error_type: Some(error_type), detail: None, said };
+        let detail = self.books.refused.as_ref().map(|refusal| Box::from(refusal.to_string()));
+        let cut = |said| End { outcome, error_type: Some(error_type), detail: detail.clone(), said };
         if let Some(reader) = self.reader.take() {
             reader.finish(&mut |news| match news {
                 News::Ended(turn, told) => self.books.end(turn, cut(bounded(told.said))),
@@ -135,6 +169,7 @@ impl Downward {
         }
         let said = Said { ending: Ending::Unknown, ..Said::default() };
         let end = match (self.books.complaint, self.books.closed) {
+            _ if ender == Ender::Budget => cut(said),
             // The provider complained and left: it is why the session is over.
             (Some(status), closed) if ender == Ender::Provider || closed.is_some() => {
                 end_of(status, Said { ending: Ending::Failed, ..said })
@@ -157,6 +192,9 @@ impl Books {
                 let mut entry = self.entry(Operation::Chat, self.model.clone());
                 entry.sending();
                 entry.answered_in_session(StatusCode::OK);
+                if self.refused.is_none() {
+                    self.refused = admission::is_over(&self.rooms, &self.to, self.credential.as_deref(), &entry);
+                }
                 self.turns.insert(turn, entry);
             }
             News::Content(turn) => {

@@ -23,6 +23,17 @@ const USUAL_MESSAGE: usize = 16 << 10;
 /// The most a control frame carries (section 5.5).
 const MAX_CONTROL: u64 = 125;
 
+/// A close frame of a server, with this code (section 7.4.1) and as much of the reason as it may carry.
+#[must_use]
+pub fn goodbye(code: u16, reason: &str) -> Vec<u8> {
+    /// A control frame carries 125 bytes, and the code takes two.
+    const MOST: u8 = 123;
+    let end = (0..=usize::from(MOST)).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+    let reason = &reason.as_bytes()[..end.min(reason.len())];
+    let length = u8::try_from(reason.len()).unwrap_or(MOST) + 2;
+    [&[0x88, length], code.to_be_bytes().as_slice(), reason].concat()
+}
+
 /// Finds the text messages and close frames of one direction. Binary messages, pings and pongs are stepped over.
 ///
 /// What it finds does not depend on where the stream was cut. What no WebSocket may send ends the reading, since
@@ -385,5 +396,17 @@ mod tests {
         let mut seen = false;
         decoder.push(&stream, &mut |event| seen = std::ptr::eq(event.data, &raw const stream[2..]));
         assert!(seen && decoder.held.capacity() == 0);
+    }
+
+    #[test]
+    fn a_goodbye_says_as_much_as_fits_into_its_frame() {
+        for (reason, said) in [("spent", "spent".to_owned()), ("", String::new()), (&"ü".repeat(80), "ü".repeat(61))]
+        {
+            let frame = goodbye(1008, reason);
+            let mut found = Vec::new();
+            Decoder::new(0).push(&frame, &mut |event| found.push((event.name.to_owned(), event.data.to_vec())));
+            let expected = [&1008_u16.to_be_bytes()[..], said.as_bytes()].concat();
+            assert_eq!(found, [(CLOSE.to_owned(), expected)], "{reason}");
+        }
     }
 }

@@ -230,6 +230,26 @@ impl Limits {
         permit
     }
 
+    /// Why a session may not go on that was admitted: a budget is spent that would keep it from beginning.
+    #[must_use]
+    pub fn spent(&self, asker: &Asker<'_>) -> Option<Box<Refusal>> {
+        let now = self.now();
+        let demand = Demand { tokens: 0, money: Money::Unknown };
+        let mut refusal = None;
+        let mut subject = String::new();
+        for budget in self.budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
+            budget.per.write_subject(asker, &mut subject);
+            let slot = budget.account(&subject, now);
+            match budget.reserve(&slot, &demand, asker.model, now) {
+                Ok(amount) => Budget::give_back(&slot, amount),
+                // What is only reserved may yet be given back.
+                Err(over) if over.is_spent => Refusal::over(&mut refusal, budget, over),
+                Err(_) => {}
+            }
+        }
+        refusal.map(Box::new)
+    }
+
     /// A place to wait for one's turn, if there is one left.
     #[must_use]
     pub fn wait(&self) -> Option<Waiting<'_>> {

@@ -212,6 +212,41 @@ async fn each_response_is_booked_when_it_ends_while_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn once_a_budget_is_spent_a_session_ends_with_its_next_response() {
+    let provider = Provider::start().await;
+    let budget = "budgets: [{ name: app, limit_usd: 0.0008, window: total, enforce: block }]";
+    let weir = Weir::before_with(&provider.url(), budget).await;
+    let (mut app, mut tcp) = session(&weir.app, &provider, PATH).await;
+    let first = [CREATED, BEGUN, DELTA, DONE].map(text).concat();
+    tcp.write_all(&first).await.unwrap();
+    let mut came = vec![0; first.len()];
+    app.read_exact(&mut came).await.unwrap();
+    assert_eq!(came, first, "a response within the budget is as it came");
+    reaches(&weir, &response_ended("success"), 1.0).await;
+
+    // Cut within the message that is one too many, and with more behind it.
+    let next = BEGUN.replace("resp_1", "resp_2");
+    let [next, delta] = [&next, DELTA].map(text);
+    tcp.write_all(&next[..9]).await.unwrap();
+    tcp.write_all(&[&next[9..], &delta].concat()).await.unwrap();
+    let reason = b"weir's budget `app` of 0.0008 USD is spent: ask whoever runs weir to raise it";
+    let goodbye = frame(0x88, &[&1008_u16.to_be_bytes()[..], reason].concat());
+    let mut last = vec![0; next.len() + goodbye.len()];
+    app.read_exact(&mut last).await.unwrap();
+    assert_eq!(last, [next, goodbye].concat());
+    assert_eq!(rest(&mut tcp).await, b"", "the provider is left at once, while the app still reads");
+    app.write_all(b"\x88\x82\0\0\0\0\x03\xf0").await.unwrap();
+    drop(tcp);
+    assert_eq!(rest(app).await, b"");
+    weir.settled().await;
+    for series in [session_ended("budget_blocked"), response_ended("budget_blocked"), response_ended("success")] {
+        assert_eq!(weir.metric(&series).await, 1.0, "{series}");
+    }
+    assert_eq!(weir.limits().budgets_now()[0].blocked, 1);
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn however_messages_are_framed_the_same_is_booked() {
     let provider = Provider::start().await;
     let weir = Weir::before(&provider.url()).await;
