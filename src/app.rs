@@ -35,6 +35,7 @@ use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::fleet::Fleet;
 use crate::limits::Limits;
+use crate::limits::shared::Shared as Sharing;
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
@@ -46,6 +47,7 @@ use crate::sinks::now::{Backend, CacheSize};
 use crate::sinks::series;
 use crate::state::kept::Kept;
 use crate::store::Store;
+use crate::store::naming::Installation;
 use crate::tokens;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
@@ -127,7 +129,8 @@ impl Built {
             .map(Arc::clone)
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
-        let (cache, store) = cache(&config.cache, &metrics)?;
+        let store = store(&config.cache, &metrics)?;
+        let cache = cache(&config.cache, store.as_ref(), &metrics);
         let similar = similar(&config.cache.similar, &config.upstream, &trust, &mut watched_keys)?;
         let (recordings, writer) = Recordings::open(&config.cache, &destinations).context("cache.recordings")?;
         let rooms = Arc::new(Rooms {
@@ -142,7 +145,7 @@ impl Built {
             similar,
             runs: runs(&config.loops, &metrics),
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
-            limits: Arc::new(Limits::new(&config.limits, &config.budgets)),
+            limits: Arc::new(limits(config, store.as_ref())?),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
             estimator: Estimator::new(&config.calls),
@@ -153,6 +156,7 @@ impl Built {
         metrics.watch_limits(Arc::clone(&rooms.limits));
         watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;
+        let store = store.map(|(store, _)| store);
         Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet })
     }
 }
@@ -255,6 +259,7 @@ impl App {
             tracing::warn!("not everything was written: the disk is too slow");
         }
         watchers.shutdown().await;
+        rooms.limits.leave().await;
         tracing::info!("stopped");
     }
 }
@@ -296,6 +301,7 @@ fn watchers(built: &Built) -> JoinSet<()> {
     if let Some(store) = store {
         watchers.spawn(Arc::clone(store).keep());
         watchers.spawn(Arc::clone(&rooms.cache).share());
+        watchers.spawn(Arc::clone(&rooms.limits).share());
     }
     watchers
 }
@@ -319,8 +325,8 @@ fn price_table(edition: &Edition) -> PriceTable {
     PriceTable { version, source, published_at: published }
 }
 
-/// The cache, and the store that replicas share it in, if they do.
-fn cache(settings: &cache::Settings, metrics: &Arc<Metrics>) -> anyhow::Result<(Cache, Option<Arc<Store>>)> {
+/// The cache, with a second level where replicas share a store.
+fn cache(settings: &cache::Settings, store: Option<&(Arc<Store>, Installation)>, metrics: &Arc<Metrics>) -> Cache {
     let told = Arc::clone(metrics);
     let on_evicted = Box::new(move |why| {
         told.evicted(match why {
@@ -330,15 +336,30 @@ fn cache(settings: &cache::Settings, metrics: &Arc<Metrics>) -> anyhow::Result<(
         });
     });
     let cache = Cache::new(settings, on_evicted);
-    let redis = settings.redis.as_ref().filter(|_| !settings.mode.is_for_tests());
-    let Some(redis) = redis else { return Ok((cache, None)) };
+    let Some((redis, (store, installation))) = settings.redis.as_ref().zip(store) else { return cache };
+    if settings.mode.is_for_tests() {
+        return cache;
+    }
+    let told = Arc::clone(metrics);
+    let on_event = Box::new(move |event| told.shared(event));
+    let shared = Shared::new(redis, installation, Arc::clone(store), cache.max_entry_bytes(), on_event);
+    cache.with_shared(Some(Arc::new(shared)))
+}
+
+/// The store that replicas share, if they do, and the secret that they have in common.
+fn store(settings: &cache::Settings, metrics: &Metrics) -> anyhow::Result<Option<(Arc<Store>, Installation)>> {
+    let Some(redis) = &settings.redis else { return Ok(None) };
     let store = Arc::new(Store::new(redis)?);
     let watched = Arc::clone(&store);
     metrics.watch_store(Arc::new(move || watched.is_up()));
-    let told = Arc::clone(metrics);
-    let on_event = Box::new(move |event| told.shared(event));
-    let shared = Shared::new(redis, Arc::clone(&store), cache.max_entry_bytes(), on_event)?;
-    Ok((cache.with_shared(Some(Arc::new(shared))), Some(store)))
+    Ok(Some((store, Installation::read(redis)?)))
+}
+
+/// The limits and budgets, held together with other replicas where there is a store for that.
+fn limits(config: &Config, store: Option<&(Arc<Store>, Installation)>) -> anyhow::Result<Limits> {
+    let shared = config.cache.redis.as_ref().zip(store);
+    let shared = shared.map(|(redis, (store, installation))| Sharing::new(redis, installation, Arc::clone(store)));
+    Ok(Limits::new(&config.limits, &config.budgets).shared_by(shared.transpose()?))
 }
 
 /// What it takes to answer similar requests, if the operator wants that.

@@ -79,7 +79,7 @@ struct Rate {
 impl Shown {
     /// With at most `most` subjects, where it holds some apart.
     fn of(rule: &RateLimit, most: usize, now: Now) -> Self {
-        let RateNow { name, subjects, decisions, fullest: first, .. } = RateNow::of(rule, now);
+        let RateNow { name, scope, subjects, decisions, fullest: first } = RateNow::of(rule, now);
         let each = if rule.per.is_everybody() { Vec::new() } else { fullest(rule, most, now) };
         Self {
             name: name.to_string(),
@@ -87,7 +87,7 @@ impl Shown {
             per: per(&rule.per),
             wait: (!rule.wait.is_zero()).then(|| humantime::format_duration(rule.wait).to_string()),
             count_hits: rule.count_hits,
-            scope: SCOPE,
+            scope: scope.as_str(),
             decisions: decisions.iter().map(|(decision, count)| (decision.as_str(), *count)).collect(),
             subjects: how_many(&rule.per, subjects),
             standing: Standing::of(first),

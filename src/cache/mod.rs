@@ -73,7 +73,7 @@ pub struct Settings {
     pub eviction: EvictionPolicy,
     /// Equal calls at the same time: one asks, all get the answer.
     pub single_flight: flight::Settings,
-    /// A Redis or Valkey that replicas share answers in. Without it, each keeps its own.
+    /// A Redis or Valkey that replicas share answers, limits and budgets in. Without it, each keeps its own.
     #[schemars(example = store::Settings::example())]
     pub redis: Option<store::Settings>,
     /// The directory of the recordings, for the modes `record`, which makes it, and `replay`. From the working directory.

@@ -144,7 +144,7 @@ async fn ask(
     /// How long to wait for a call to end at most, before looking whether one has.
     const UNTIL_A_CALL_ENDS: Duration = Duration::from_millis(50);
     let limits = &rooms.limits;
-    let mut refusal = match limits.admit(asker, demand, stage, limits.now()) {
+    let mut refusal = match limits.ask(asker, demand, stage).await {
         Ok(permit) => return Ok((permit, Decision::Allowed)),
         Err(refusal) => refusal,
     };
@@ -157,7 +157,7 @@ async fn ask(
             return Err(refusal);
         }
         limits.turn(&refusal.rule, wait).await;
-        refusal = match limits.admit(asker, demand, stage, limits.now()) {
+        refusal = match limits.ask(asker, demand, stage).await {
             Ok(permit) => return Ok((permit, Decision::Delayed)),
             Err(refusal) => refusal,
         };

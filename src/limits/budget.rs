@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::elsewhere::{Elsewhere, FleetBudget, FleetSpend};
 use crate::limits::matching::{Matching, Per};
+use crate::limits::shared::lease::Lease;
+use crate::limits::shared::{Footing, Link};
 use crate::limits::slots::{Idle, Slot, Slots};
+use crate::limits::standing::Scope;
 use crate::limits::window::{Period, UnixTime, Window, Zone};
 use crate::limits::{Demand, Money, Now};
 use crate::units::PicoUsd;
@@ -51,6 +54,8 @@ pub struct Settings {
     pub unpriced_usd: PicoUsd,
     /// Whether a stream is ended early that crosses the limit while it is generated, with `enforce: block`.
     pub stop_streams: bool,
+    /// Whether all replicas share it, once `cache.redis` is set. Without, each has the whole of it.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -68,6 +73,7 @@ impl Default for Settings {
             downgrade_to: None,
             unpriced_usd: PicoUsd::ZERO,
             stop_streams: false,
+            shared: true,
         }
     }
 }
@@ -158,7 +164,7 @@ pub struct Allowance {
 
 impl Allowance {
     /// The part of it that a call can use up which demands this: one that costs nothing is not held up by money.
-    fn about(self, demand: &Demand) -> Self {
+    pub(super) fn about(self, demand: &Demand) -> Self {
         let costs = !matches!(demand.money, Money::Free | Money::Expected(PicoUsd::ZERO));
         let uses_tokens = demand.tokens > 0 || demand.money == Money::Unknown;
         Self { usd: self.usd.filter(|_| costs), tokens: self.tokens.filter(|_| uses_tokens) }
@@ -168,6 +174,14 @@ impl Allowance {
     #[must_use]
     pub fn is_used_up_by(self, amount: Amount) -> bool {
         self.usd.is_some_and(|limit| amount.usd >= limit) || self.tokens.is_some_and(|limit| amount.tokens >= limit)
+    }
+
+    /// Whether so much more fits in beside what is `used`.
+    fn has_room_for(self, used: Amount, more: Amount) -> bool {
+        let would_be = used.plus(more);
+        !self.is_used_up_by(used)
+            && self.usd.is_none_or(|limit| would_be.usd <= limit)
+            && self.tokens.is_none_or(|limit| would_be.tokens <= limit)
     }
 
     /// How many whole percent of it so much is: of money or of tokens, whichever is more.
@@ -219,19 +233,36 @@ pub(super) struct Account {
     running: Amount,
     /// The highest threshold that was told of, in percent.
     pub(super) told: u64,
+    /// What this replica holds of it, where it is shared.
+    pub(super) lease: Option<Box<Lease>>,
+    /// Whether there is something to tell the other replicas.
+    pub(super) is_listed: bool,
+    /// How often there was nothing new to tell.
+    pub(super) idle_for: u8,
 }
 
 impl Default for Account {
     fn default() -> Self {
         let nothing = Amount::default();
-        Self { start: UnixTime::EPOCH, end: None, spent: nothing, reserved: nothing, running: nothing, told: 0 }
+        Self {
+            start: UnixTime::EPOCH,
+            end: None,
+            spent: nothing,
+            reserved: nothing,
+            running: nothing,
+            told: 0,
+            lease: None,
+            is_listed: false,
+            idle_for: 0,
+        }
     }
 }
 
 impl Idle for Account {
     fn is_idle(&self, now: Now) -> bool {
         let is_over = self.end.is_some_and(|end| end <= now.wall);
-        self.reserved == Amount::default() && (is_over || self.spent == Amount::default())
+        let has_spent = self.spent != Amount::default() || self.used_by_own() != Amount::default();
+        self.reserved == Amount::default() && (is_over || !has_spent)
     }
 }
 
@@ -239,8 +270,12 @@ impl Account {
     /// Enters a window, if it is a later one.
     pub(super) fn enter(&mut self, period: Period) {
         if self.start < period.start {
-            let Self { reserved, running, .. } = *self;
-            *self = Self { start: period.start, reserved, running, ..Self::default() };
+            let Self { reserved, running, is_listed, .. } = *self;
+            let mut lease = self.lease.take();
+            if let Some(lease) = &mut lease {
+                lease.renew();
+            }
+            *self = Self { start: period.start, reserved, running, lease, is_listed, ..Self::default() };
         }
         // Whoever looked at the time before another one entered the next window knows an earlier end.
         if self.start == period.start {
@@ -248,8 +283,36 @@ impl Account {
         }
     }
 
-    fn committed(&self) -> Amount {
-        self.spent.plus(self.reserved)
+    /// What was spent in the window that is now: by all replicas that share the budget, as far as this one knows.
+    pub(super) fn used(&self) -> Amount {
+        let by_all = self.lease.as_ref().and_then(|lease| lease.used_by_all());
+        by_all.map_or(self.spent, |by_all| by_all.max(self.spent))
+    }
+
+    /// The same by this one, as it counts against its part.
+    fn used_by_own(&self) -> Amount {
+        let own = self.lease.as_ref().filter(|lease| lease.used_by_all().is_some());
+        own.map_or(self.spent, |lease| lease.own())
+    }
+
+    /// Whether there is room for `amount`, of what is `about` a call, where others have spent so much `elsewhere`.
+    fn has_room(&self, amount: Amount, about: Allowance, footing: Footing, elsewhere: Amount) -> bool {
+        let used = self.used_by_own().plus(self.reserved);
+        match &self.lease {
+            Some(lease) if footing.scope == Scope::App => lease.fits(self.reserved, amount, about),
+            Some(lease) if footing.replicas > 1 => {
+                let part = lease.alone(about, footing);
+                // Of many replicas, not each lets a call cross its part; but one call each has.
+                part.has_room_for(used, amount) || (used == Amount::default() && !part.is_used_up_by(used))
+            }
+            _ => !about.is_used_up_by(elsewhere.plus(used)),
+        }
+    }
+
+    /// Whether those may have room who were not asked just now.
+    fn may_ask(&self, footing: Footing, now: Now) -> bool {
+        let has_no_room = self.lease.as_ref().is_none_or(|lease| lease.has_no_room(now.nanos));
+        footing.scope == Scope::App && !has_no_room
     }
 }
 
@@ -331,6 +394,11 @@ pub struct Budget {
     /// What was counted against it since the start.
     charged: Mutex<Amount>,
     elsewhere: Elsewhere,
+    pub(super) may_share: bool,
+    /// How it stands with other replicas, where it is shared.
+    pub(super) link: OnceLock<Arc<Link>>,
+    /// The accounts that there is something to tell of.
+    pub(super) listed: Mutex<Vec<Arc<Slot<Account>>>>,
 }
 
 /// Why a budget has no room for a call.
@@ -344,6 +412,8 @@ pub struct Over {
     pub is_spent: bool,
     /// In how long there is a new window, if there ever is.
     pub renews_in: Option<Duration>,
+    /// Whether other replicas may have room: they were not asked.
+    pub may_ask: bool,
 }
 
 /// What a call has reserved of a budget.
@@ -380,6 +450,9 @@ impl Budget {
             blocked: AtomicU64::new(0),
             charged: Mutex::default(),
             elsewhere: Elsewhere::default(),
+            may_share: settings.shared,
+            link: OnceLock::new(),
+            listed: Mutex::default(),
         }
     }
 
@@ -435,7 +508,7 @@ impl Budget {
                 account.spent = Amount::default();
             }
             // Of a larger limit, less is used: what was told of is worth telling again when it is reached.
-            account.told = account.told.min(allowance.percent(account.spent));
+            account.told = account.told.min(allowance.percent(account.used()));
         }
         self.slots.changed();
         changed
@@ -511,7 +584,7 @@ impl Budget {
     }
 
     /// What a call would count as here that demands this.
-    fn amount(&self, demand: &Demand) -> Amount {
+    pub(super) fn amount(&self, demand: &Demand) -> Amount {
         let usd = match demand.money {
             Money::Free => PicoUsd::ZERO,
             Money::Expected(usd) => usd,
@@ -521,7 +594,7 @@ impl Budget {
     }
 
     /// Whether it keeps a call for `model` from going when it is spent.
-    fn holds(&self, model: Option<&str>) -> bool {
+    pub(super) fn holds(&self, model: Option<&str>) -> bool {
         match self.enforce {
             Enforce::Alert => false,
             Enforce::Block => true,
@@ -530,7 +603,7 @@ impl Budget {
     }
 
     /// What it allows at this moment; `None` if everything.
-    fn allowance(&self, now: Now) -> Option<Allowance> {
+    pub(super) fn allowance(&self, now: Now) -> Option<Allowance> {
         let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
         match terms.override_at(now) {
             None => Some(terms.allowance),
@@ -542,28 +615,42 @@ impl Budget {
     /// Reserves what a call for `model` is expected to cost. The call that crosses the limit is the last.
     pub(super) fn reserve(
         &self,
-        slot: &Slot<Account>,
+        slot: &Arc<Slot<Account>>,
         demand: &Demand,
         model: Option<&str>,
         now: Now,
     ) -> Result<Amount, Over> {
-        let (period, amount) = (self.period(now), self.amount(demand));
+        let (period, amount, footing) = (self.period(now), self.amount(demand), self.footing(now));
         let allowance = self.allowance(now).filter(|_| self.holds(model));
         let others = self.spent_elsewhere(period, now).unwrap_or_default();
         let mut account = slot.lock();
-        account.enter(period);
-        let committed = others.plus(account.committed());
-        if let Some(allowance) = allowance.filter(|allowance| allowance.about(demand).is_used_up_by(committed)) {
-            let spent = others.plus(account.spent);
+        self.enter(&mut account, period);
+        if let Some(allowance) = allowance
+            && !account.has_room(amount, allowance.about(demand), footing, others)
+        {
+            let spent = others.plus(account.used());
             return Err(Over {
                 allowance,
                 spent,
                 is_spent: allowance.is_used_up_by(spent),
                 renews_in: period.end.map(|end| seconds_until(end, now)),
+                may_ask: account.may_ask(footing, now),
             });
         }
         account.reserved = account.reserved.plus(amount);
+        if let Some(lease) = &mut account.lease {
+            lease.take(amount);
+        }
+        self.list(slot, &mut account);
         Ok(amount)
+    }
+
+    /// Enters a window, with a lease where the budget is shared.
+    fn enter(&self, account: &mut Account, period: Period) {
+        account.enter(period);
+        if self.link.get().is_some() {
+            account.lease.get_or_insert_default();
+        }
     }
 
     /// Whether it ends streams that use it up.
@@ -578,10 +665,10 @@ impl Budget {
         let elsewhere = self.spent_elsewhere(period, now).unwrap_or_default();
         let [before, so_far] = used;
         let mut account = slot.lock();
-        account.enter(period);
+        self.enter(&mut account, period);
         account.running = account.running.plus(so_far).minus(before);
         account.reserved = account.reserved.plus(so_far.minus(reserved)).minus(before.minus(reserved));
-        let used = elsewhere.plus(account.spent).plus(account.running);
+        let used = elsewhere.plus(account.used()).plus(account.running);
         allowance.is_some_and(|allowance| allowance.is_used_up_by(used))
     }
 
@@ -598,11 +685,15 @@ impl Budget {
     }
 
     /// A call is over for which so much was reserved, and which cost so much. It counts in the window that is now.
-    pub(super) fn settle(&self, slot: &Slot<Account>, reserved: Amount, spent: Amount, now: Now) {
+    pub(super) fn settle(&self, slot: &Arc<Slot<Account>>, reserved: Amount, spent: Amount, now: Now) {
         let period = self.period(now);
         self.change_spent(slot, period, now, |account| {
             account.reserved = account.reserved.minus(reserved);
             account.spent = account.spent.plus(spent);
+            if let Some(lease) = &mut account.lease {
+                lease.use_up(spent);
+            }
+            self.list(slot, account);
             self.charge(spent);
             self.slots.changed();
         });
@@ -623,13 +714,19 @@ impl Budget {
     }
 
     /// Has `change` change what is spent, in the window that is now, and tells of the thresholds that reaches.
-    fn change_spent(&self, slot: &Slot<Account>, period: Period, now: Now, change: impl FnOnce(&mut Account)) {
+    pub(super) fn change_spent(
+        &self,
+        slot: &Slot<Account>,
+        period: Period,
+        now: Now,
+        change: impl FnOnce(&mut Account),
+    ) {
         let reached = {
             let terms = self.terms.read().unwrap_or_else(PoisonError::into_inner);
             let mut account = slot.lock();
-            account.enter(period);
+            self.enter(&mut account, period);
             change(&mut account);
-            let spent = self.spent_elsewhere(period, now).unwrap_or_default().plus(account.spent);
+            let spent = self.spent_elsewhere(period, now).unwrap_or_default().plus(account.used());
             let percent = terms.allowance.percent(spent);
             let reached = terms.thresholds.iter().rev().find(|threshold| **threshold <= percent).copied();
             let reached = reached.filter(|threshold| account.told < *threshold);
@@ -665,9 +762,9 @@ impl Budget {
     }
 
     /// Whether what all instances spend can be added up: of one subject, in a window that ends before records of it are
-    /// gone.
+    /// gone, and not known already.
     fn spans_instances(&self) -> bool {
-        self.per.is_everybody() && self.window != Window::Total
+        self.per.is_everybody() && self.window != Window::Total && self.link.get().is_none()
     }
 
     /// A call was refused because it is spent.

@@ -13,6 +13,7 @@ pub mod rate;
 pub mod refusal;
 pub mod running;
 pub mod saved;
+pub mod shared;
 mod slots;
 pub mod standing;
 pub mod usual;
@@ -29,7 +30,8 @@ use crate::limits::elsewhere::{FleetBudget, FleetSpend};
 use crate::limits::matching::Asker;
 use crate::limits::rate::{Decision, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
-use crate::limits::standing::{BudgetNow, RateNow};
+use crate::limits::shared::{Party, Shared, SharingNow};
+use crate::limits::standing::{BudgetNow, RateNow, Scope};
 use crate::limits::usual::Usual;
 use crate::limits::window::UnixTime;
 use crate::units::PicoUsd;
@@ -129,6 +131,7 @@ pub struct Limits {
     clock: Clock,
     waiting: AtomicUsize,
     needs_credential: bool,
+    shared: Option<Shared>,
     /// What models usually generate.
     pub usual: Usual,
 }
@@ -151,7 +154,19 @@ impl Limits {
         let matchings = rates.iter().map(|rule| (&rule.matching, &rule.per));
         let mut matchings = matchings.chain(budgets.iter().map(|budget| (&budget.matching, &budget.per)));
         let needs_credential = matchings.any(|(matching, per)| matching.needs_credential() || per.needs_credential());
-        Self { rates, budgets, monthly, clock, waiting: AtomicUsize::new(0), needs_credential, usual: Usual::default() }
+        let (waiting, usual) = (AtomicUsize::new(0), Usual::default());
+        Self { rates, budgets, monthly, clock, waiting, needs_credential, shared: None, usual }
+    }
+
+    /// Holds them together with other replicas, as far as the operator does not want them to be each instance's own.
+    #[must_use]
+    pub fn shared_by(mut self, shared: Option<Shared>) -> Self {
+        if let Some(shared) = &shared {
+            self.rates.iter().for_each(|rule| rule.share_by(&shared.link));
+            self.budgets.iter().for_each(|budget| budget.share_by(&shared.link));
+        }
+        self.shared = shared;
+        self
     }
 
     /// This moment.
@@ -191,9 +206,9 @@ impl Limits {
             rule.per.write_subject(asker, &mut subject);
             let slot = rule.slots.of(&subject, now);
             match rule.take(&slot, demand, now) {
-                Ok(()) => {
+                Ok(scope) => {
                     let limit = Arc::clone(rule);
-                    permit.taken.push(Taken { limit, slot, tokens: demand.tokens, is_call: true });
+                    permit.taken.push(Taken { limit, slot, tokens: demand.tokens, is_call: true, scope });
                 }
                 Err(full) => Refusal::full(&mut refusal, rule, full),
             }
@@ -211,6 +226,65 @@ impl Limits {
         refusal.map_or(Ok(permit), |refusal| Err(Box::new(refusal)))
     }
 
+    /// The same, and where other replicas may have room that this one has not, asks for it first: one round trip for all
+    /// rules, and all calls that wait then, within the store's deadline. Where the others cannot be asked, this
+    /// replica's part decides. Dropping the future gives back what it has taken.
+    ///
+    /// # Errors
+    /// With what keeps it from going.
+    pub async fn ask(&self, asker: &Asker<'_>, demand: &Demand, stage: Stage) -> Result<Permit, Box<Refusal>> {
+        let mut decided = self.admit(asker, demand, stage, self.now());
+        let Some(shared) = &self.shared else { return decided };
+        let mut until = None;
+        while decided.as_ref().is_err_and(|refusal| refusal.may_ask) {
+            let until = *until.get_or_insert_with(|| shared.deadline());
+            shared.ask(self.lacking(asker, demand, stage), self.clock, until).await;
+            decided = self.admit(asker, demand, stage, self.now());
+        }
+        decided
+    }
+
+    /// What has to be asked for before a call can go that demands this.
+    fn lacking(&self, asker: &Asker<'_>, demand: &Demand, stage: Stage) -> Vec<Party> {
+        let now = self.now();
+        let (mut parties, mut subject) = (Vec::new(), String::new());
+        for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
+            rule.per.write_subject(asker, &mut subject);
+            rule.want(&rule.slots.of(&subject, now), demand, now, &mut parties);
+        }
+        let budgets = if stage == Stage::Asking { &*self.budgets } else { &[] };
+        for budget in budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
+            budget.per.write_subject(asker, &mut subject);
+            parties.extend(budget.want(&budget.account(&subject, now), demand, asker.model, now));
+        }
+        parties
+    }
+
+    /// Tells other replicas what was used here, and hears what they used. Runs until it is dropped.
+    pub async fn share(self: Arc<Self>) {
+        if let Some(shared) = &self.shared {
+            shared.work(self.clock, |now| self.in_use(now)).await;
+        }
+    }
+
+    /// Tells them for the last time, once nothing else does: they need not wait for what is held here.
+    pub async fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.leave(self.clock, self.in_use(self.now())).await;
+        }
+    }
+
+    fn in_use(&self, now: Now) -> Vec<Party> {
+        let rates = self.rates.iter().flat_map(RateLimit::in_use);
+        rates.chain(self.budgets.iter().flat_map(|budget| budget.in_use(now))).collect()
+    }
+
+    /// How the sharing with other replicas stands, if there is any.
+    #[must_use]
+    pub fn sharing_now(&self) -> Option<SharingNow> {
+        self.shared.as_ref().map(|shared| shared.now(self.now()))
+    }
+
     /// What a call will be charged to that goes without being asked: a response within a session. Nothing is taken.
     #[must_use]
     pub fn charge_to(&self, asker: &Asker<'_>) -> Permit {
@@ -224,8 +298,8 @@ impl Limits {
         }
         for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
             rule.per.write_subject(asker, &mut subject);
-            let slot = rule.slots.of(&subject, now);
-            permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false });
+            let (slot, scope) = (rule.slots.of(&subject, now), Scope::App);
+            permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false, scope });
         }
         permit
     }
@@ -371,7 +445,7 @@ fn asleep(configured: &[budget::Settings]) -> budget::Settings {
     while configured.iter().any(|budget| budget.name == name) {
         name.insert_str(0, "app-");
     }
-    budget::Settings { name, ..budget::Settings::default() }
+    budget::Settings { name, shared: false, ..budget::Settings::default() }
 }
 
 /// A place to wait, until it is dropped.
@@ -418,8 +492,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let now = self.clock.now();
         for taken in self.taken.drain(..) {
-            taken.limit.give_back(&taken);
+            taken.limit.give_back(&taken, now);
         }
         for Reserved { slot, amount, .. } in self.reserved.drain(..) {
             Budget::give_back(&slot, amount);

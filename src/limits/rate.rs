@@ -5,8 +5,8 @@
 //! subject. Goes by a clock that never goes back. Knows nothing of money.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::limits::matching::{Matching, Per};
+use crate::limits::shared::hand::{Hand, places};
+use crate::limits::shared::{Footing, Link};
 use crate::limits::slots::{Idle, Slot, Slots};
+use crate::limits::standing::Scope;
 use crate::limits::{Demand, Now, Stage};
 use crate::units::Span;
 
@@ -54,6 +57,8 @@ pub struct Settings {
     /// Whether calls that are answered from the cache, or by an equal call in flight, count as well. For requests and
     /// calls in progress only: such an answer takes no tokens.
     pub count_hits: bool,
+    /// Whether all replicas share it, once `cache.redis` is set. Without, each has the whole of it.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -73,6 +78,7 @@ impl Default for Settings {
             concurrent_calls: None,
             wait: Span::from_secs(0),
             count_hits: false,
+            shared: true,
         }
     }
 }
@@ -168,21 +174,31 @@ impl fmt::Display for Rate {
 impl Rate {
     /// How long it takes until so many are free again, in nanoseconds; no longer than the period, so that what is larger
     /// than the whole limit has its turn once all of it is free.
-    fn weight(&self, count: u64) -> u64 {
+    pub(super) fn weight(&self, count: u64) -> u64 {
         self.owed(count).min(self.period_nanos())
     }
 
     /// The same for what was used: all of it counts.
-    fn owed(&self, count: u64) -> u64 {
+    pub(super) fn owed(&self, count: u64) -> u64 {
         let nanos = (u128::from(count) * self.period.as_nanos()).div_ceil(u128::from(self.limit));
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
-    fn period_nanos(&self) -> u64 {
+    /// So many, but no more than the whole limit.
+    pub(super) const fn units(&self, count: u64) -> u64 {
+        if count < self.limit { count } else { self.limit }
+    }
+
+    /// The part of each, where so many share it.
+    fn shared_by(&self, replicas: u64) -> Self {
+        Self { limit: (self.limit / replicas.max(1)).max(1), ..*self }
+    }
+
+    pub(super) fn period_nanos(&self) -> u64 {
         u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    const fn of(&self, demand: &Demand) -> u64 {
+    pub(super) const fn of(&self, demand: &Demand) -> u64 {
         match self.unit {
             Unit::Tokens => demand.tokens,
             Unit::Requests | Unit::Calls => 1,
@@ -210,7 +226,11 @@ pub struct Quota {
 pub(super) struct State {
     /// For each rate, until when what was taken fills it, in nanoseconds of [`Now`]. Empty before the first call.
     full_until: Box<[u64]>,
-    in_flight: u64,
+    pub(super) in_flight: u64,
+    /// What this replica has in hand of it, where it is shared.
+    pub(super) hand: Option<Box<Hand>>,
+    /// Whether there is something to tell the other replicas.
+    pub(super) is_listed: bool,
 }
 
 impl Idle for State {
@@ -223,13 +243,6 @@ impl State {
     /// How long it takes until all of each rate is free, in nanoseconds.
     pub(super) fn ahead(&self, now: Now) -> Vec<u64> {
         self.full_until.iter().map(|until| until.saturating_sub(now.nanos)).collect()
-    }
-
-    /// Makes room for so many rates, if nothing was taken yet.
-    fn begin(&mut self, rates: usize) {
-        if self.full_until.is_empty() {
-            self.full_until = vec![0; rates].into();
-        }
     }
 }
 
@@ -247,10 +260,15 @@ pub struct RateLimit {
     /// Whether calls that are answered without asking a provider count as well.
     pub count_hits: bool,
     pub(super) rates: Box<[Rate]>,
-    concurrent: Option<u64>,
+    pub(super) concurrent: Option<u64>,
     pub(super) slots: Slots<State>,
     /// Rung when a call ends.
     pub(super) released: Notify,
+    pub(super) may_share: bool,
+    /// How it stands with other replicas, where it is shared.
+    pub(super) link: OnceLock<Arc<Link>>,
+    /// The subjects that there is something to tell of.
+    pub(super) listed: Mutex<Vec<Arc<Slot<State>>>>,
     allowed: AtomicU64,
     delayed: AtomicU64,
     rejected: AtomicU64,
@@ -289,6 +307,8 @@ pub struct Full {
     pub quota: Quota,
     /// In how long there is; `None` where nobody can tell: when a call ends.
     pub wait: Option<Duration>,
+    /// Whether other replicas may have room: they were not asked.
+    pub may_ask: bool,
 }
 
 /// What a call has taken of a limit.
@@ -300,6 +320,8 @@ pub(super) struct Taken {
     pub(super) tokens: u64,
     /// Whether it is a call of its own, not a part of one.
     pub(super) is_call: bool,
+    /// Of whose: what all replicas share, or what this one has by itself.
+    pub(super) scope: Scope,
 }
 
 impl RateLimit {
@@ -316,63 +338,103 @@ impl RateLimit {
             concurrent: settings.concurrent_calls,
             slots: Slots::new(),
             released: Notify::new(),
+            may_share: settings.shared,
+            link: OnceLock::new(),
+            listed: Mutex::default(),
             allowed: AtomicU64::new(0),
             delayed: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
         }
     }
 
-    /// Takes what a call demands, all of it or nothing.
-    pub(super) fn take(&self, slot: &Slot<State>, demand: &Demand, now: Now) -> Result<(), Full> {
+    /// Takes what a call demands, all of it or nothing; of whose.
+    pub(super) fn take(&self, slot: &Arc<Slot<State>>, demand: &Demand, now: Now) -> Result<Scope, Full> {
+        let footing = self.footing(now);
         let mut state = slot.lock();
         let state = &mut *state;
-        state.begin(self.rates.len());
-        if let Some(full) = self.lacks(state, demand, now) {
+        self.begin(state);
+        if let Some(full) = self.lacks(state, demand, footing, now) {
             return Err(full);
         }
         for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
-            *until = (*until).max(now.nanos).saturating_add(rate.weight(rate.of(demand)));
+            let rate = rate.shared_by(footing.replicas);
+            // What is shared may be more than this replica's part: of that, no more than all of it is taken.
+            let full = now.nanos.saturating_add(rate.period_nanos());
+            *until = (*until).max(now.nanos).saturating_add(rate.weight(rate.of(demand))).min(full.max(*until));
         }
         state.in_flight += 1;
+        if let Some(hand) = &mut state.hand {
+            match footing.scope {
+                Scope::App => hand.take(&self.rates, demand),
+                Scope::Instance => hand.take_alone(&self.rates, demand, now),
+            }
+            hand.places.take(places(1));
+        }
+        self.list(slot, state);
         self.slots.changed();
-        Ok(())
+        Ok(footing.scope)
+    }
+
+    /// Makes room for what is kept, if nothing was taken yet.
+    fn begin(&self, state: &mut State) {
+        if state.full_until.is_empty() {
+            state.full_until = vec![0; self.rates.len()].into();
+        }
+        if self.link.get().is_some() {
+            state.hand.get_or_insert_with(|| Box::new(Hand::new(self.rates.len())));
+        }
     }
 
     /// What of this has no room, if something has none: what takes longest to come free.
-    fn lacks(&self, state: &State, demand: &Demand, now: Now) -> Option<Full> {
+    fn lacks(&self, state: &State, demand: &Demand, footing: Footing, now: Now) -> Option<Full> {
+        if let (Some(hand), Scope::App) = (&state.hand, footing.scope) {
+            return self.lacks_in_hand(hand, state.in_flight, demand, now);
+        }
         let rates = self.rates.iter().zip(&state.full_until).filter_map(|(rate, until)| {
+            let rate = rate.shared_by(footing.replicas);
             let filled_until = until.saturating_add(rate.weight(rate.of(demand)));
             let late = filled_until.saturating_sub(now.nanos.saturating_add(rate.period_nanos()));
             if late == 0 {
                 return None;
             }
-            Some(Full { quota: quota(rate, *until, now), wait: Some(Duration::from_nanos(late)) })
+            let wait = Some(Duration::from_nanos(late));
+            Some(Full { quota: quota(&rate, *until, now), wait, may_ask: false })
         });
         let rates = rates.max_by_key(|full| full.wait);
-        let limit = self.concurrent.filter(|limit| state.in_flight >= *limit);
-        let calls = limit.map(|limit| Full { quota: calls(limit, state.in_flight), wait: None });
+        let places = |limit| state.hand.as_ref().map_or(limit, |hand| hand.places_alone(limit, footing));
+        let limit = self.concurrent.map(places).filter(|limit| state.in_flight >= *limit);
+        let calls = limit.map(|limit| Full { quota: calls(limit, state.in_flight), wait: None, may_ask: false });
         rates.or(calls)
     }
 
     /// Gives back what a call has taken that did not go.
-    pub(super) fn give_back(&self, taken: &Taken) {
+    pub(super) fn give_back(&self, taken: &Taken, now: Now) {
         let demand = Demand { tokens: taken.tokens, ..Demand::default() };
+        let replicas = self.footing(now).replicas;
         let mut state = taken.slot.lock();
+        let state = &mut *state;
         if taken.is_call {
             for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+                let rate = rate.shared_by(replicas);
                 *until = until.saturating_sub(rate.weight(rate.of(&demand)));
             }
-            self.release(&mut state);
+            if let Some(hand) = &mut state.hand {
+                hand.give_back(&self.rates, &demand, taken.scope == Scope::Instance);
+            }
+            self.release(state);
         }
         self.slots.changed();
     }
 
     /// A call is over that has taken this, and used so many tokens.
     pub(super) fn settle(&self, taken: &Taken, used: u64, now: Now) {
+        let replicas = self.footing(now).replicas;
         let mut state = taken.slot.lock();
-        state.begin(self.rates.len());
+        let state = &mut *state;
+        self.begin(state);
         for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
             if rate.unit == Unit::Tokens {
+                let rate = rate.shared_by(replicas);
                 let (taken, owed) = (rate.weight(taken.tokens), rate.owed(used));
                 // What was not expected counts from now on.
                 *until = match owed.checked_sub(taken) {
@@ -381,8 +443,12 @@ impl RateLimit {
                 };
             }
         }
+        if let Some(hand) = &mut state.hand {
+            hand.settle(&self.rates, taken.tokens, used);
+        }
+        self.list(&taken.slot, state);
         if taken.is_call {
-            self.release(&mut state);
+            self.release(state);
         }
         self.slots.changed();
     }
@@ -391,7 +457,7 @@ impl RateLimit {
     pub(super) fn restore(&self, subject: &str, ahead: impl Iterator<Item = u64>, now: Now) {
         let slot = self.slots.of(subject, now);
         let mut state = slot.lock();
-        state.begin(self.rates.len());
+        self.begin(&mut state);
         for (until, ahead) in state.full_until.iter_mut().zip(ahead) {
             *until = (*until).max(now.nanos.saturating_add(ahead));
         }
@@ -428,18 +494,29 @@ impl RateLimit {
     /// How each of its rates stands for a subject.
     pub(super) fn quotas(&self, state: &State, now: Now) -> Vec<Quota> {
         let until = |place: usize| state.full_until.get(place).copied().unwrap_or_default();
-        let rates = self.rates.iter().enumerate().map(|(place, rate)| quota(rate, until(place), now));
-        rates.chain(self.concurrent.map(|limit| calls(limit, state.in_flight))).collect()
+        let footing = self.footing(now);
+        let in_hand = state.hand.as_ref().filter(|_| footing.scope == Scope::App);
+        let rates = self.rates.iter().enumerate().map(|(place, rate)| match in_hand {
+            Some(hand) => hand.quota(place, rate, now),
+            None => quota(&rate.shared_by(footing.replicas), until(place), now),
+        });
+        let in_progress = self.concurrent.map(|limit| calls_of(limit, state, footing));
+        rates.chain(in_progress).collect()
     }
 
     /// The used share, for a subject, of whichever of its rates is used most: 1 if that is full. Told without allocating.
     #[expect(clippy::cast_precision_loss, reason = "compared, never added up")]
     pub(super) fn used(&self, state: &State, now: Now) -> f64 {
-        let rates = self.rates.iter().zip(&state.full_until).map(|(rate, until)| {
-            let filled = until.saturating_sub(now.nanos).min(rate.period_nanos());
-            filled as f64 / rate.period_nanos() as f64
+        let footing = self.footing(now);
+        let in_hand = state.hand.as_ref().filter(|_| footing.scope == Scope::App);
+        let rates = self.rates.iter().zip(&state.full_until).enumerate().map(|(place, (rate, until))| {
+            let filled = in_hand.map_or(until.saturating_sub(now.nanos), |hand| hand.filled(place, rate, now));
+            filled.min(rate.period_nanos()) as f64 / rate.period_nanos() as f64
         });
-        let calls = self.concurrent.map(|limit| state.in_flight.min(limit) as f64 / limit.max(1) as f64);
+        let calls = self.concurrent.map(|limit| {
+            let left = calls_of(limit, state, footing).remaining;
+            (limit.max(left) - left) as f64 / limit.max(1) as f64
+        });
         rates.chain(calls).fold(0.0, f64::max)
     }
 
@@ -463,7 +540,16 @@ fn quota(rate: &Rate, until: u64, now: Now) -> Quota {
     }
 }
 
-const fn calls(limit: u64, in_flight: u64) -> Quota {
+/// How many calls of a subject may be in progress.
+fn calls_of(limit: u64, state: &State, footing: Footing) -> Quota {
+    match &state.hand {
+        Some(hand) if footing.scope == Scope::App => hand.calls(limit, state.in_flight),
+        Some(hand) => calls(hand.places_alone(limit, footing), state.in_flight),
+        None => calls(limit, state.in_flight),
+    }
+}
+
+pub(super) const fn calls(limit: u64, in_flight: u64) -> Quota {
     Quota { unit: Unit::Calls, limit, period: None, remaining: limit.saturating_sub(in_flight), reset: None }
 }
 
@@ -481,7 +567,8 @@ mod tests {
     }
 
     fn taken(limit: &Arc<RateLimit>, slot: &Arc<Slot<State>>, tokens: u64) -> Taken {
-        Taken { limit: Arc::clone(limit), slot: Arc::clone(slot), tokens, is_call: true }
+        let scope = Scope::Instance;
+        Taken { limit: Arc::clone(limit), slot: Arc::clone(slot), tokens, is_call: true, scope }
     }
 
     const fn at(nanos: u64) -> Now {
@@ -513,7 +600,7 @@ mod tests {
         let mut now = 0;
         for _ in 0..50 {
             match limit.take(&slot, &tokens(0), at(now)) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Full { wait, .. }) => {
                     let wait = u64::try_from(wait.expect("a rate knows").as_nanos()).expect("short");
                     assert!(limit.take(&slot, &tokens(0), at(now + wait - 1)).is_err(), "a nanosecond too early");
@@ -560,7 +647,7 @@ mod tests {
         for _ in 0..5 {
             limit.take(&slot, &tokens(10), at(0)).expect("room");
             assert!(limit.take(&slot, &tokens(10), at(0)).is_err());
-            limit.give_back(&taken(&limit, &slot, 10));
+            limit.give_back(&taken(&limit, &slot, 10), at(0));
         }
         assert!(slot.lock().is_idle(at(0)));
     }

@@ -23,6 +23,8 @@ pub struct Refusal {
     pub may_wait: Option<Duration>,
     /// The model to be asked for instead, where no rule wants more than that.
     pub downgrade_to: Option<Arc<str>>,
+    /// Whether other replicas may have room, which were not asked: by every rule that has none here.
+    pub may_ask: bool,
 }
 
 /// What a rule lacks.
@@ -36,7 +38,7 @@ pub enum Why {
 
 impl Refusal {
     pub(super) fn full(refusal: &mut Option<Self>, rule: &RateLimit, full: Full) {
-        let Full { quota, wait } = full;
+        let Full { quota, wait, may_ask } = full;
         let may_wait = Some(rule.wait).filter(|wait| !wait.is_zero());
         let known = refusal.get_or_insert_with(|| Self {
             rule: Arc::clone(&rule.name),
@@ -45,7 +47,9 @@ impl Refusal {
             full: Vec::new(),
             may_wait,
             downgrade_to: None,
+            may_ask,
         });
+        known.may_ask &= may_ask;
         known.full.push((Arc::clone(&rule.name), quota));
         known.may_wait = known.may_wait.min(may_wait);
         known.downgrade_to = None;
@@ -64,7 +68,9 @@ impl Refusal {
             full: Vec::new(),
             may_wait: None,
             downgrade_to: None,
+            may_ask: over.may_ask,
         });
+        known.may_ask &= over.may_ask;
         known.may_wait = None;
         let downgrades = budget.enforce == Enforce::Downgrade && (is_first || known.downgrade_to.is_some());
         known.downgrade_to = budget.downgrade_to.clone().filter(|_| downgrades);

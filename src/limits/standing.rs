@@ -14,6 +14,8 @@ use crate::limits::window::{Period, Window};
 pub struct RateNow {
     /// Its name.
     pub name: Arc<str>,
+    /// Whose calls it counts.
+    pub scope: Scope,
     /// How many subjects it remembers.
     pub subjects: usize,
     /// How often each decision was made since the start.
@@ -94,7 +96,7 @@ pub struct SubjectBudget {
     pub subject: Box<str>,
     /// What was spent in the window that is now.
     pub spent: Amount,
-    /// What calls under way are expected to cost.
+    /// What this instance's calls under way are expected to cost.
     pub reserved: Amount,
 }
 
@@ -105,6 +107,7 @@ impl RateNow {
         let nobody = || SubjectRate { subject: "".into(), quotas: rule.quotas(&State::default(), now) };
         Self {
             name: Arc::clone(&rule.name),
+            scope: rule.footing(now).scope,
             subjects: rule.slots.len(),
             decisions: rule.decisions(),
             fullest: fullest(rule, 1, now).pop().unwrap_or_else(nobody),
@@ -130,14 +133,14 @@ pub fn foremost(budget: &Budget, most: usize, now: Now) -> Vec<SubjectBudget> {
     let spent = |account: &mut Account| {
         account.enter(period);
         let spent = match allowance {
-            Allowance { usd: Some(_), .. } => account.spent.usd.pico(),
-            Allowance { usd: None, .. } => u128::from(account.spent.tokens),
+            Allowance { usd: Some(_), .. } => account.used().usd.pico(),
+            Allowance { usd: None, .. } => u128::from(account.used().tokens),
         };
-        (account.spent.plus(account.reserved) != Amount::default()).then_some(spent)
+        (account.used().plus(account.reserved) != Amount::default()).then_some(spent)
     };
     let foremost = first(budget.accounts(), most, spent).into_iter().map(|slot| {
         let account = slot.lock();
-        SubjectBudget { subject: slot.subject.clone(), spent: account.spent, reserved: account.reserved }
+        SubjectBudget { subject: slot.subject.clone(), spent: account.used(), reserved: account.reserved }
     });
     foremost.collect()
 }
@@ -153,7 +156,7 @@ impl BudgetNow {
         Self {
             name: Arc::clone(&budget.name),
             window: budget.window,
-            scope: if elsewhere.is_some() { Scope::App } else { Scope::Instance },
+            scope: if elsewhere.is_some() { Scope::App } else { budget.footing(now).scope },
             enforce: budget.enforce,
             period,
             terms: budget.terms(),

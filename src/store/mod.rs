@@ -9,6 +9,7 @@ pub mod client;
 #[cfg(not(feature = "redis"))]
 #[path = "absent.rs"]
 pub mod client;
+pub mod naming;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -108,6 +109,9 @@ pub struct Settings {
     pub compress_above: ByteSize,
     /// How the names of all keys begin, so that several installations can share a server.
     pub prefix: String,
+    /// How many replicas are taken to share limits and budgets for as long as a replica could not ask the server. Each
+    /// then has its part of them.
+    pub replicas: u64,
 }
 
 impl Default for Settings {
@@ -124,6 +128,7 @@ impl Default for Settings {
             secret_file: None,
             compress_above: ByteSize::kib(1),
             prefix: "weir".to_owned(),
+            replicas: 1,
         }
     }
 }

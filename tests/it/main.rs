@@ -27,6 +27,8 @@ mod reaching;
 mod realtime;
 mod recording;
 #[cfg(feature = "redis")]
+mod shared_limits;
+#[cfg(feature = "redis")]
 mod shared_store;
 mod shutdown;
 mod similar;

@@ -1,7 +1,6 @@
 //! Replicas share answers in a Redis, which may fail in every way: no call does.
 
 use std::fmt::Write;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use weir::store::{Settings, Store, Unavailable};
 use weir::units::Span;
 
 use crate::support::fake::{Fake, Script};
-use crate::support::redis::{Proxy, Redis, Way, is_here};
+use crate::support::redis::{Fault, Proxy, Redis, cluster, free_port, is_here};
 use crate::support::tls::Identity;
 use crate::support::until;
 use crate::support::weir::Weir;
@@ -494,11 +493,6 @@ async fn its_state_is_said_in_words_and_in_a_gauge() {
     without.stop().await;
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test]
 async fn tls_with_a_user_whose_password_is_in_a_file() {
     if !is_here() {
@@ -556,35 +550,7 @@ async fn a_cluster_of_three_shares_too() {
     if !is_here() {
         return;
     }
-    let mut nodes = Vec::new();
-    for slots in ["0 5460", "5461 10922", "10923 16383"] {
-        let (port, bus) = (free_port(), free_port());
-        let (port_text, bus_text) = (port.to_string(), bus.to_string());
-        let node = Redis::with(&[
-            "--port",
-            &port_text,
-            "--bind",
-            "127.0.0.1",
-            "--cluster-enabled",
-            "yes",
-            "--cluster-port",
-            &bus_text,
-        ])
-        .await;
-        let (first, last) = slots.split_once(' ').unwrap();
-        node.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
-        nodes.push((node, port, bus));
-    }
-    for (_, port, bus) in &nodes[1..] {
-        nodes[0].0.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()]);
-    }
-    for (node, ..) in &nodes {
-        let begun = Instant::now();
-        while !node.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
-            assert!(begun.elapsed() < Duration::from_secs(30), "no cluster");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
+    let nodes = cluster().await;
     let house = House::new().await;
     let url = format!("redis://127.0.0.1:{}", nodes[0].1);
     let more = format!("cluster: true, {PATIENT}");
@@ -595,7 +561,7 @@ async fn a_cluster_of_three_shares_too() {
     for number in 0..30 {
         assert_eq!(other.post(CHAT, &[KEY], &ask(number)).await.header("x-cache"), "HIT", "{number}");
     }
-    for (node, ..) in &nodes {
+    for (node, _) in &nodes {
         assert!(node.ask::<u64>(&["DBSIZE"]) > 0, "every node has its share");
     }
     let now = Instant::now();
@@ -675,94 +641,6 @@ async fn a_server_that_says_nothing_makes_nobody_wait_and_nothing_grow() {
 
 /// How often each weir is asked during one fault.
 const CALLS: usize = 200;
-
-/// A fault: how it begins, and how it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Slow,
-    Silent,
-    Garbage,
-    Cut,
-    Refused,
-    Frozen,
-    Killed,
-    Full,
-    ReadOnly,
-    LockedOut,
-}
-
-impl Fault {
-    const ALL: [Self; 10] = [
-        Self::Slow,
-        Self::Silent,
-        Self::Garbage,
-        Self::Cut,
-        Self::Refused,
-        Self::Frozen,
-        Self::Killed,
-        Self::Full,
-        Self::ReadOnly,
-        Self::LockedOut,
-    ];
-
-    const fn describe(self) -> &'static str {
-        match self {
-            Self::Slow => "each byte takes 20 ms",
-            Self::Silent => "half open: nothing comes",
-            Self::Garbage => "answers are garbage",
-            Self::Cut => "answers are cut",
-            Self::Refused => "connections are refused",
-            Self::Frozen => "frozen (SIGSTOP)",
-            Self::Killed => "killed",
-            Self::Full => "full (OOM)",
-            Self::ReadOnly => "read-only replica",
-            Self::LockedOut => "password changed",
-        }
-    }
-
-    async fn begin(self, redis: &mut Redis, proxy: &Proxy) {
-        match self {
-            Self::Slow => proxy.set(Way::Slow),
-            Self::Silent => proxy.set(Way::Silent),
-            Self::Garbage => proxy.set(Way::Garbage),
-            Self::Cut => proxy.set(Way::Cut),
-            Self::Refused => proxy.close(),
-            Self::Frozen => redis.signal("STOP"),
-            Self::Killed => redis.kill(),
-            Self::Full => {
-                redis.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-                redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
-            }
-            Self::ReadOnly => redis.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]),
-            Self::LockedOut => {
-                redis.ask::<()>(&["CONFIG", "SET", "requirepass", "another"]);
-                proxy.close();
-                proxy.reopen().await;
-            }
-        }
-    }
-
-    async fn end(self, redis: &mut Redis, proxy: &Proxy) {
-        match self {
-            Self::Slow | Self::Silent | Self::Garbage | Self::Cut => proxy.set(Way::Open),
-            Self::Refused => proxy.reopen().await,
-            Self::Frozen => redis.signal("CONT"),
-            Self::Killed => redis.begin().await,
-            Self::Full => redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]),
-            Self::ReadOnly => redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]),
-            Self::LockedOut => {
-                let url = redis.url() + "?pass=another";
-                let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-                let () = redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query(&mut connection).unwrap();
-            }
-        }
-    }
-
-    /// Whether the server still answers, if only with a no.
-    const fn leaves_it_up(self) -> bool {
-        matches!(self, Self::Full | Self::ReadOnly)
-    }
-}
 
 /// What each call took, sorted.
 struct Took(Vec<Duration>);

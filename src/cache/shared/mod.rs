@@ -12,8 +12,6 @@ mod sealing;
 mod writer;
 
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -28,9 +26,9 @@ use crate::cache::shared::rulebook::{Place, Rulebook};
 use crate::cache::shared::sealing::Seal;
 use crate::cache::shared::writer::Put;
 use crate::cache::{Cache, Stored};
-use crate::secret::Secret;
 use crate::store::Answer;
 use crate::store::client::Commands;
+use crate::store::naming::Installation;
 use crate::store::{self, Store, Unavailable};
 
 /// Most answers that wait to be written.
@@ -79,25 +77,6 @@ pub enum Work {
 /// Told of each event.
 pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 
-/// The second level cannot be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum SharedError {
-    /// There is no secret.
-    #[error("cache.redis.secret_file: is missing: name a file with a secret; make one with `openssl rand -hex 32`")]
-    NoSecret,
-    /// The secret cannot be read.
-    #[error("cache.redis.secret_file: cannot read {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The secret is none.
-    #[error("cache.redis.secret_file")]
-    TooShort(#[source] sealing::TooShort),
-}
-
 /// The second level.
 pub struct Shared {
     store: Arc<Store>,
@@ -124,22 +103,19 @@ pub(super) async fn work(cache: &Arc<Cache>, shared: &Arc<Shared>) {
 }
 
 impl Shared {
-    /// A second level in `store`, for bodies of at most `max_body` bytes.
-    ///
-    /// # Errors
-    /// If there is no usable secret to seal with.
+    /// A second level in `store`, for bodies of at most `max_body` bytes, sealed with the secret of `installation`.
+    #[must_use]
     pub fn new(
         settings: &store::Settings,
+        installation: &Installation,
         store: Arc<Store>,
         max_body: usize,
         on_event: OnEvent,
-    ) -> Result<Self, SharedError> {
-        let path = settings.secret_file.clone().ok_or(SharedError::NoSecret)?;
-        let secret = fs::read_to_string(&path).map_err(|source| SharedError::Unreadable { path, source })?;
+    ) -> Self {
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
-        Ok(Self {
+        Self {
             store,
-            seal: Seal::new(&Secret::new(secret)).map_err(SharedError::TooShort)?,
+            seal: Seal::new(installation),
             prefix: settings.prefix.as_str().into(),
             compress_above: settings.compress_above.as_len(),
             max_body,
@@ -151,7 +127,7 @@ impl Shared {
             rules_read: Mutex::default(),
             rule_made: Notify::new(),
             to_be_cleared: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Looks for a response that others, or this weir in an earlier life, have stored under this key, within the

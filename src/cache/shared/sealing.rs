@@ -6,54 +6,38 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, Salt};
-use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::secret::Secret;
+use crate::store::naming::{Installation, Names};
 
-/// The shortest secret taken, in bytes: 16 random ones in hexadecimal.
-const SHORTEST: usize = 32;
 /// Changes whenever the form of what is sealed does: a value of another version is not opened.
 const VERSION: u8 = 1;
 /// What a sealed value holds beside its content: version, nonce, tag.
 pub(super) const OVERHEAD: usize = 1 + NONCE_LEN + 16;
 
-/// The secret is too short to keep anything secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("holds fewer than {SHORTEST} characters: make one with `openssl rand -hex 32`")]
-pub struct TooShort;
-
 /// Seals and opens.
 pub(super) struct Seal {
-    names: hmac::Key,
+    names: Names,
     values: LessSafeKey,
     random: SystemRandom,
 }
 
 impl Seal {
-    /// A seal by keys derived from `secret` (RFC 5869).
-    pub(super) fn new(secret: &Secret) -> Result<Self, TooShort> {
-        let secret = secret.expose().trim().as_bytes();
-        if secret.len() < SHORTEST {
-            return Err(TooShort);
-        }
-        let derived = Salt::new(HKDF_SHA256, b"weir shared cache").extract(secret);
-        let names = derived.expand(&[b"names"], hmac::HMAC_SHA256).expect("one hash is not too long a key");
+    /// A seal by keys derived from the secret of `installation`.
+    pub(super) fn new(installation: &Installation) -> Self {
+        let derived = installation.keys_for("weir shared cache");
         let values = derived.expand(&[b"values"], &AES_256_GCM).expect("32 bytes are not too long a key");
-        Ok(Self {
-            names: hmac::Key::from(names),
+        Self {
+            names: Names::new(&derived),
             values: LessSafeKey::new(UnboundKey::from(values)),
             random: SystemRandom::new(),
-        })
+        }
     }
 
     /// The name under which `key` is stored.
     pub(super) fn name(&self, key: &[u8]) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.names, key))
+        self.names.of(&[key])
     }
 
     /// `content`, sealed for the place called `name`. The nonce is random: with 96 bits, one secret may seal 2³² values
@@ -94,9 +78,10 @@ impl fmt::Debug for Seal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn seal(secret: &str) -> Seal {
-        Seal::new(&Secret::new(secret)).expect("long enough")
+        Seal::new(&Installation::new(&Secret::new(secret)).expect("long enough"))
     }
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef\n";
@@ -128,17 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_nothing_and_differ_by_secret() {
-        let (one, other) = (seal(SECRET), seal("fedcba9876543210fedcba9876543210"));
-        assert_eq!(one.name(b"key"), one.name(b"key"));
-        assert_ne!(one.name(b"key"), one.name(b"kez"));
-        assert_ne!(one.name(b"key"), other.name(b"key"));
-        assert_eq!(one.name(b"key").len(), 43);
-    }
-
-    #[test]
-    fn a_short_secret_is_none() {
-        assert_eq!(Seal::new(&Secret::new(format!("{}   ", "x".repeat(31)))).err(), Some(TooShort));
+    fn a_seal_does_not_print_its_secret() {
         assert!(!format!("{:?}", seal(SECRET)).contains("0123"));
     }
 }

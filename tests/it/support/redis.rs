@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::until;
 
@@ -114,6 +114,45 @@ impl Drop for Redis {
     }
 }
 
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Three servers that are one cluster, and their ports.
+pub(crate) async fn cluster() -> Vec<(Redis, u16)> {
+    let mut nodes = Vec::new();
+    for slots in ["0 5460", "5461 10922", "10923 16383"] {
+        let (port, bus) = (free_port(), free_port());
+        let (port_text, bus_text) = (port.to_string(), bus.to_string());
+        let node = Redis::with(&[
+            "--port",
+            &port_text,
+            "--bind",
+            "127.0.0.1",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus_text,
+        ])
+        .await;
+        let (first, last) = slots.split_once(' ').unwrap();
+        node.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", first, last]);
+        nodes.push((node, port, bus));
+    }
+    for (_, port, bus) in &nodes[1..] {
+        nodes[0].0.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), &bus.to_string()]);
+    }
+    for (node, ..) in &nodes {
+        let begun = Instant::now();
+        while !node.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no cluster");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    nodes.into_iter().map(|(node, port, _)| (node, port)).collect()
+}
+
 /// What the way does with what the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -197,6 +236,94 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A fault: how it begins, and how it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Slow,
+    Silent,
+    Garbage,
+    Cut,
+    Refused,
+    Frozen,
+    Killed,
+    Full,
+    ReadOnly,
+    LockedOut,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Slow,
+        Self::Silent,
+        Self::Garbage,
+        Self::Cut,
+        Self::Refused,
+        Self::Frozen,
+        Self::Killed,
+        Self::Full,
+        Self::ReadOnly,
+        Self::LockedOut,
+    ];
+
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Slow => "each byte takes 20 ms",
+            Self::Silent => "half open: nothing comes",
+            Self::Garbage => "answers are garbage",
+            Self::Cut => "answers are cut",
+            Self::Refused => "connections are refused",
+            Self::Frozen => "frozen (SIGSTOP)",
+            Self::Killed => "killed",
+            Self::Full => "full (OOM)",
+            Self::ReadOnly => "read-only replica",
+            Self::LockedOut => "password changed",
+        }
+    }
+
+    pub(crate) async fn begin(self, redis: &mut Redis, proxy: &Proxy) {
+        match self {
+            Self::Slow => proxy.set(Way::Slow),
+            Self::Silent => proxy.set(Way::Silent),
+            Self::Garbage => proxy.set(Way::Garbage),
+            Self::Cut => proxy.set(Way::Cut),
+            Self::Refused => proxy.close(),
+            Self::Frozen => redis.signal("STOP"),
+            Self::Killed => redis.kill(),
+            Self::Full => {
+                redis.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+                redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+            }
+            Self::ReadOnly => redis.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]),
+            Self::LockedOut => {
+                redis.ask::<()>(&["CONFIG", "SET", "requirepass", "another"]);
+                proxy.close();
+                proxy.reopen().await;
+            }
+        }
+    }
+
+    pub(crate) async fn end(self, redis: &mut Redis, proxy: &Proxy) {
+        match self {
+            Self::Slow | Self::Silent | Self::Garbage | Self::Cut => proxy.set(Way::Open),
+            Self::Refused => proxy.reopen().await,
+            Self::Frozen => redis.signal("CONT"),
+            Self::Killed => redis.begin().await,
+            Self::Full => redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]),
+            Self::ReadOnly => redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]),
+            Self::LockedOut => {
+                let url = redis.url() + "?pass=another";
+                let mut connection = Client::open(url).unwrap().get_connection().unwrap();
+                let () = redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query(&mut connection).unwrap();
+            }
+        }
+    }
+
+    /// Whether the server still answers, if only with a no.
+    pub(crate) const fn leaves_it_up(self) -> bool {
+        matches!(self, Self::Full | Self::ReadOnly)
     }
 }
 

@@ -1,0 +1,239 @@
+//! Hand: requests and tokens that this replica has taken from the shared rates and not used yet. They are taken a few at
+//! once, so that a busy replica seldom has to ask, and what an idle one does not use is given back.
+//!
+//! Pure: what is said to the server, and what becomes of its answer. Calls at once are a [`Lease`] of places.
+
+use std::time::Duration;
+
+use crate::limits::budget::{Allowance, Amount};
+use crate::limits::rate::{self, Quota, Rate, Unit};
+use crate::limits::shared::Footing;
+use crate::limits::shared::lease::{Lease, NO_ROOM_HOLDS, Why};
+use crate::limits::shared::script::Taken;
+use crate::limits::{Demand, Now};
+
+/// The share of a limit that a replica in use likes to have in hand: so much more than the limit each of them may let
+/// pass at once, no more.
+const SPARE: u64 = 100;
+const NANOS_PER_MICRO: u128 = 1000;
+
+/// What this replica has in hand of one limit.
+#[derive(Debug, Default)]
+pub(in crate::limits) struct Hand {
+    rates: Box<[InHand]>,
+    /// Calls at once.
+    pub(in crate::limits) places: Lease,
+    no_room_until: u64,
+}
+
+/// The same of one rate.
+#[derive(Clone, Copy, Debug, Default)]
+struct InHand {
+    held: u64,
+    /// What was used beyond what was taken.
+    owed: u64,
+    first: u64,
+    needs: u64,
+    /// Whether something was taken since the server was told last.
+    is_in_use: bool,
+    /// Until when what was taken without asking fills the rate.
+    alone_until: u64,
+    /// How far the server said the rate is filled, and when.
+    level: u64,
+    level_at: u64,
+}
+
+/// What is said to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::limits) struct Request(Box<[Part]>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    owed: i64,
+    first: u64,
+    needs: u64,
+    spare: u64,
+}
+
+impl Hand {
+    pub(in crate::limits) fn new(rates: usize) -> Self {
+        Self { rates: vec![InHand::default(); rates].into(), ..Self::default() }
+    }
+
+    /// Which of `rates`, if one does, has less in hand than a call demands.
+    pub(in crate::limits) fn lacks(&self, rates: &[Rate], demand: &Demand) -> Option<usize> {
+        let lacks = |(rate, hand): (&Rate, &InHand)| hand.held < rate.units(rate.of(demand));
+        rates.iter().zip(&self.rates).position(lacks)
+    }
+
+    /// Takes what a call demands, which was found to be there.
+    pub(in crate::limits) fn take(&mut self, rates: &[Rate], demand: &Demand) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+            hand.held = hand.held.saturating_sub(rate.units(rate.of(demand)));
+            hand.is_in_use = true;
+        }
+    }
+
+    /// Notes what was taken without asking: the server is told when it is there again, as far as it still counts then.
+    pub(in crate::limits) fn take_alone(&mut self, rates: &[Rate], demand: &Demand, now: Now) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+            hand.alone_until = hand.alone_until.max(now.nanos).saturating_add(rate.weight(rate.of(demand)));
+        }
+    }
+
+    /// Gives back what a call has taken that did not go.
+    pub(in crate::limits) fn give_back(&mut self, rates: &[Rate], demand: &Demand, was_alone: bool) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+            if was_alone {
+                hand.alone_until = hand.alone_until.saturating_sub(rate.weight(rate.of(demand)));
+            } else {
+                hand.held = hand.held.saturating_add(rate.units(rate.of(demand)));
+            }
+        }
+    }
+
+    /// A call has used so many tokens, and has taken others.
+    pub(in crate::limits) fn settle(&mut self, rates: &[Rate], taken: u64, used: u64) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates).filter(|(rate, _)| rate.unit == Unit::Tokens) {
+            let taken = rate.units(taken);
+            hand.held = hand.held.saturating_add(taken.saturating_sub(used));
+            hand.owed = hand.owed.saturating_add(used.saturating_sub(taken));
+        }
+    }
+
+    /// A call waits for what it demands.
+    pub(in crate::limits) fn want(&mut self, rates: &[Rate], demand: &Demand) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+            let units = rate.units(rate.of(demand));
+            hand.first = hand.first.max(units);
+            hand.needs = hand.needs.saturating_add(units);
+        }
+    }
+
+    /// Whether nobody has to be asked whether there is room: it was said just now that there is none.
+    pub(in crate::limits) const fn has_no_room(&self, nanos: u64) -> bool {
+        nanos < self.no_room_until
+    }
+
+    /// Whether the server needs to hear of it.
+    pub(in crate::limits) fn is_in_use(&self, in_flight: u64) -> bool {
+        let is_in_use = |hand: &InHand| hand.held > 0 || hand.owed > 0 || hand.is_in_use || hand.alone_until > 0;
+        self.rates.iter().any(is_in_use) || self.places.is_in_use(places(in_flight))
+    }
+
+    /// What to say of the rates, if there is anything to ask for. What is given back may not be used from now on, whatever
+    /// becomes of this.
+    pub(in crate::limits) fn state(&mut self, why: Why, rates: &[Rate], now: Now) -> Option<Request> {
+        if why == Why::Asking && self.rates.iter().all(|hand| hand.first == 0) {
+            return None;
+        }
+        let parts = rates.iter().zip(&mut self.rates).map(|(rate, hand)| hand.state(why, rate, now));
+        Some(Request(parts.collect()))
+    }
+
+    /// The server has answered to that.
+    pub(in crate::limits) fn hear(&mut self, answer: &Taken, now: Now) {
+        for (hand, (taken, level)) in self.rates.iter_mut().zip(&answer.rates) {
+            hand.held = hand.held.saturating_add(*taken);
+            (hand.level, hand.level_at) = (*level, now.nanos);
+        }
+        self.no_room_until = if answer.fits { 0 } else { now.nanos.saturating_add(NO_ROOM_HOLDS) };
+    }
+
+    /// The server has not answered: what is owed is owed, and may count twice.
+    pub(in crate::limits) fn unheard(&mut self, said: &Request) {
+        for (hand, part) in self.rates.iter_mut().zip(&said.0) {
+            hand.owed = hand.owed.saturating_add(u64::try_from(part.owed).unwrap_or_default());
+        }
+    }
+
+    /// How far a rate is filled, in nanoseconds, as far as is known: what is in hand is not used.
+    pub(in crate::limits) fn filled(&self, place: usize, rate: &Rate, now: Now) -> u64 {
+        let hand = self.rates.get(place).copied().unwrap_or_default();
+        hand.filled(rate, now).saturating_sub(rate.owed(hand.held))
+    }
+
+    /// How a rate stands, as far as is known.
+    pub(in crate::limits) fn quota(&self, place: usize, rate: &Rate, now: Now) -> Quota {
+        let filled = self.filled(place, rate, now);
+        let free = u128::from(rate.period_nanos().saturating_sub(filled));
+        let remaining = free * u128::from(rate.limit) / rate.period.as_nanos();
+        Quota {
+            unit: rate.unit,
+            limit: rate.limit,
+            period: Some(rate.period),
+            remaining: u64::try_from(remaining).unwrap_or(u64::MAX),
+            reset: Some(Duration::from_nanos(filled)),
+        }
+    }
+
+    /// How many calls of a limit may be in progress at a replica that goes by itself: its part, for no call in progress
+    /// lasts for ever; and what it holds, as long as that is kept for it.
+    pub(in crate::limits) fn places_alone(&self, limit: u64, footing: Footing) -> u64 {
+        let part = u64::try_from(footing.part(limit.into())).unwrap_or(limit).max(limit.min(1));
+        let held = if footing.is_kept { self.places.held() } else { 0 };
+        part.max(held)
+    }
+
+    /// How many calls may be in progress, as far as is known.
+    pub(in crate::limits) fn calls(&self, limit: u64, in_flight: u64) -> Quota {
+        let may = self.places.alone(of_places(limit), Footing::OWN).tokens.unwrap_or(limit);
+        rate::calls(limit, limit.saturating_sub(may.saturating_sub(in_flight)))
+    }
+
+    /// In how long there is room for a call that lacks something, as far as is known.
+    pub(in crate::limits) fn wait(&self, rates: &[Rate], demand: &Demand, now: Now) -> Duration {
+        let waits = rates.iter().zip(&self.rates).map(|(rate, hand)| {
+            let lacks = rate.units(rate.of(demand)).saturating_sub(hand.held);
+            hand.filled(rate, now).saturating_add(rate.owed(lacks)).saturating_sub(rate.period_nanos())
+        });
+        let until_asked = self.no_room_until.saturating_sub(now.nanos);
+        Duration::from_nanos(waits.max().unwrap_or_default().max(until_asked))
+    }
+}
+
+impl InHand {
+    /// How long it takes until all of the rate is free, in nanoseconds, as far as is known.
+    fn filled(&self, rate: &Rate, now: Now) -> u64 {
+        rate.owed(self.level).saturating_sub(now.nanos.saturating_sub(self.level_at))
+    }
+
+    fn state(&mut self, why: Why, rate: &Rate, now: Now) -> Part {
+        let spare = if self.is_in_use && why != Why::Leaving { rate.limit / SPARE } else { 0 };
+        let back = if why == Why::Asking { 0 } else { self.held.saturating_sub(spare) };
+        self.held -= back;
+        let ahead = u128::from(std::mem::take(&mut self.alone_until).saturating_sub(now.nanos));
+        let alone = (ahead * u128::from(rate.limit)).div_ceil(rate.period.as_nanos());
+        let owed = i128::from(std::mem::take(&mut self.owed)) + i128::try_from(alone).unwrap_or_default();
+        let owed = i64::try_from(owed - i128::from(back)).unwrap_or(i64::MAX);
+        if why != Why::Asking {
+            self.is_in_use = false;
+            return Part { owed, first: 0, needs: 0, spare: spare.saturating_sub(self.held) };
+        }
+        let (first, needs) = (std::mem::take(&mut self.first), std::mem::take(&mut self.needs));
+        let lacks = |wanted: u64| wanted.saturating_sub(self.held);
+        Part { owed, first: lacks(first), needs: lacks(needs), spare }
+    }
+}
+
+impl Request {
+    /// As arguments of the script.
+    pub(super) fn arguments<'a>(&'a self, rates: &'a [Rate]) -> impl Iterator<Item = String> + 'a {
+        rates.iter().zip(&self.0).flat_map(|(rate, part)| {
+            let name = format!("{}-{}", rate.unit.as_str(), rate.period.as_secs());
+            let period = rate.period.as_nanos() / NANOS_PER_MICRO;
+            let numbers = [part.first, part.needs, part.spare].map(|number| number.to_string());
+            [name, rate.limit.to_string(), period.to_string(), part.owed.to_string()].into_iter().chain(numbers)
+        })
+    }
+}
+
+/// So many places, as an amount of what a lease is of.
+pub(in crate::limits) const fn places(count: u64) -> Amount {
+    Amount { usd: crate::units::PicoUsd::ZERO, tokens: count }
+}
+
+/// A limit of so many places.
+pub(in crate::limits) const fn of_places(limit: u64) -> Allowance {
+    Allowance { usd: None, tokens: Some(limit) }
+}

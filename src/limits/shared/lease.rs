@@ -1,0 +1,280 @@
+//! Lease: what of a budget, or of the places for calls at once, this replica may use without asking the others.
+//!
+//! Pure: what is said to the server, and what becomes of its answer. What was used up is told as the whole since the
+//! beginning, so that telling it twice changes nothing; what is held is told anew each time, so that an answer which got
+//! lost is made good by the next.
+
+use crate::limits::budget::{Allowance, Amount};
+use crate::limits::shared::Footing;
+use crate::limits::shared::script::Answered;
+use crate::units::PicoUsd;
+
+/// For how long nobody is asked again who said that there is no room, in nanoseconds.
+pub(in crate::limits) const NO_ROOM_HOLDS: u64 = 25_000_000;
+/// Money on the server is in billionths of a dollar: as numbers of its scripts are exact up to 2⁵³, so is a total of nine
+/// million dollars.
+const PICO_PER_NANO: u128 = 1000;
+/// Of a limit, a part of less than one in so many is held by nobody.
+const LAST: u128 = 100;
+/// What the server is told of what is larger.
+const MOST: u128 = 1 << 53;
+
+/// What this replica holds of something limited.
+#[derive(Clone, Debug, Default)]
+pub(in crate::limits) struct Lease {
+    /// What it has used up in this life and this window.
+    own: Amount,
+    /// What that and what is reserved may come to.
+    may_come_to: Amount,
+    /// What others have used up, when the server said so last.
+    others: Amount,
+    /// What was used up or held by anybody then; `None` if it never said.
+    taken_by_all: Option<Amount>,
+    /// The largest need that waits to be asked for.
+    first: Amount,
+    /// All of them.
+    needs: Amount,
+    /// What was taken since the server was told last.
+    recently: Amount,
+    /// Until when there is no room, by the clock of rates.
+    no_room_until: u64,
+}
+
+/// What is said to the server, in its units, and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::limits) struct Statement {
+    own: Amount,
+    parts: [Part; 2],
+    handing: Handing,
+}
+
+/// The same of money, or of tokens or places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Part {
+    used: u64,
+    hold: u64,
+    free: u64,
+    first: u64,
+    needs: u64,
+    spare: u64,
+    limit: Option<u64>,
+}
+
+/// Why something is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::limits) enum Why {
+    /// Calls wait for it.
+    Asking,
+    /// It is time to.
+    Telling,
+    /// The replica ends, and holds on to nothing.
+    Leaving,
+}
+
+/// How what is left is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::limits) enum Handing {
+    /// In equal parts, whoever is in use: so that each of so many replicas has its part at hand when it cannot ask.
+    InParts(u64),
+    /// To those who use it: the calls of one subject may well all go through one replica.
+    ByUse,
+}
+
+impl Lease {
+    /// Begins a new window. What waits goes on waiting.
+    pub(in crate::limits) fn renew(&mut self) {
+        *self = Self { first: self.first, needs: self.needs, ..Self::default() };
+    }
+
+    /// What this replica has used up.
+    pub(in crate::limits) const fn own(&self) -> Amount {
+        self.own
+    }
+
+    /// What all have, as far as is known; `None` if the server never said.
+    pub(in crate::limits) fn used_by_all(&self) -> Option<Amount> {
+        self.taken_by_all.map(|_| self.others.plus(self.own))
+    }
+
+    /// How many places are held.
+    pub(in crate::limits) const fn held(&self) -> u64 {
+        self.may_come_to.tokens
+    }
+
+    /// So much is used up for good.
+    pub(in crate::limits) fn use_up(&mut self, amount: Amount) {
+        self.own = self.own.plus(amount);
+    }
+
+    /// So much was taken, of what is held.
+    pub(in crate::limits) fn take(&mut self, amount: Amount) {
+        self.recently = self.recently.plus(amount);
+    }
+
+    /// Whether `amount` more than is `reserved` can be had without asking, where `about` limits it.
+    pub(in crate::limits) fn fits(&self, reserved: Amount, amount: Amount, about: Allowance) -> bool {
+        let would_be = self.own.plus(reserved).plus(at_least(amount, about));
+        about.usd.is_none_or(|_| would_be.usd <= self.may_come_to.usd)
+            && about.tokens.is_none_or(|_| would_be.tokens <= self.may_come_to.tokens)
+    }
+
+    /// What this replica may come to by itself: what it holds, and its part of what of `limit` nobody held when the server
+    /// was heard last.
+    pub(in crate::limits) fn alone(&self, limit: Allowance, footing: Footing) -> Allowance {
+        let (held, taken) = (self.may_come_to, self.taken_by_all.unwrap_or_default());
+        let pico = |limit: PicoUsd| {
+            let part = footing.part(limit.pico().saturating_sub(taken.usd.pico()));
+            PicoUsd::new(held.usd.pico().saturating_add(part))
+        };
+        let tokens = |limit: u64| {
+            let part = footing.part(limit.saturating_sub(taken.tokens).into());
+            held.tokens.saturating_add(u64::try_from(part).unwrap_or(u64::MAX))
+        };
+        Allowance { usd: limit.usd.map(pico), tokens: limit.tokens.map(tokens) }
+    }
+
+    /// Whether nobody has to be asked whether there is room for a call that does not fit: it was said just now.
+    pub(in crate::limits) const fn has_no_room(&self, nanos: u64) -> bool {
+        nanos < self.no_room_until
+    }
+
+    /// A call waits for so much.
+    pub(in crate::limits) fn want(&mut self, amount: Amount, about: Allowance) {
+        let amount = at_least(amount, about);
+        let about = |amount: Amount| Amount {
+            usd: about.usd.map_or(PicoUsd::ZERO, |_| amount.usd),
+            tokens: about.tokens.map_or(0, |_| amount.tokens),
+        };
+        self.first = self.first.max(about(amount));
+        self.needs = self.needs.plus(about(amount));
+    }
+
+    /// Whether the others need to hear of it: something is held, or reserved, or was taken.
+    pub(in crate::limits) fn is_in_use(&self, reserved: Amount) -> bool {
+        let none = Amount::default();
+        reserved != none || self.recently != none || self.may_come_to.minus(self.own) != none
+    }
+
+    /// What to say, if there is anything to ask for. What is given back may not be used from now on, whatever becomes of
+    /// this.
+    pub(in crate::limits) fn state(
+        &mut self,
+        why: Why,
+        handing: Handing,
+        reserved: Amount,
+        limit: Allowance,
+    ) -> Option<Statement> {
+        if why == Why::Asking && self.first == Amount::default() {
+            return None;
+        }
+        let committed = self.own.plus(reserved);
+        let spare = match (why, handing) {
+            (Why::Leaving, _) => Amount::default(),
+            (Why::Asking | Why::Telling, Handing::InParts(replicas)) => self.part(reserved, limit, replicas),
+            (Why::Telling, Handing::ByUse) if self.recently == Amount::default() => Amount::default(),
+            (Why::Asking | Why::Telling, Handing::ByUse) => all(limit),
+        };
+        let free = self.may_come_to.minus(committed);
+        let free = if why == Why::Asking { free } else { smaller(free, spare) };
+        if why != Why::Asking {
+            self.may_come_to = smaller(self.may_come_to, committed.plus(free));
+            self.recently = Amount::default();
+        }
+        let (first, needs) = match why {
+            Why::Asking => (std::mem::take(&mut self.first), std::mem::take(&mut self.needs)),
+            Why::Telling | Why::Leaving => <(Amount, Amount)>::default(),
+        };
+        let hold = reserved.plus(free);
+        let money = Part {
+            used: nano(self.own.usd.pico() / PICO_PER_NANO),
+            hold: nano(hold.usd.pico().div_ceil(PICO_PER_NANO)),
+            free: nano(free.usd.pico() / PICO_PER_NANO),
+            first: nano(first.usd.pico().div_ceil(PICO_PER_NANO)),
+            needs: nano(needs.usd.pico().div_ceil(PICO_PER_NANO)),
+            spare: nano(spare.usd.pico() / PICO_PER_NANO),
+            limit: limit.usd.map(|usd| nano(usd.pico() / PICO_PER_NANO)),
+        };
+        let count = |tokens: u64| nano(tokens.into());
+        let tokens = Part {
+            used: count(self.own.tokens),
+            hold: count(hold.tokens),
+            free: count(free.tokens),
+            first: count(first.tokens),
+            needs: count(needs.tokens),
+            spare: count(spare.tokens),
+            limit: limit.tokens.map(count),
+        };
+        Some(Statement { own: self.own, parts: [money, tokens], handing })
+    }
+
+    /// What is to be held beyond what calls need, so that it is an equal part of what is not used up. Nothing of the last
+    /// hundredth that each would have: that is there for whoever asks.
+    fn part(&self, reserved: Amount, limit: Allowance, replicas: u64) -> Amount {
+        let (replicas, used) = (replicas.max(1), self.used_by_all().unwrap_or_default());
+        let (limit, left) = (all(limit), all(limit).minus(used));
+        let part = Amount { usd: PicoUsd::new(left.usd.pico() / u128::from(replicas)), tokens: left.tokens / replicas };
+        let taken = reserved.plus(self.needs);
+        Amount {
+            usd: if part.usd.pico() < limit.usd.pico() / LAST { PicoUsd::ZERO } else { part.minus(taken).usd },
+            tokens: if u128::from(part.tokens) < u128::from(limit.tokens) / LAST {
+                0
+            } else {
+                part.minus(taken).tokens
+            },
+        }
+    }
+
+    /// The server has answered to that.
+    pub(in crate::limits) fn hear(&mut self, said: &Statement, answer: &Answered, nanos: u64) {
+        let [money, tokens] = answer.parts;
+        let pico = |nano: u128| PicoUsd::new(nano.saturating_mul(PICO_PER_NANO));
+        let tokens_of = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+        let may = Amount { usd: pico(money.may.into()), tokens: tokens.may };
+        let used = Amount { usd: pico(money.all), tokens: tokens_of(tokens.all) };
+        let held = Amount { usd: pico(money.others.into()), tokens: tokens.others };
+        let own_as_told = Amount { usd: pico(said.parts[0].used.into()), tokens: said.parts[1].used };
+        self.may_come_to = said.own.plus(may);
+        self.others = used.minus(own_as_told);
+        self.taken_by_all = Some(used.plus(held).plus(may));
+        if answer.fits {
+            self.no_room_until = 0;
+        } else {
+            self.no_room_until = nanos.saturating_add(NO_ROOM_HOLDS);
+        }
+    }
+}
+
+impl Statement {
+    /// As arguments of the script.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = String> {
+        let most = if self.handing == Handing::ByUse { "0" } else { "1" };
+        let parts = self.parts.into_iter().flat_map(|part| {
+            let Part { used, hold, free, first, needs, spare, limit } = part;
+            let limit = limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
+            [used, hold, free, first, needs, spare].map(|number| number.to_string()).into_iter().chain([limit])
+        });
+        parts.chain([most.to_owned()])
+    }
+}
+
+/// All of it, as an amount.
+fn all(limit: Allowance) -> Amount {
+    Amount { usd: limit.usd.unwrap_or_default(), tokens: limit.tokens.unwrap_or_default() }
+}
+
+/// At least the smallest unit of what it is about: what is limited is not to be had for nothing.
+fn at_least(amount: Amount, about: Allowance) -> Amount {
+    let least = |is_limited: bool| u64::from(is_limited);
+    Amount {
+        usd: amount.usd.max(PicoUsd::new(least(about.usd.is_some()).into())),
+        tokens: amount.tokens.max(least(about.tokens.is_some())),
+    }
+}
+
+fn smaller(one: Amount, other: Amount) -> Amount {
+    Amount { usd: one.usd.min(other.usd), tokens: one.tokens.min(other.tokens) }
+}
+
+fn nano(number: u128) -> u64 {
+    u64::try_from(number.min(MOST)).unwrap_or(u64::MAX)
+}
