@@ -300,12 +300,13 @@ impl Account {
         let used = self.used_by_own().plus(self.reserved);
         match &self.lease {
             Some(lease) if footing.scope == Scope::App => lease.fits(self.reserved, amount, about),
-            Some(lease) if footing.replicas > 1 => {
+            Some(lease) => {
                 let part = lease.alone(about, footing);
                 // Of many replicas, not each lets a call cross its part; but one call each has.
-                part.has_room_for(used, amount) || (used == Amount::default() && !part.is_used_up_by(used))
+                let may_cross = footing.replicas == 1 || used == Amount::default();
+                part.has_room_for(used, amount) || (may_cross && !part.is_used_up_by(used))
             }
-            _ => !about.is_used_up_by(elsewhere.plus(used)),
+            None => !about.is_used_up_by(elsewhere.plus(used)),
         }
     }
 

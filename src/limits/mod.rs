@@ -31,7 +31,7 @@ use crate::limits::matching::Asker;
 use crate::limits::rate::{Decision, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
 use crate::limits::shared::{Party, Shared, SharingNow};
-use crate::limits::standing::{BudgetNow, RateNow, Scope};
+use crate::limits::standing::{BudgetNow, RateNow};
 use crate::limits::usual::Usual;
 use crate::limits::window::UnixTime;
 use crate::units::PicoUsd;
@@ -298,7 +298,7 @@ impl Limits {
         }
         for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
             rule.per.write_subject(asker, &mut subject);
-            let (slot, scope) = (rule.slots.of(&subject, now), Scope::App);
+            let (slot, scope) = (rule.slots.of(&subject, now), rule.footing(now).scope);
             permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false, scope });
         }
         permit

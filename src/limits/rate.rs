@@ -184,6 +184,16 @@ impl Rate {
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
+    /// Until when it is filled, of which a call has taken so many that has used others.
+    pub(super) fn settled(&self, until: u64, taken: u64, used: u64, now: Now) -> u64 {
+        let (taken, owed) = (self.weight(taken), self.owed(used));
+        // What was not expected counts from now on.
+        match owed.checked_sub(taken) {
+            Some(more) => until.max(now.nanos).saturating_add(more),
+            None => until.saturating_sub(taken - owed),
+        }
+    }
+
     /// So many, but no more than the whole limit.
     pub(super) const fn units(&self, count: u64) -> u64 {
         if count < self.limit { count } else { self.limit }
@@ -434,17 +444,14 @@ impl RateLimit {
         self.begin(state);
         for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
             if rate.unit == Unit::Tokens {
-                let rate = rate.shared_by(replicas);
-                let (taken, owed) = (rate.weight(taken.tokens), rate.owed(used));
-                // What was not expected counts from now on.
-                *until = match owed.checked_sub(taken) {
-                    Some(more) => (*until).max(now.nanos).saturating_add(more),
-                    None => until.saturating_sub(taken - owed),
-                };
+                *until = rate.shared_by(replicas).settled(*until, taken.tokens, used, now);
             }
         }
         if let Some(hand) = &mut state.hand {
-            hand.settle(&self.rates, taken.tokens, used);
+            match taken.scope {
+                Scope::App => hand.settle(&self.rates, taken.tokens, used),
+                Scope::Instance => hand.settle_alone(&self.rates, taken.tokens, used, now),
+            }
         }
         self.list(&taken.slot, state);
         if taken.is_call {

@@ -458,6 +458,31 @@ async fn whoever_begins_without_the_server_has_its_part_and_tells_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_has_spent_counts_when_it_is_gone() {
+    if !is_here() {
+        return;
+    }
+    let (redis, house) = (Redis::start().await, House::new().await);
+    let proxy = Proxy::before(&redis).await;
+    for calls in [0..60, 60..160] {
+        let alone = [house.weir(&proxy.url(), PATIENT, TWENTY).await];
+        together(&alone).await;
+        let came = send(&urls(&alone), calls, 8, MOST).await;
+        assert!(came.is_clean(), "{came:?}");
+        totals_add_up(&alone, &house).await;
+        let [weir] = alone;
+        if house.fake.received().len() > 60 {
+            assert_eq!(house.fake.received().len(), 100, "{came:?}");
+            // It knows that all is spent when it cannot ask as well.
+            proxy.close();
+            until("it goes by itself", || weir.limits().sharing_now().unwrap().scope == Scope::Instance).await;
+            assert_eq!(send(&[weir.url(CHAT)], 200..205, 1, MOST).await.of(StatusCode::OK), 0);
+        }
+        weir.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_shared_is_each_instance_s_own() {
     if !is_here() {
         return;

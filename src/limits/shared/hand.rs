@@ -101,6 +101,13 @@ impl Hand {
         }
     }
 
+    /// The same of one that took without asking.
+    pub(in crate::limits) fn settle_alone(&mut self, rates: &[Rate], taken: u64, used: u64, now: Now) {
+        for (rate, hand) in rates.iter().zip(&mut self.rates).filter(|(rate, _)| rate.unit == Unit::Tokens) {
+            hand.alone_until = rate.settled(hand.alone_until, taken, used, now);
+        }
+    }
+
     /// A call waits for what it demands.
     pub(in crate::limits) fn want(&mut self, rates: &[Rate], demand: &Demand) {
         for (rate, hand) in rates.iter().zip(&mut self.rates) {
@@ -236,4 +243,85 @@ pub(in crate::limits) const fn places(count: u64) -> Amount {
 /// A limit of so many places.
 pub(in crate::limits) const fn of_places(limit: u64) -> Allowance {
     Allowance { usd: None, tokens: Some(limit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::window::UnixTime;
+
+    const SECOND: u64 = 1_000_000_000;
+    const MINUTE: [Rate; 2] = [
+        Rate { unit: Unit::Requests, limit: 600, period: Duration::from_secs(60) },
+        Rate { unit: Unit::Tokens, limit: 60_000, period: Duration::from_secs(60) },
+    ];
+
+    const fn at(second: u64) -> Now {
+        Now { nanos: (1000 + second) * SECOND, wall: UnixTime::EPOCH }
+    }
+
+    fn tokens(tokens: u64) -> Demand {
+        Demand { tokens, ..Demand::default() }
+    }
+
+    fn parts(request: Option<Request>) -> Vec<(i64, u64, u64, u64)> {
+        let parts = request.expect("something to say").0;
+        parts.iter().map(|part| (part.owed, part.first, part.needs, part.spare)).collect()
+    }
+
+    #[test]
+    fn calls_that_wait_are_asked_for_together_less_what_is_in_hand() {
+        let mut hand = Hand::new(2);
+        hand.hear(&Taken { fits: true, rates: vec![(2, 10), (500, 500)] }, at(0));
+        for _ in 0..3 {
+            hand.want(&MINUTE, &tokens(1000));
+        }
+        assert_eq!(hand.lacks(&MINUTE, &tokens(1000)), Some(1));
+        assert_eq!(parts(hand.state(Why::Asking, &MINUTE, at(0))), [(0, 0, 1, 0), (0, 500, 2500, 0)]);
+        assert_eq!(hand.state(Why::Asking, &MINUTE, at(0)), None, "once");
+    }
+
+    #[test]
+    fn an_idle_hand_gives_back_and_a_busy_one_keeps_a_hundredth() {
+        let mut hand = Hand::new(2);
+        hand.hear(&Taken { fits: true, rates: vec![(20, 20), (5000, 5000)] }, at(0));
+        hand.take(&MINUTE, &tokens(1000));
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0))), [(-13, 0, 0, 0), (-3400, 0, 0, 0)], "6, and 600");
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0))), [(-6, 0, 0, 0), (-600, 0, 0, 0)]);
+        assert!(!hand.is_in_use(0));
+    }
+
+    #[test]
+    fn what_was_used_beyond_what_was_taken_is_owed_until_it_is_told() {
+        let mut hand = Hand::new(2);
+        hand.settle(&MINUTE, 100, 350);
+        let said = hand.state(Why::Telling, &MINUTE, at(0)).expect("something to say");
+        assert_eq!((said.0[0].owed, said.0[1].owed), (0, 250));
+        hand.unheard(&said);
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0)))[1].0, 250);
+        hand.settle(&MINUTE, 350, 100);
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0)))[1].0, -250);
+    }
+
+    #[test]
+    fn what_was_taken_without_asking_is_told_as_far_as_it_still_counts() {
+        let mut hand = Hand::new(2);
+        for _ in 0..100 {
+            hand.take_alone(&MINUTE, &tokens(100), at(0));
+        }
+        // A thousand tokens come back in a second; what was not used never counted.
+        hand.settle_alone(&MINUTE, 100, 0, at(0));
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(4))), [(60, 0, 0, 0), (9_900 - 4_000, 0, 0, 0)]);
+        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(4))), [(0, 0, 0, 0), (0, 0, 0, 0)]);
+    }
+
+    #[test]
+    fn the_wait_that_is_told_goes_by_what_the_server_said() {
+        let mut hand = Hand::new(2);
+        hand.hear(&Taken { fits: false, rates: vec![(0, 600), (0, 0)] }, at(0));
+        assert!(hand.has_no_room(at(0).nanos) && !hand.has_no_room(at(1).nanos));
+        assert_eq!(hand.wait(&MINUTE, &tokens(0), at(0)), Duration::from_millis(100), "ten a second come back");
+        let quota = hand.quota(0, &MINUTE[0], at(6));
+        assert_eq!((quota.remaining, quota.reset), (60, Some(Duration::from_secs(54))));
+    }
 }

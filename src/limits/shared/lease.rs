@@ -234,7 +234,8 @@ impl Lease {
         let held = Amount { usd: pico(money.others.into()), tokens: tokens.others };
         let own_as_told = Amount { usd: pico(said.parts[0].used.into()), tokens: said.parts[1].used };
         self.may_come_to = said.own.plus(may);
-        self.others = used.minus(own_as_told);
+        // Within a window it only grows, whatever the server may have forgotten.
+        self.others = self.others.max(used.minus(own_as_told));
         self.taken_by_all = Some(used.plus(held).plus(may));
         if answer.fits {
             self.no_room_until = 0;
@@ -277,4 +278,114 @@ fn smaller(one: Amount, other: Amount) -> Amount {
 
 fn nano(number: u128) -> u64 {
     u64::try_from(number.min(MOST)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::shared::script::AnsweredPart;
+
+    const NANO: u128 = PICO_PER_NANO;
+
+    fn nanos(count: u128) -> Amount {
+        Amount { usd: PicoUsd::new(count * NANO), tokens: 0 }
+    }
+
+    fn limit(count: u128) -> Allowance {
+        Allowance { usd: Some(PicoUsd::new(count * NANO)), tokens: None }
+    }
+
+    fn answer(may: u64, all: u128, others: u64) -> Answered {
+        Answered { fits: true, parts: [AnsweredPart { may, all, others }, AnsweredPart::default()] }
+    }
+
+    /// A lease of 100 billionths of 1000, of which 40 are reserved.
+    fn lease() -> Lease {
+        let mut lease = Lease::default();
+        lease.want(nanos(40), limit(1000));
+        let said = lease.state(Why::Asking, Handing::ByUse, Amount::default(), limit(1000)).expect("something to ask");
+        lease.hear(&said, &answer(100, 500, 200), 0);
+        lease.take(nanos(40));
+        lease
+    }
+
+    fn tell(lease: &mut Lease, reserved: Amount) -> Statement {
+        lease.state(Why::Telling, Handing::ByUse, reserved, limit(1000)).expect("there is always something to tell")
+    }
+
+    #[test]
+    fn what_is_held_is_used_without_asking_and_no_more() {
+        let mut lease = lease();
+        assert!(lease.fits(nanos(40), nanos(60), limit(1000)));
+        assert!(!lease.fits(nanos(40), nanos(61), limit(1000)));
+        lease.use_up(nanos(70));
+        assert!(lease.fits(Amount::default(), nanos(30), limit(1000)), "what was reserved cost more");
+        assert!(!lease.fits(Amount::default(), nanos(31), limit(1000)));
+        assert!(lease.fits(nanos(31), nanos(31), Allowance::default()), "what is not limited");
+        assert_eq!(lease.used_by_all(), Some(nanos(570)));
+    }
+
+    #[test]
+    fn what_is_said_again_is_the_same() {
+        let mut lease = lease();
+        lease.use_up(nanos(70));
+        let said = tell(&mut lease, Amount::default());
+        assert_eq!((said.parts[0].used, said.parts[0].hold), (70, 30), "it was in use");
+        let again = tell(&mut lease, Amount::default());
+        assert_eq!((again.parts[0].used, again.parts[0].hold), (70, 0), "and is idle now");
+        lease.hear(&again, &answer(0, 570, 200), 0);
+        assert!(!lease.fits(Amount::default(), nanos(1), limit(1000)), "what was given back is gone");
+        assert!(!lease.is_in_use(Amount::default()));
+    }
+
+    #[test]
+    fn what_is_less_than_a_billionth_waits_and_is_not_lost() {
+        let mut lease = Lease::default();
+        for _ in 0..3 {
+            lease.use_up(Amount { usd: PicoUsd::new(400), tokens: 0 });
+        }
+        assert_eq!(tell(&mut lease, Amount::default()).parts[0].used, 1, "1.2 of them");
+    }
+
+    #[test]
+    fn alone_it_has_what_it_holds_and_its_part_of_what_nobody_held() {
+        let three = Footing { replicas: 3, ..Footing::OWN };
+        let pico = |count| Allowance { usd: Some(PicoUsd::new(count)), tokens: None };
+        let left = 1000 - 500 - 200 - 100;
+        assert_eq!(lease().alone(limit(1000), three), pico(100 * NANO + left * NANO / 3));
+        assert_eq!(Lease::default().alone(limit(1000), three), pico(1000 * NANO / 3), "it never heard of anybody");
+        let mut spent = lease();
+        for _ in 0..5 {
+            // What nobody hears of gives nothing.
+            spent.use_up(nanos(50));
+            tell(&mut spent, Amount::default());
+        }
+        assert_eq!(spent.alone(limit(1000), three), pico(100 * NANO + left * NANO / 3));
+    }
+
+    #[test]
+    fn in_parts_each_likes_an_equal_one_and_none_of_the_last() {
+        let mut lease = lease();
+        let mut spare = |used| {
+            lease.others = nanos(used);
+            let said = lease.state(Why::Telling, Handing::InParts(4), nanos(40), limit(1000));
+            said.expect("something to tell").parts[0].spare
+        };
+        assert_eq!(spare(0), 250 - 40);
+        assert_eq!(spare(500), 125 - 40);
+        assert_eq!(spare(960), 0, "40 of 1000 are one hundredth for each, and that is reserved");
+        assert_eq!(spare(990), 0);
+    }
+
+    #[test]
+    fn whoever_was_told_that_there_is_no_room_does_not_ask_for_a_moment() {
+        let mut lease = lease();
+        lease.want(nanos(500), limit(1000));
+        let said = lease.state(Why::Asking, Handing::ByUse, nanos(40), limit(1000)).expect("something to ask");
+        assert_eq!((said.parts[0].first, said.parts[0].free), (500, 60));
+        assert_eq!(lease.state(Why::Asking, Handing::ByUse, nanos(40), limit(1000)), None, "it is asked once");
+        lease.hear(&said, &Answered { fits: false, ..answer(100, 500, 400) }, 7);
+        assert!(lease.has_no_room(7 + NO_ROOM_HOLDS - 1) && !lease.has_no_room(7 + NO_ROOM_HOLDS));
+        assert!(lease.fits(nanos(40), nanos(60), limit(1000)), "what it held it holds");
+    }
 }

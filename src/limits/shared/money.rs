@@ -75,7 +75,7 @@ impl Budget {
             let reserved = account.reserved;
             let is_in_use = account.lease.as_ref().is_some_and(|lease| lease.is_in_use(reserved));
             account.idle_for = if is_in_use { 0 } else { account.idle_for.saturating_add(1) };
-            account.is_listed = account.idle_for <= TOLD_WHILE_IDLE;
+            account.is_listed = self.per.is_everybody() || account.idle_for <= TOLD_WHILE_IDLE;
             account.is_listed
         });
         let parties = listed.iter().map(|slot| Party::Money(Arc::clone(self), Arc::clone(slot))).collect();
