@@ -184,6 +184,16 @@ impl Allowance {
             && self.tokens.is_none_or(|limit| would_be.tokens <= limit)
     }
 
+    /// Whether so much is so many percent of it, of money or of tokens: as [`Self::percent`] has it, without a division.
+    fn is_used_to(self, percent: u64, amount: Amount) -> bool {
+        let is_used = |part: u128, whole: u128| match whole {
+            0 => percent <= 100,
+            whole => part.saturating_mul(100) >= whole.saturating_mul(percent.into()),
+        };
+        self.usd.is_some_and(|limit| is_used(amount.usd.pico(), limit.pico()))
+            || self.tokens.is_some_and(|limit| is_used(amount.tokens.into(), limit.into()))
+    }
+
     /// How many whole percent of it so much is: of money or of tokens, whichever is more.
     fn percent(self, amount: Amount) -> u64 {
         self.used(amount, 100)
@@ -474,10 +484,10 @@ impl Budget {
         self.slots.len()
     }
 
-    /// Forgets whoever has spent nothing in the window that is now.
-    pub(super) fn forget(&self, now: Now) {
+    /// Forgets whoever of one part of all subjects has spent nothing in the window that is now.
+    pub(super) fn forget(&self, part: usize, now: Now) {
         self.period(now);
-        self.slots.forget(now);
+        self.slots.forget(part, now);
     }
 
     /// What it allows, now.
@@ -728,9 +738,8 @@ impl Budget {
             self.enter(&mut account, period);
             change(&mut account);
             let spent = self.spent_elsewhere(period, now).unwrap_or_default().plus(account.used());
-            let percent = terms.allowance.percent(spent);
-            let reached = terms.thresholds.iter().rev().find(|threshold| **threshold <= percent).copied();
-            let reached = reached.filter(|threshold| account.told < *threshold);
+            let untold = terms.thresholds.iter().rev().copied().take_while(|threshold| *threshold > account.told);
+            let reached = { untold }.find(|threshold| terms.allowance.is_used_to(*threshold, spent));
             account.told = reached.unwrap_or(account.told);
             reached.map(|threshold| (threshold, spent))
         };
@@ -801,6 +810,7 @@ fn seconds_until(end: UnixTime, now: Now) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::slots::PARTS;
 
     const DAY: i64 = 24 * 3600;
 
@@ -879,7 +889,7 @@ mod tests {
         let (budget, _) = budget(settings);
         let spend = |now| budget.settle(&budget.account("agent=a", now), Amount::default(), spent(10), now);
         spend(at(0));
-        budget.forget(at(DAY));
+        (0..PARTS).for_each(|part| budget.forget(part, at(DAY)));
         spend(at(0));
         for later in [0, DAY - 1, DAY, 2 * DAY - 1] {
             let slot = budget.account("agent=a", at(later));
@@ -1003,5 +1013,19 @@ mod tests {
         budget.settle(&slot, Amount::default(), spent(1), at(0));
         budget.reserve(&slot, &costs(1), Some("large"), at(0)).expect_err("spent");
         budget.reserve(&slot, &costs(1), Some("small"), at(0)).expect("that is what is wanted");
+    }
+
+    #[test]
+    fn a_threshold_is_reached_at_as_many_percent() {
+        for limit in [0_u128, 1, 3, 7, 100, 999] {
+            for spent in [0_u128, 1, 2, 3, 5, 50, 99, 100, 999, 5000] {
+                for percent in [1, 33, 50, 99, 100, 101, 1000] {
+                    let money = Allowance { usd: Some(PicoUsd::new(limit)), tokens: None };
+                    let amount = Amount { usd: PicoUsd::new(spent), tokens: 0 };
+                    let reached = money.percent(amount) >= percent;
+                    assert_eq!(money.is_used_to(percent, amount), reached, "{spent} of {limit}, {percent} %");
+                }
+            }
+        }
     }
 }

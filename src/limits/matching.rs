@@ -171,14 +171,43 @@ impl Per {
     }
 }
 
+/// Whose limits a call counts against. Rules that hold apart the same, one after the other, have it written once.
+#[derive(Debug)]
+pub(super) struct Subjects<'a> {
+    asker: &'a Asker<'a>,
+    by: Option<&'a Per>,
+    subject: String,
+}
+
+impl<'a> Subjects<'a> {
+    /// Those of a call of `asker`.
+    pub(super) fn of(asker: &'a Asker<'a>) -> Self {
+        Self { asker, by: None, subject: String::new() }
+    }
+
+    /// The one by what `per` holds apart.
+    pub(super) fn by(&mut self, per: &'a Per) -> &str {
+        if self.by != Some(per) {
+            per.write_subject(self.asker, &mut self.subject);
+            self.by = Some(per);
+        }
+        &self.subject
+    }
+}
+
 /// A value with what separates values escaped, cut to a length that suits a key.
 fn write_value(value: &str, subject: &mut String) {
     let end = value.floor_char_boundary(MAX_VALUE);
-    for character in value[..end].chars() {
-        if matches!(character, ',' | '=' | '\\' | '#') {
-            subject.push('\\');
+    let separates = |byte: u8| matches!(byte, b',' | b'=' | b'\\' | b'#');
+    if value[..end].bytes().any(separates) {
+        for character in value[..end].chars() {
+            if u8::try_from(character).is_ok_and(separates) {
+                subject.push('\\');
+            }
+            subject.push(character);
         }
-        subject.push(character);
+    } else {
+        subject.push_str(&value[..end]);
     }
     if end < value.len() {
         // What was cut is told apart by its hash; an escaped `#` cannot be taken for this one.

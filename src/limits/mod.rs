@@ -27,10 +27,11 @@ use tokio::time::Instant;
 
 use crate::limits::budget::{Amount, Budget, Reserved};
 use crate::limits::elsewhere::{FleetBudget, FleetSpend};
-use crate::limits::matching::Asker;
+use crate::limits::matching::{Asker, Subjects};
 use crate::limits::rate::{Decision, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
 use crate::limits::shared::{Party, Shared, SharingNow};
+use crate::limits::slots::PARTS;
 use crate::limits::standing::{BudgetNow, RateNow};
 use crate::limits::usual::Usual;
 use crate::limits::window::UnixTime;
@@ -199,12 +200,11 @@ impl Limits {
     /// # Errors
     /// With what keeps it from going.
     pub fn admit(&self, asker: &Asker<'_>, demand: &Demand, stage: Stage, now: Now) -> Result<Permit, Box<Refusal>> {
-        let mut permit = Permit::new(self.clock);
+        let mut permit = Permit::for_rules(self.clock, self.rates.len(), self.budgets.len());
         let mut refusal = None;
-        let mut subject = String::new();
+        let mut subjects = Subjects::of(asker);
         for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
-            rule.per.write_subject(asker, &mut subject);
-            let slot = rule.slots.of(&subject, now);
+            let slot = rule.slots.of(subjects.by(&rule.per), now);
             match rule.take(&slot, demand, now) {
                 Ok(scope) => {
                     let limit = Arc::clone(rule);
@@ -215,8 +215,7 @@ impl Limits {
         }
         let budgets = if stage == Stage::Asking { &*self.budgets } else { &[] };
         for budget in budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
-            budget.per.write_subject(asker, &mut subject);
-            let slot = budget.account(&subject, now);
+            let slot = budget.account(subjects.by(&budget.per), now);
             match budget.reserve(&slot, demand, asker.model, now) {
                 Ok(amount) => permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount }),
                 Err(over) => Refusal::over(&mut refusal, budget, over),
@@ -289,16 +288,15 @@ impl Limits {
     #[must_use]
     pub fn charge_to(&self, asker: &Asker<'_>) -> Permit {
         let now = self.now();
-        let mut permit = Permit::new(self.clock);
-        let mut subject = String::new();
+        let mut permit = Permit::for_rules(self.clock, self.rates.len(), self.budgets.len());
+        let mut subjects = Subjects::of(asker);
         for budget in self.budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
-            budget.per.write_subject(asker, &mut subject);
-            let (slot, amount) = (budget.account(&subject, now), Amount::default());
+            let (slot, amount) = (budget.account(subjects.by(&budget.per), now), Amount::default());
             permit.reserved.push(Reserved { budget: Arc::clone(budget), slot, amount });
         }
         for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
-            rule.per.write_subject(asker, &mut subject);
-            let (slot, scope) = (rule.slots.of(&subject, now), rule.footing(now).scope);
+            let slot = rule.slots.of(subjects.by(&rule.per), now);
+            let scope = rule.footing(now).scope;
             permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false, scope });
         }
         permit
@@ -369,17 +367,21 @@ impl Limits {
 
     /// Forgets whoever has nothing taken of anything. Runs until it is dropped.
     pub async fn forget_idle(self: Arc<Self>) {
-        const EVERY: Duration = Duration::from_secs(10);
+        /// All of them every ten seconds.
+        const EVERY: Duration = Duration::from_millis(10_000 / PARTS as u64);
         loop {
-            tokio::time::sleep(EVERY).await;
-            self.forget();
+            for part in 0..PARTS {
+                tokio::time::sleep(EVERY).await;
+                self.forget(part);
+            }
         }
     }
 
-    fn forget(&self) {
+    /// Does so in one part of all subjects, so that no call waits for more than that.
+    fn forget(&self, part: usize) {
         let now = self.now();
-        self.rates.iter().for_each(|rule| rule.slots.forget(now));
-        self.budgets.iter().for_each(|budget| budget.forget(now));
+        self.rates.iter().for_each(|rule| rule.slots.forget(part, now));
+        self.budgets.iter().for_each(|budget| budget.forget(part, now));
     }
 
     /// Ends overrides whose time is up. Runs until it is dropped.
@@ -467,8 +469,9 @@ pub struct Permit {
 }
 
 impl Permit {
-    const fn new(clock: Clock) -> Self {
-        Self { clock, taken: Vec::new(), reserved: Vec::new() }
+    /// One with room for what is taken of so many rules.
+    fn for_rules(clock: Clock, rates: usize, budgets: usize) -> Self {
+        Self { clock, taken: Vec::with_capacity(rates), reserved: Vec::with_capacity(budgets) }
     }
 
     /// Holds what `other` holds as well.

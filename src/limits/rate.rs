@@ -180,6 +180,10 @@ impl Rate {
 
     /// The same for what was used: all of it counts.
     pub(super) fn owed(&self, count: u64) -> u64 {
+        // Few products are too large for a division that takes a tenth of the time.
+        if let Some(nanos) = count.checked_mul(self.period_nanos()) {
+            return nanos.div_ceil(self.limit);
+        }
         let nanos = (u128::from(count) * self.period.as_nanos()).div_ceil(u128::from(self.limit));
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }

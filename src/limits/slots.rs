@@ -1,22 +1,24 @@
 //! Slots: what is kept of each subject of a rule. Found in a moment however many there are, never more than a bound, and
 //! forgotten once there is nothing to remember. Knows nothing of what is kept.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::Now;
 
 /// How many parts the subjects of one rule are spread over, so that calls of different subjects seldom meet.
-const SHARDS: usize = 32;
+pub(super) const PARTS: usize = 32;
 /// Most subjects of one rule. Those beyond it share one slot, and so one limit: refused too early rather than never.
 const MOST_SUBJECTS: usize = 1 << 18;
 /// The name of that slot.
 const OTHERS: &str = "(others)";
-/// How many subjects a part has before it is looked through for idle ones.
-const FIRST_SWEEP: usize = 64;
+/// How many subjects a part has before a new one has it looked through for idle ones. Many: that keeps the call of the new
+/// one waiting, and somebody who forgets the idle comes by anyway.
+const FIRST_SWEEP: usize = 1024;
 
 /// What is kept, of a subject that may be forgotten.
 pub(super) trait Idle {
@@ -55,16 +57,40 @@ pub(super) struct Slots<T> {
 
 #[derive(Debug)]
 struct Shard<T> {
-    slots: HashMap<Box<str>, Arc<Slot<T>>>,
+    slots: HashSet<Known<T>>,
     next_sweep: usize,
 }
 
+/// A slot, found by its subject.
+#[derive(Debug)]
+struct Known<T>(Arc<Slot<T>>);
+
+impl<T> Borrow<str> for Known<T> {
+    fn borrow(&self) -> &str {
+        &self.0.subject
+    }
+}
+
+impl<T> Hash for Known<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.subject.hash(state);
+    }
+}
+
+impl<T> PartialEq for Known<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.subject == other.0.subject
+    }
+}
+
+impl<T> Eq for Known<T> {}
+
 impl<T: Idle + Default> Slots<T> {
     pub(super) fn new() -> Self {
-        let shard = || Mutex::new(Shard { slots: HashMap::new(), next_sweep: FIRST_SWEEP });
+        let shard = || Mutex::new(Shard { slots: HashSet::new(), next_sweep: FIRST_SWEEP });
         Self {
             hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
+            shards: (0..PARTS).map(|_| shard()).collect(),
             everybody: Slot::new("", T::default()),
             others: Slot::new(OTHERS, T::default()),
             changes: AtomicU64::new(0),
@@ -81,17 +107,17 @@ impl<T: Idle + Default> Slots<T> {
             return Arc::clone(&self.others);
         }
         let mut shard = self.shard(subject);
-        if let Some(slot) = shard.slots.get(subject) {
+        if let Some(Known(slot)) = shard.slots.get(subject) {
             return Arc::clone(slot);
         }
         if shard.slots.len() >= shard.next_sweep {
             shard.sweep(now);
         }
-        if shard.slots.len() >= MOST_SUBJECTS / SHARDS {
+        if shard.slots.len() >= MOST_SUBJECTS / PARTS {
             return Arc::clone(&self.others);
         }
         let slot = Slot::new(subject, T::default());
-        shard.slots.insert(subject.into(), Arc::clone(&slot));
+        shard.slots.insert(Known(Arc::clone(&slot)));
         slot
     }
 
@@ -99,7 +125,7 @@ impl<T: Idle + Default> Slots<T> {
     pub(super) fn all(&self) -> impl Iterator<Item = Arc<Slot<T>>> {
         let of_shard = |shard: &Mutex<Shard<T>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.slots.values().map(Arc::clone).collect::<Vec<_>>()
+            shard.slots.iter().map(|known| Arc::clone(&known.0)).collect::<Vec<_>>()
         };
         let shared = [Arc::clone(&self.everybody), Arc::clone(&self.others)];
         shared.into_iter().chain(self.shards.iter().flat_map(of_shard))
@@ -115,11 +141,9 @@ impl<T: Idle + Default> Slots<T> {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Forgets the idle.
-    pub(super) fn forget(&self, now: Now) {
-        for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).sweep(now);
-        }
+    /// Forgets the idle of one part, so that calls wait for no more than that. There are [`PARTS`] of them.
+    pub(super) fn forget(&self, part: usize, now: Now) {
+        self.shards[part % PARTS].lock().unwrap_or_else(PoisonError::into_inner).sweep(now);
     }
 
     /// How many subjects are remembered.
@@ -129,14 +153,14 @@ impl<T: Idle + Default> Slots<T> {
 
     fn shard(&self, subject: &str) -> MutexGuard<'_, Shard<T>> {
         let hash = usize::try_from(self.hasher.hash_one(subject) >> 32).unwrap_or_default();
-        self.shards[hash % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[hash % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Idle> Shard<T> {
     /// Forgets whoever is idle and in nobody's hand.
     fn sweep(&mut self, now: Now) {
-        self.slots.retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.lock().is_idle(now));
+        self.slots.retain(|Known(slot)| Arc::strong_count(slot) > 1 || !slot.lock().is_idle(now));
         self.slots.shrink_to(self.slots.len() * 2);
         self.next_sweep = FIRST_SWEEP.max(self.slots.len() * 2);
     }
@@ -165,7 +189,7 @@ mod tests {
         slots.of("busy", now).lock().0 = 1;
         slots.of("idle", now);
         assert_eq!(slots.len(), 3);
-        slots.forget(now);
+        (0..PARTS).for_each(|part| slots.forget(part, now));
         assert_eq!(slots.len(), 2);
         assert_eq!(slots.of("busy", now).lock().0, 1, "what counts is kept");
         assert!(Arc::ptr_eq(&in_hand, &slots.of("in hand", now)), "nobody counts against a slot that is forgotten");
@@ -182,7 +206,7 @@ mod tests {
         for slot in slots.all() {
             slot.lock().0 = 0;
         }
-        slots.forget(now);
+        (0..PARTS).for_each(|part| slots.forget(part, now));
         assert_eq!(slots.len(), 0);
     }
 }

@@ -192,6 +192,7 @@ fn first<T, R: PartialOrd>(
 mod tests {
     use super::*;
     use crate::limits::budget::Settings;
+    use crate::limits::slots::PARTS;
     use crate::limits::window::UnixTime;
     use crate::units::PicoUsd;
 
@@ -210,7 +211,7 @@ mod tests {
             let slot = budget.account(&format!("agent={}", step * 7 % 13), now);
             let usd = PicoUsd::new(step.unsigned_abs().into());
             budget.settle(&slot, Amount::default(), Amount { usd, tokens: 0 }, now);
-            budget.forget(now);
+            (0..PARTS).for_each(|part| budget.forget(part, now));
             let shown = BudgetNow::of(&budget, now);
             let is_new = start < shown.period.start;
             assert!(is_new || shown.foremost.spent.usd >= before.usd, "{shown:?}");

@@ -587,7 +587,7 @@ impl World {
     fn forget(&mut self, wrong: i64) {
         set_clock(wrong);
         self.model.look();
-        self.limits.forget();
+        (0..PARTS).for_each(|part| self.limits.forget(part));
         set_clock(-wrong);
     }
 
