@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::limits::budget::{Amount, Budget, Reserved};
 use crate::limits::elsewhere::{FleetBudget, FleetSpend};
 use crate::limits::matching::{Asker, Subjects};
-use crate::limits::rate::{Decision, RateLimit, Taken};
+use crate::limits::rate::{Decision, Mark, RateLimit, Taken};
 use crate::limits::refusal::{Refusal, Why};
 use crate::limits::shared::{Party, Shared, SharingNow};
 use crate::limits::slots::PARTS;
@@ -206,9 +206,9 @@ impl Limits {
         for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
             let slot = rule.slots.of(subjects.by(&rule.per), now);
             match rule.take(&slot, demand, now) {
-                Ok(scope) => {
+                Ok(mark) => {
                     let limit = Arc::clone(rule);
-                    permit.taken.push(Taken { limit, slot, tokens: demand.tokens, is_call: true, scope });
+                    permit.taken.push(Taken { limit, slot, tokens: demand.tokens, is_call: true, mark });
                 }
                 Err(full) => Refusal::full(&mut refusal, rule, full),
             }
@@ -296,8 +296,8 @@ impl Limits {
         }
         for rule in self.rates.iter().filter(|rule| rule.counts_tokens() && rule.matching.is_for(asker)) {
             let slot = rule.slots.of(subjects.by(&rule.per), now);
-            let scope = rule.footing(now).scope;
-            permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false, scope });
+            let mark = Mark::of_nothing(rule.footing(now).scope);
+            permit.taken.push(Taken { limit: Arc::clone(rule), slot, tokens: 0, is_call: false, mark });
         }
         permit
     }

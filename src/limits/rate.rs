@@ -188,13 +188,13 @@ impl Rate {
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
-    /// Until when it is filled, of which a call has taken so many that has used others.
-    pub(super) fn settled(&self, until: u64, taken: u64, used: u64, now: Now) -> u64 {
+    /// Until when it is filled, of which a call that was the last up to `mark` has taken so many, and used others.
+    pub(super) fn settled(&self, until: u64, (taken, mark): (u64, u64), used: u64, now: Now) -> u64 {
         let (taken, owed) = (self.weight(taken), self.owed(used));
         // What was not expected counts from now on.
         match owed.checked_sub(taken) {
             Some(more) => until.max(now.nanos).saturating_add(more),
-            None => until.saturating_sub(taken - owed),
+            None => given_back(until, taken - owed, mark, now),
         }
     }
 
@@ -218,6 +218,12 @@ impl Rate {
             Unit::Requests | Unit::Calls => 1,
         }
     }
+}
+
+/// Until when a rate is filled of which so much is given back by a call that was the last up to `mark`. What has come
+/// free meanwhile is not given back once more.
+fn given_back(until: u64, weight: u64, mark: u64, now: Now) -> u64 {
+    until.saturating_sub(weight.min(mark.saturating_sub(now.nanos)))
 }
 
 /// How much of a limit is left to a subject.
@@ -325,6 +331,25 @@ pub struct Full {
     pub may_ask: bool,
 }
 
+/// The most rates of one limit: requests and tokens in each of four periods.
+const MOST_RATES: usize = 8;
+
+/// What a call has taken, as it stood then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    /// Of whose: what all replicas share, or what this one has by itself.
+    pub(super) scope: Scope,
+    /// Until when each rate was filled, with this call the last.
+    filled_until: [u64; MOST_RATES],
+}
+
+impl Mark {
+    /// What a part of a call has taken: nothing.
+    pub(super) const fn of_nothing(scope: Scope) -> Self {
+        Self { scope, filled_until: [0; MOST_RATES] }
+    }
+}
+
 /// What a call has taken of a limit.
 #[derive(Debug)]
 pub(super) struct Taken {
@@ -334,8 +359,8 @@ pub(super) struct Taken {
     pub(super) tokens: u64,
     /// Whether it is a call of its own, not a part of one.
     pub(super) is_call: bool,
-    /// Of whose: what all replicas share, or what this one has by itself.
-    pub(super) scope: Scope,
+    /// How the limit stood once it was taken.
+    pub(super) mark: Mark,
 }
 
 impl RateLimit {
@@ -361,8 +386,8 @@ impl RateLimit {
         }
     }
 
-    /// Takes what a call demands, all of it or nothing; of whose.
-    pub(super) fn take(&self, slot: &Arc<Slot<State>>, demand: &Demand, now: Now) -> Result<Scope, Full> {
+    /// Takes what a call demands, all of it or nothing.
+    pub(super) fn take(&self, slot: &Arc<Slot<State>>, demand: &Demand, now: Now) -> Result<Mark, Full> {
         let footing = self.footing(now);
         let mut state = slot.lock();
         let state = &mut *state;
@@ -370,11 +395,13 @@ impl RateLimit {
         if let Some(full) = self.lacks(state, demand, footing, now) {
             return Err(full);
         }
-        for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+        let mut mark = Mark::of_nothing(footing.scope);
+        for ((rate, until), mark) in self.rates.iter().zip(&mut state.full_until).zip(&mut mark.filled_until) {
             let rate = rate.shared_by(footing.replicas);
             // What is shared may be more than this replica's part: of that, no more than all of it is taken.
             let full = now.nanos.saturating_add(rate.period_nanos());
             *until = (*until).max(now.nanos).saturating_add(rate.weight(rate.of(demand))).min(full.max(*until));
+            *mark = *until;
         }
         state.in_flight += 1;
         if let Some(hand) = &mut state.hand {
@@ -386,7 +413,7 @@ impl RateLimit {
         }
         self.list(slot, state);
         self.slots.changed();
-        Ok(footing.scope)
+        Ok(mark)
     }
 
     /// Makes room for what is kept, if nothing was taken yet.
@@ -428,12 +455,13 @@ impl RateLimit {
         let mut state = taken.slot.lock();
         let state = &mut *state;
         if taken.is_call {
-            for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+            let marks = taken.mark.filled_until;
+            for ((rate, until), mark) in self.rates.iter().zip(&mut state.full_until).zip(marks) {
                 let rate = rate.shared_by(replicas);
-                *until = until.saturating_sub(rate.weight(rate.of(&demand)));
+                *until = given_back(*until, rate.weight(rate.of(&demand)), mark, now);
             }
             if let Some(hand) = &mut state.hand {
-                hand.give_back(&self.rates, &demand, taken.scope == Scope::Instance);
+                hand.give_back(&self.rates, &demand, taken.mark.scope == Scope::Instance);
             }
             self.release(state);
         }
@@ -446,13 +474,13 @@ impl RateLimit {
         let mut state = taken.slot.lock();
         let state = &mut *state;
         self.begin(state);
-        for (rate, until) in self.rates.iter().zip(&mut state.full_until) {
+        for ((rate, until), mark) in self.rates.iter().zip(&mut state.full_until).zip(taken.mark.filled_until) {
             if rate.unit == Unit::Tokens {
-                *until = rate.shared_by(replicas).settled(*until, taken.tokens, used, now);
+                *until = rate.shared_by(replicas).settled(*until, (taken.tokens, mark), used, now);
             }
         }
         if let Some(hand) = &mut state.hand {
-            match taken.scope {
+            match taken.mark.scope {
                 Scope::App => hand.settle(&self.rates, taken.tokens, used),
                 Scope::Instance => hand.settle_alone(&self.rates, taken.tokens, used, now),
             }
@@ -578,8 +606,8 @@ mod tests {
     }
 
     fn taken(limit: &Arc<RateLimit>, slot: &Arc<Slot<State>>, tokens: u64) -> Taken {
-        let scope = Scope::Instance;
-        Taken { limit: Arc::clone(limit), slot: Arc::clone(slot), tokens, is_call: true, scope }
+        let mark = Mark { scope: Scope::Instance, filled_until: [u64::MAX; MOST_RATES] };
+        Taken { limit: Arc::clone(limit), slot: Arc::clone(slot), tokens, is_call: true, mark }
     }
 
     const fn at(nanos: u64) -> Now {
@@ -636,6 +664,22 @@ mod tests {
         assert_eq!(left(0), 0, "what was used beyond the limit is paid back");
         assert!(limit.take(&slot, &tokens(1), at(35 * SECOND)).is_err());
         limit.take(&slot, &tokens(1), at(37 * SECOND)).expect("paid back: 600 tokens beyond the limit");
+    }
+
+    #[test]
+    fn what_has_come_free_meanwhile_is_not_given_back_once_more() {
+        let settings = Settings { tokens_per_minute: Some(100), ..Settings::default() };
+        for ends in
+            [RateLimit::give_back as fn(&RateLimit, &Taken, Now), |limit, taken, now| limit.settle(taken, 0, now)]
+        {
+            let (limit, slot) = limit(&settings);
+            let mark = limit.take(&slot, &tokens(100), at(0)).expect("room");
+            let late = Taken { mark, ..taken(&limit, &slot, 100) };
+            let half = 30 * SECOND;
+            limit.take(&slot, &tokens(50), at(half)).expect("half of it is free again");
+            ends(&limit, &late, at(half));
+            assert_eq!(limit.quotas(&slot.lock(), at(half))[0].remaining, 50, "as if the first call had never been");
+        }
     }
 
     #[test]

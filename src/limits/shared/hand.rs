@@ -104,7 +104,7 @@ impl Hand {
     /// The same of one that took without asking.
     pub(in crate::limits) fn settle_alone(&mut self, rates: &[Rate], taken: u64, used: u64, now: Now) {
         for (rate, hand) in rates.iter().zip(&mut self.rates).filter(|(rate, _)| rate.unit == Unit::Tokens) {
-            hand.alone_until = rate.settled(hand.alone_until, taken, used, now);
+            hand.alone_until = rate.settled(hand.alone_until, (taken, u64::MAX), used, now);
         }
     }
 
