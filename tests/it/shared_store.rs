@@ -442,6 +442,8 @@ async fn when_everything_dies_the_server_is_cleared() {
         sleep(Duration::from_millis(5)).await;
     }
     let mut left = redis.names();
+    // What the limits tell each other is not the cache's.
+    left.retain(|name| !name.starts_with("weir:limits:"));
     left.sort();
     assert_eq!(left, ["somebody:else", "weir:rules"], "nobody else's");
     weir.stop().await;
