@@ -158,7 +158,7 @@ impl Per {
 
     /// Writes down whose limit a call of `asker` counts against: `agent=planner,user=u1`. Different subjects never read
     /// the same; calls that lack a part are one subject.
-    pub(super) fn write_subject(&self, asker: &Asker<'_>, subject: &mut String) {
+    fn write_subject(&self, asker: &Asker<'_>, subject: &mut String) {
         subject.clear();
         for part in &self.0 {
             if !subject.is_empty() {

@@ -246,15 +246,13 @@ impl Limits {
     /// What has to be asked for before a call can go that demands this.
     fn lacking(&self, asker: &Asker<'_>, demand: &Demand, stage: Stage) -> Vec<Party> {
         let now = self.now();
-        let (mut parties, mut subject) = (Vec::new(), String::new());
+        let (mut parties, mut subjects) = (Vec::new(), Subjects::of(asker));
         for rule in self.rates.iter().filter(|rule| rule.stage() == stage && rule.matching.is_for(asker)) {
-            rule.per.write_subject(asker, &mut subject);
-            rule.want(&rule.slots.of(&subject, now), demand, now, &mut parties);
+            rule.want(&rule.slots.of(subjects.by(&rule.per), now), demand, now, &mut parties);
         }
         let budgets = if stage == Stage::Asking { &*self.budgets } else { &[] };
         for budget in budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
-            budget.per.write_subject(asker, &mut subject);
-            parties.extend(budget.want(&budget.account(&subject, now), demand, asker.model, now));
+            parties.extend(budget.want(&budget.account(subjects.by(&budget.per), now), demand, asker.model, now));
         }
         parties
     }
@@ -308,10 +306,9 @@ impl Limits {
         let now = self.now();
         let demand = Demand { tokens: 0, money: Money::Unknown };
         let mut refusal = None;
-        let mut subject = String::new();
+        let mut subjects = Subjects::of(asker);
         for budget in self.budgets.iter().filter(|budget| budget.is_open() && budget.matching.is_for(asker)) {
-            budget.per.write_subject(asker, &mut subject);
-            let slot = budget.account(&subject, now);
+            let slot = budget.account(subjects.by(&budget.per), now);
             match budget.reserve(&slot, &demand, asker.model, now) {
                 Ok(amount) => Budget::give_back(&slot, amount),
                 // What is only reserved may yet be given back.
