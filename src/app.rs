@@ -54,6 +54,8 @@ use crate::upstream::credential::Credential;
 use crate::upstream::{self, Trust, Upstream};
 use crate::warm;
 
+/// How long weir waits at its start to hear what other replicas have spent.
+const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// How long what was recorded may take to be written once weir is told to stop.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -239,6 +241,12 @@ impl App {
         let admin_done = drained.clone();
         let operators_side = admin::run(operator, admin, async move { admin_done.cancelled().await });
 
+        // One that has just begun would take all for its own.
+        if timeout(FIRST_WORD_WITHIN, rooms.limits.first_word()).await.is_err() {
+            tracing::warn!(
+                "beginning without having heard of other replicas: limits and budgets are this instance's part"
+            );
+        }
         readiness.set_ready();
         let apps_side = async {
             let told = async move {

@@ -162,11 +162,12 @@ impl Limits {
     /// Holds them together with other replicas, as far as the operator does not want them to be each instance's own.
     #[must_use]
     pub fn shared_by(mut self, shared: Option<Shared>) -> Self {
-        if let Some(shared) = &shared {
+        let may_share = self.rates.iter().any(|rule| rule.may_share) || self.budgets.iter().any(|it| it.may_share);
+        self.shared = shared.filter(|_| may_share);
+        if let Some(shared) = &self.shared {
             self.rates.iter().for_each(|rule| rule.share_by(&shared.link));
             self.budgets.iter().for_each(|budget| budget.share_by(&shared.link));
         }
-        self.shared = shared;
         self
     }
 
@@ -261,6 +262,13 @@ impl Limits {
     pub async fn share(self: Arc<Self>) {
         if let Some(shared) = &self.shared {
             shared.work(self.clock, |now| self.in_use(now)).await;
+        }
+    }
+
+    /// Resolves when others were heard of for the first time; at once where nothing is shared.
+    pub async fn first_word(&self) {
+        if let Some(shared) = &self.shared {
+            shared.first_word().await;
         }
     }
 

@@ -119,6 +119,7 @@ impl RateLimit {
         if let Some(hand) = &mut slot.lock().hand {
             hand.places.hear(said, answer, now.nanos);
         }
+        // There may be places now.
         self.released.notify_one();
     }
 }

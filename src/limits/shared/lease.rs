@@ -233,10 +233,16 @@ impl Lease {
         let used = Amount { usd: pico(money.all), tokens: tokens_of(tokens.all) };
         let held = Amount { usd: pico(money.others.into()), tokens: tokens.others };
         let own_as_told = Amount { usd: pico(said.parts[0].used.into()), tokens: said.parts[1].used };
-        self.may_come_to = said.own.plus(may);
         // Within a window it only grows, whatever the server may have forgotten.
         self.others = self.others.max(used.minus(own_as_told));
-        self.taken_by_all = Some(used.plus(held).plus(may));
+        let taken = used.plus(held).plus(may);
+        if !answer.is_believed {
+            // Others may have taken more, and not have told it yet.
+            self.taken_by_all = Some(self.taken_by_all.map_or(taken, |before| before.max(taken)));
+            return;
+        }
+        self.taken_by_all = Some(taken);
+        self.may_come_to = said.own.plus(may);
         if answer.fits {
             self.no_room_until = 0;
         } else {
@@ -296,7 +302,7 @@ mod tests {
     }
 
     fn answer(may: u64, all: u128, others: u64) -> Answered {
-        Answered { fits: true, parts: [AnsweredPart { may, all, others }, AnsweredPart::default()] }
+        Answered { is_believed: true, fits: true, parts: [AnsweredPart { may, all, others }, AnsweredPart::default()] }
     }
 
     /// A lease of 100 billionths of 1000, of which 40 are reserved.
@@ -361,6 +367,17 @@ mod tests {
             tell(&mut spent, Amount::default());
         }
         assert_eq!(spent.alone(limit(1000), three), pico(100 * NANO + left * NANO / 3));
+    }
+
+    #[test]
+    fn what_is_not_believed_grants_nothing_but_tells_what_others_took() {
+        let mut lease = lease();
+        let said = tell(&mut lease, nanos(40));
+        lease.hear(&said, &Answered { is_believed: false, ..answer(900, 10, 0) }, 0);
+        assert_eq!(lease.used_by_all(), Some(nanos(500)), "what others spent is not unspent");
+        assert!(!lease.fits(nanos(40), nanos(61), limit(1000)));
+        lease.hear(&said, &Answered { is_believed: false, ..answer(100, 800, 0) }, 0);
+        assert_eq!(lease.used_by_all(), Some(nanos(800)));
     }
 
     #[test]

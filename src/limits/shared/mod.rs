@@ -24,7 +24,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::limits::budget::{Account, Budget};
 use crate::limits::rate::{RateLimit, State};
@@ -45,9 +45,11 @@ const TOLD_HOLDS: u64 = 2_000_000_000;
 /// How long what a replica holds is kept for it, and it is taken to live, in milliseconds. Longer than the above: it has
 /// stopped to count on it before others get it.
 const LEASE_MS: u64 = 5_000;
-/// How long a server must have remembered before it is believed, in milliseconds: by then every replica that lives has
-/// told what it holds and has used.
-const REMEMBERS_MS: u64 = 3_000;
+/// For how long replicas must have told the server all the time before it is believed, in milliseconds: by then, each that
+/// lives has told what it used while it could not, or what the server has forgotten.
+const TOLD_FOR_MS: u64 = 3_000;
+/// When none of them has told it for so long, in milliseconds, they could not, or were gone.
+const CUT_OFF_MS: u64 = 1_500;
 /// Most statements in one round trip.
 const MOST_AT_ONCE: usize = 64;
 /// After how many failures in a row it is said that this replica goes by itself.
@@ -105,6 +107,15 @@ impl Link {
         self.contact.store(0, Ordering::Relaxed);
         // Since when it did so first.
         let _ = self.lost_at.compare_exchange(0, now.nanos, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// So many replicas were there. Those that have not come back yet are not gone.
+    fn are(&self, replicas: u64, is_believed: bool) {
+        if is_believed {
+            self.replicas.store(replicas.max(1), Ordering::Relaxed);
+        } else {
+            self.replicas.fetch_max(replicas, Ordering::Relaxed);
+        }
     }
 
     /// The server answered what was asked then.
@@ -180,6 +191,7 @@ pub struct Shared {
     failed: AtomicU64,
     failed_in_a_row: AtomicU64,
     is_alone: AtomicBool,
+    has_heard: watch::Sender<bool>,
     clock_difference_ms: AtomicI64,
 }
 
@@ -210,6 +222,7 @@ impl Shared {
             failed: AtomicU64::new(0),
             failed_in_a_row: AtomicU64::new(0),
             is_alone: AtomicBool::new(false),
+            has_heard: watch::Sender::default(),
             clock_difference_ms: AtomicI64::new(0),
         })
     }
@@ -252,6 +265,7 @@ impl Shared {
 
     /// Asks, tells and hears. `in_use` gives whoever there is something to tell of. Runs until it is dropped.
     pub(super) async fn work(&self, clock: Clock, in_use: impl Fn(Now) -> Vec<Party>) {
+        self.store_is_up().await;
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -269,6 +283,24 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Resolves when the server is there, or does not seem to come soon.
+    async fn store_is_up(&self) {
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        let comes = async {
+            while !self.store.is_up() {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        // Either will do.
+        let _ = timeout(EVERY, comes).await;
+    }
+
+    /// Resolves when the server was heard for the first time.
+    pub(super) async fn first_word(&self) {
+        // It cannot be closed: this holds it.
+        let _ = self.has_heard.subscribe().wait_for(|heard| *heard).await;
     }
 
     /// Tells for the last time: whoever goes on need not wait for what this replica holds.
@@ -337,22 +369,22 @@ impl Shared {
             return false;
         };
         self.compare_clocks(present, now);
-        let is_believed = present.remembers_ms >= REMEMBERS_MS;
+        let is_believed = present.told_for_ms >= TOLD_FOR_MS;
         let mut is_heard = true;
         for (place, (party, what)) in said.iter().enumerate() {
-            let answer = rest.get(place).filter(|_| is_believed);
-            let heard = answer.is_some_and(|answer| party.hear(what, answer, clock.now()));
-            if !heard {
+            let heard = rest.get(place).is_some_and(|answer| party.hear(what, answer, is_believed, clock.now()));
+            if !heard || !is_believed {
                 party.unheard(what);
             }
-            is_heard &= heard || !is_believed;
+            is_heard &= heard;
         }
-        self.link.replicas.store(present.replicas.max(1), Ordering::Relaxed);
+        self.link.are(present.replicas, is_believed);
         if !is_heard {
             self.failed(now);
             return false;
         }
         self.failed_in_a_row.store(0, Ordering::Relaxed);
+        self.has_heard.send_replace(true);
         if is_believed {
             self.link.heard(now);
         } else {
@@ -369,7 +401,7 @@ impl Shared {
 
     fn presence(&self, why: Why) -> Run {
         let stays = if why == Why::Leaving { "0" } else { "1" };
-        let arguments = vec![self.instance.to_string(), LEASE_MS.to_string(), stays.to_owned()];
+        let arguments = vec![self.instance.to_string(), LEASE_MS.to_string(), stays.to_owned(), CUT_OFF_MS.to_string()];
         Run { script: &PRESENCE, keys: vec![format!("{}:limits:replicas", self.prefix)], arguments }
     }
 
@@ -447,17 +479,20 @@ impl Shared {
 }
 
 impl Party {
-    /// Whether that was an answer to what was said.
-    fn hear(&self, said: &Said, answer: &Answer, now: Now) -> bool {
+    /// Whether that was an answer to what was said. One that is not believed grants nothing, but tells of what was spent.
+    fn hear(&self, said: &Said, answer: &Answer, is_believed: bool, now: Now) -> bool {
         match (self, said) {
             (Self::Money(budget, slot), Said::Money(said, period)) => {
-                Answered::read(answer).map(|answer| budget.hear(slot, (said, *period), &answer, now)).is_some()
+                let answer = Answered::read(answer, is_believed);
+                answer.map(|answer| budget.hear(slot, (said, *period), &answer, now)).is_some()
             }
             (Self::Places(rule, slot), Said::Places(said)) => {
-                Answered::read(answer).map(|answer| rule.hear_places(slot, said, &answer, now)).is_some()
+                let answer = Answered::read(answer, is_believed);
+                answer.map(|answer| rule.hear_places(slot, said, &answer, now)).is_some()
             }
             (Self::Rates(rule, slot), Said::Rates(_)) => {
-                Taken::read(answer, rule.rates.len()).map(|answer| RateLimit::hear_rates(slot, &answer, now)).is_some()
+                let answer = Taken::read(answer, rule.rates.len());
+                answer.map(|answer| is_believed.then(|| RateLimit::hear_rates(slot, &answer, now))).is_some()
             }
             _ => false,
         }

@@ -78,8 +78,8 @@ pub(super) async fn run(store: &Store, runs: &[Run]) -> Result<Vec<Answer>, Unav
 pub(super) struct Present {
     /// Its time, in milliseconds since 1970.
     pub(super) now_ms: u64,
-    /// For how long it has remembered, in milliseconds.
-    pub(super) remembers_ms: u64,
+    /// For how long replicas have told it all the time, in milliseconds.
+    pub(super) told_for_ms: u64,
     /// How many replicas were there within the last seconds.
     pub(super) replicas: u64,
 }
@@ -87,6 +87,8 @@ pub(super) struct Present {
 /// What the server says to a statement of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::limits) struct Answered {
+    /// Whether what it grants may be used; if not, it only tells what others have used and hold.
+    pub(in crate::limits) is_believed: bool,
     /// Whether there was room for what waited.
     pub(in crate::limits) fits: bool,
     /// Of money, and of tokens or places.
@@ -115,18 +117,18 @@ pub(in crate::limits) struct Taken {
 
 impl Present {
     pub(super) fn read(answer: &Answer) -> Option<Self> {
-        let [now_ms, remembers_ms, replicas] = numbers(answer)?.try_into().ok()?;
-        Some(Self { now_ms: small(now_ms)?, remembers_ms: small(remembers_ms)?, replicas: small(replicas)? })
+        let [now_ms, told_for_ms, replicas] = numbers(answer)?.try_into().ok()?;
+        Some(Self { now_ms: small(now_ms)?, told_for_ms: small(told_for_ms)?, replicas: small(replicas)? })
     }
 }
 
 impl Answered {
-    pub(super) fn read(answer: &Answer) -> Option<Self> {
+    pub(super) fn read(answer: &Answer, is_believed: bool) -> Option<Self> {
         let [fits, numbers @ ..]: [u128; 7] = numbers(answer)?.try_into().ok()?;
         let part = |at: usize| {
             Some(AnsweredPart { may: small(numbers[at])?, all: numbers[at + 1], others: small(numbers[at + 2])? })
         };
-        Some(Self { fits: fits == 1, parts: [part(0)?, part(3)?] })
+        Some(Self { is_believed, fits: fits == 1, parts: [part(0)?, part(3)?] })
     }
 }
 
