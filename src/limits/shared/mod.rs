@@ -271,15 +271,16 @@ impl Shared {
         loop {
             tokio::select! {
                 biased;
+                // However many ask, what is held is to be told of.
+                _ = ticks.tick() => {
+                    self.tell(Why::Telling, clock, in_use(clock.now())).await;
+                    self.tell_of_scope(clock.now());
+                }
                 () = self.is_asked.notified() => {
                     if !self.answer(clock).await {
                         // Whether it was late or is gone, and what was taken meanwhile, is to be known soon.
                         ticks.reset_immediately();
                     }
-                }
-                _ = ticks.tick() => {
-                    self.tell(Why::Telling, clock, in_use(clock.now())).await;
-                    self.tell_of_scope(clock.now());
                 }
             }
         }
