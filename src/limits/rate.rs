@@ -198,6 +198,12 @@ impl Rate {
         }
     }
 
+    /// How many come free in so many nanoseconds, rounded up.
+    pub(super) fn count_in(&self, nanos: u64) -> u64 {
+        let count = (u128::from(nanos) * u128::from(self.limit)).div_ceil(self.period.as_nanos());
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
     /// So many, but no more than the whole limit.
     pub(super) const fn units(&self, count: u64) -> u64 {
         if count < self.limit { count } else { self.limit }
@@ -222,7 +228,7 @@ impl Rate {
 
 /// Until when a rate is filled of which so much is given back by a call that was the last up to `mark`. What has come
 /// free meanwhile is not given back once more.
-fn given_back(until: u64, weight: u64, mark: u64, now: Now) -> u64 {
+pub(super) fn given_back(until: u64, weight: u64, mark: u64, now: Now) -> u64 {
     until.saturating_sub(weight.min(mark.saturating_sub(now.nanos)))
 }
 
@@ -340,7 +346,7 @@ pub(super) struct Mark {
     /// Of whose: what all replicas share, or what this one has by itself.
     pub(super) scope: Scope,
     /// Until when each rate was filled, with this call the last.
-    filled_until: [u64; MOST_RATES],
+    pub(super) filled_until: [u64; MOST_RATES],
 }
 
 impl Mark {
@@ -406,8 +412,8 @@ impl RateLimit {
         state.in_flight += 1;
         if let Some(hand) = &mut state.hand {
             match footing.scope {
-                Scope::App => hand.take(&self.rates, demand),
-                Scope::Instance => hand.take_alone(&self.rates, demand, now),
+                Scope::App => hand.take(&self.rates, demand, now, &mut mark.filled_until),
+                Scope::Instance => hand.take_alone(&self.rates, demand, now, &mut mark.filled_until),
             }
             hand.places.take(places(1));
         }
@@ -461,7 +467,7 @@ impl RateLimit {
                 *until = given_back(*until, rate.weight(rate.of(&demand)), mark, now);
             }
             if let Some(hand) = &mut state.hand {
-                hand.give_back(&self.rates, &demand, taken.mark.scope == Scope::Instance);
+                hand.give_back(&self.rates, &demand, &taken.mark, now);
             }
             self.release(state);
         }
@@ -480,10 +486,7 @@ impl RateLimit {
             }
         }
         if let Some(hand) = &mut state.hand {
-            match taken.mark.scope {
-                Scope::App => hand.settle(&self.rates, taken.tokens, used),
-                Scope::Instance => hand.settle_alone(&self.rates, taken.tokens, used, now),
-            }
+            hand.settle(&self.rates, (taken.tokens, &taken.mark), used, now);
         }
         self.list(&taken.slot, state);
         if taken.is_call {

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use crate::limits::budget::{Allowance, Amount};
-use crate::limits::rate::{self, Quota, Rate, Unit};
+use crate::limits::rate::{self, Mark, Quota, Rate, Unit, given_back};
 use crate::limits::shared::Footing;
 use crate::limits::shared::lease::{Lease, NO_ROOM_HOLDS, Why};
 use crate::limits::shared::script::Taken;
+use crate::limits::standing::Scope;
 use crate::limits::{Demand, Now};
 
 /// The share of a limit that a replica in use likes to have in hand: so much more than the limit each of them may let
@@ -66,45 +67,51 @@ impl Hand {
         rates.iter().zip(&self.rates).position(lacks)
     }
 
-    /// Takes what a call demands, which was found to be there.
-    pub(in crate::limits) fn take(&mut self, rates: &[Rate], demand: &Demand) {
-        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+    /// Takes what a call demands, which was found to be there. `marks` says until when each rate is filled, as far as is
+    /// known.
+    pub(in crate::limits) fn take(&mut self, rates: &[Rate], demand: &Demand, now: Now, marks: &mut [u64]) {
+        for ((rate, hand), mark) in rates.iter().zip(&mut self.rates).zip(marks) {
             hand.held = hand.held.saturating_sub(rate.units(rate.of(demand)));
             hand.is_in_use = true;
+            *mark = now.nanos.saturating_add(hand.filled(rate, now));
         }
     }
 
     /// Notes what was taken without asking: the server is told when it is there again, as far as it still counts then.
-    pub(in crate::limits) fn take_alone(&mut self, rates: &[Rate], demand: &Demand, now: Now) {
-        for (rate, hand) in rates.iter().zip(&mut self.rates) {
+    pub(in crate::limits) fn take_alone(&mut self, rates: &[Rate], demand: &Demand, now: Now, marks: &mut [u64]) {
+        for ((rate, hand), mark) in rates.iter().zip(&mut self.rates).zip(marks) {
             hand.alone_until = hand.alone_until.max(now.nanos).saturating_add(rate.weight(rate.of(demand)));
+            *mark = hand.alone_until;
         }
     }
 
-    /// Gives back what a call has taken that did not go.
-    pub(in crate::limits) fn give_back(&mut self, rates: &[Rate], demand: &Demand, was_alone: bool) {
-        for (rate, hand) in rates.iter().zip(&mut self.rates) {
-            if was_alone {
-                hand.alone_until = hand.alone_until.saturating_sub(rate.weight(rate.of(demand)));
-            } else {
-                hand.held = hand.held.saturating_add(rate.units(rate.of(demand)));
+    /// Gives back what a call has taken that did not go, less what has come free of it meanwhile.
+    pub(in crate::limits) fn give_back(&mut self, rates: &[Rate], demand: &Demand, mark: &Mark, now: Now) {
+        for ((rate, hand), until) in rates.iter().zip(&mut self.rates).zip(mark.filled_until) {
+            match mark.scope {
+                Scope::Instance => {
+                    hand.alone_until = given_back(hand.alone_until, rate.weight(rate.of(demand)), until, now);
+                }
+                Scope::App => hand.put_back(rate, rate.units(rate.of(demand)), until, now),
             }
         }
     }
 
-    /// A call has used so many tokens, and has taken others.
-    pub(in crate::limits) fn settle(&mut self, rates: &[Rate], taken: u64, used: u64) {
-        for (rate, hand) in rates.iter().zip(&mut self.rates).filter(|(rate, _)| rate.unit == Unit::Tokens) {
-            let taken = rate.units(taken);
-            hand.held = hand.held.saturating_add(taken.saturating_sub(used));
-            hand.owed = hand.owed.saturating_add(used.saturating_sub(taken));
-        }
-    }
-
-    /// The same of one that took without asking.
-    pub(in crate::limits) fn settle_alone(&mut self, rates: &[Rate], taken: u64, used: u64, now: Now) {
-        for (rate, hand) in rates.iter().zip(&mut self.rates).filter(|(rate, _)| rate.unit == Unit::Tokens) {
-            hand.alone_until = rate.settled(hand.alone_until, (taken, u64::MAX), used, now);
+    /// A call is over that has taken this, and used so many tokens.
+    pub(in crate::limits) fn settle(&mut self, rates: &[Rate], taken: (u64, &Mark), used: u64, now: Now) {
+        let (taken, mark) = taken;
+        for ((rate, hand), until) in rates.iter().zip(&mut self.rates).zip(mark.filled_until) {
+            if rate.unit != Unit::Tokens {
+                continue;
+            }
+            match mark.scope {
+                Scope::Instance => hand.alone_until = rate.settled(hand.alone_until, (taken, until), used, now),
+                Scope::App => {
+                    let units = rate.units(taken);
+                    hand.put_back(rate, units.saturating_sub(used), until, now);
+                    hand.owed = hand.owed.saturating_add(used.saturating_sub(units));
+                }
+            }
         }
     }
 
@@ -200,6 +207,12 @@ impl Hand {
 }
 
 impl InHand {
+    /// Puts back so many, but no more than is still taken of a rate that was filled until then.
+    fn put_back(&mut self, rate: &Rate, count: u64, filled_until: u64, now: Now) {
+        let still_taken = rate.count_in(filled_until.saturating_sub(now.nanos));
+        self.held = self.held.saturating_add(count.min(still_taken));
+    }
+
     /// How long it takes until all of the rate is free, in nanoseconds, as far as is known.
     fn filled(&self, rate: &Rate, now: Now) -> u64 {
         rate.owed(self.level).saturating_sub(now.nanos.saturating_sub(self.level_at))
@@ -209,9 +222,8 @@ impl InHand {
         let spare = if self.is_in_use && why != Why::Leaving { rate.limit / SPARE } else { 0 };
         let back = if why == Why::Asking { 0 } else { self.held.saturating_sub(spare) };
         self.held -= back;
-        let ahead = u128::from(std::mem::take(&mut self.alone_until).saturating_sub(now.nanos));
-        let alone = (ahead * u128::from(rate.limit)).div_ceil(rate.period.as_nanos());
-        let owed = i128::from(std::mem::take(&mut self.owed)) + i128::try_from(alone).unwrap_or_default();
+        let alone = rate.count_in(std::mem::take(&mut self.alone_until).saturating_sub(now.nanos));
+        let owed = i128::from(std::mem::take(&mut self.owed)) + i128::from(alone);
         let owed = i64::try_from(owed - i128::from(back)).unwrap_or(i64::MAX);
         if why != Why::Asking {
             self.is_in_use = false;
@@ -285,7 +297,7 @@ mod tests {
     fn an_idle_hand_gives_back_and_a_busy_one_keeps_a_hundredth() {
         let mut hand = Hand::new(2);
         hand.hear(&Taken { fits: true, rates: vec![(20, 20), (5000, 5000)] }, at(0));
-        hand.take(&MINUTE, &tokens(1000));
+        hand.take(&MINUTE, &tokens(1000), at(0), &mut [0; 2]);
         assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0))), [(-13, 0, 0, 0), (-3400, 0, 0, 0)], "6, and 600");
         assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0))), [(-6, 0, 0, 0), (-600, 0, 0, 0)]);
         assert!(!hand.is_in_use(0));
@@ -294,23 +306,35 @@ mod tests {
     #[test]
     fn what_was_used_beyond_what_was_taken_is_owed_until_it_is_told() {
         let mut hand = Hand::new(2);
-        hand.settle(&MINUTE, 100, 350);
+        let mark = Mark::of_nothing(Scope::App);
+        hand.settle(&MINUTE, (100, &mark), 350, at(0));
         let said = hand.state(Why::Telling, &MINUTE, at(0)).expect("something to say");
         assert_eq!((said.0[0].owed, said.0[1].owed), (0, 250));
         hand.unheard(&said);
         assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0)))[1].0, 250);
-        hand.settle(&MINUTE, 350, 100);
-        assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(0)))[1].0, -250);
+    }
+
+    #[test]
+    fn what_has_come_free_meanwhile_is_not_given_back_once_more() {
+        // A thousand tokens come back in a second.
+        for (second, back) in [(0, 5000), (2, 3000), (5, 0), (60, 0)] {
+            let mut hand = Hand::new(2);
+            hand.hear(&Taken { fits: true, rates: vec![(1, 1), (5000, 5000)] }, at(0));
+            let mut mark = Mark::of_nothing(Scope::App);
+            hand.take(&MINUTE, &tokens(5000), at(0), &mut mark.filled_until);
+            hand.settle(&MINUTE, (5000, &mark), 0, at(second));
+            assert_eq!(hand.rates[1].held, back, "after {second} s");
+        }
     }
 
     #[test]
     fn what_was_taken_without_asking_is_told_as_far_as_it_still_counts() {
-        let mut hand = Hand::new(2);
+        let (mut hand, mut mark) = (Hand::new(2), Mark::of_nothing(Scope::Instance));
         for _ in 0..100 {
-            hand.take_alone(&MINUTE, &tokens(100), at(0));
+            hand.take_alone(&MINUTE, &tokens(100), at(0), &mut mark.filled_until);
         }
         // A thousand tokens come back in a second; what was not used never counted.
-        hand.settle_alone(&MINUTE, 100, 0, at(0));
+        hand.settle(&MINUTE, (100, &mark), 0, at(0));
         assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(4))), [(60, 0, 0, 0), (9_900 - 4_000, 0, 0, 0)]);
         assert_eq!(parts(hand.state(Why::Telling, &MINUTE, at(4))), [(0, 0, 0, 0), (0, 0, 0, 0)]);
     }
