@@ -162,6 +162,10 @@ pub mod attribute {
     pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
     /// The status the app got.
     pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+    /// The span of a call as its app sees it.
+    pub const SPAN_ID: &str = "span_id";
+    /// The trace that a call is part of.
+    pub const TRACE_ID: &str = "trace_id";
     /// The agent that asks.
     pub const WEIR_AGENT: &str = "weir.agent";
     /// What an operator did.

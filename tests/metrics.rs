@@ -47,6 +47,7 @@ fn answered() -> Record {
     charge.add(TokenClass::Output, PicoUsd::new(2 * PicoUsd::PER_USD));
     Record {
         id: RequestId::next(),
+        trace: None,
         call: Call {
             provider: "openai".into(),
             operation: Operation::Chat,

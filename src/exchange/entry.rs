@@ -23,6 +23,7 @@ use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
 use crate::record::provenance::{Settled, settle};
+use crate::record::trace::Trace;
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing};
 use crate::runs::Step;
@@ -39,6 +40,7 @@ struct Open {
     rooms: Arc<Rooms>,
     to: Option<Arc<Destination>>,
     id: RequestId,
+    trace: Option<Box<Trace>>,
     call: Call,
     step: Option<Step>,
     may_be_billed: bool,
@@ -144,6 +146,7 @@ impl Entry {
             rooms: Arc::clone(rooms),
             to: to.cloned(),
             id: RequestId::next(),
+            trace: None,
             step: rooms.runs.enter(&call.caller, call.operation, arrived),
             call,
             may_be_billed: kind.may_be_billed,
@@ -196,6 +199,11 @@ impl Entry {
     /// The exchange's id.
     pub(super) fn id(&self) -> RequestId {
         self.get().id
+    }
+
+    /// Its place in traces, if any are kept.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.get().trace.as_deref()
     }
 
     /// The provider it is for, if weir knows it.
@@ -499,6 +507,7 @@ impl Open {
         let record = Record {
             id: self.id,
             timing: self.timing(ended),
+            trace: self.trace,
             call: self.call,
             reply: end.said.facts,
             head: self.head,

@@ -97,7 +97,7 @@ pub struct Settings {
     /// estimates go by length.
     pub max_estimate_bytes: ByteSize,
     /// Whether answers carry weir's own headers: `X-Cache`, `Age`, `Cache-Status`, `X-Weir-Request-Id`,
-    /// `X-Weir-Downgraded`.
+    /// `X-Weir-Trace-Id`, `X-Weir-Downgraded`.
     pub response_headers: bool,
     /// Which request headers say who asks.
     pub identity: Identity,

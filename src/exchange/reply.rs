@@ -35,6 +35,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Which model the app had asked, where a budget had another one asked: an item of a structured field (RFC 9651).
 const DOWNGRADED: HeaderName = HeaderName::from_static("x-weir-downgraded");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-weir-request-id");
+/// Where to look for the call in traces.
+const TRACE_ID: HeaderName = HeaderName::from_static("x-weir-trace-id");
 
 /// The body of a response to the app.
 #[derive(Debug)]
@@ -462,7 +464,7 @@ enum Told<'a> {
     Own { code: &'a str },
 }
 
-/// What weir says of its own part, in `X-Cache`, `Cache-Status` (RFC 9211) and `X-Weir-Request-Id`.
+/// What weir says of its own part, in `X-Cache`, `Cache-Status` (RFC 9211), `X-Weir-Request-Id` and `X-Weir-Trace-Id`.
 fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_>) {
     if !rooms.settings.response_headers {
         return;
@@ -477,6 +479,9 @@ fn announce(rooms: &Rooms, headers: &mut HeaderMap, entry: &Entry, told: Told<'_
     headers.insert(X_CACHE, HeaderValue::from_static(short));
     headers.append(CACHE_STATUS, text(cache_status(entry.cache_status(), entry.attempt(), told)));
     headers.insert(REQUEST_ID, text(entry.id().to_string()));
+    if let Some(trace) = entry.trace().filter(|trace| trace.is_sampled) {
+        headers.insert(TRACE_ID, text(trace.id.to_string()));
+    }
     if let Some(Downgrade { from, budget }) = entry.downgrade() {
         headers.insert(DOWNGRADED, text(format!("{}; budget={}", quotas::item(from), quotas::quoted(budget))));
     }

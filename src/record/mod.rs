@@ -8,6 +8,7 @@ pub mod fingerprint;
 pub mod head;
 pub mod outcome;
 pub mod provenance;
+pub mod trace;
 pub mod usage;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, StoreResult};
 use crate::record::provenance::Provenance;
+use crate::record::trace::Trace;
 use crate::record::usage::{Charge, Cost, Usage};
 
 /// All that is known of one exchange once it is over. One per request of the app, whatever happened.
@@ -27,6 +29,8 @@ use crate::record::usage::{Charge, Cost, Usage};
 pub struct Record {
     /// Names this exchange in logs and in `X-Weir-Request-Id`.
     pub id: RequestId,
+    /// Its place in traces; `None` where none are kept.
+    pub trace: Option<Box<Trace>>,
     /// What was asked, as far as weir could tell.
     pub call: Call,
     /// What the provider's reply said about itself; empty when it was not read.

@@ -95,6 +95,7 @@ fn answered() -> Record {
     charge.add(TokenClass::Input, PicoUsd::new(PicoUsd::PER_USD));
     Record {
         id: RequestId::next(),
+        trace: None,
         call: Call {
             provider: "openai".into(),
             operation: Operation::Chat,

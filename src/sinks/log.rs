@@ -124,9 +124,12 @@ macro_rules! line {
         let Line { message, cost, saved, list, unpriced } = $line;
         let Record { call, reply, head, usage, provenance, cache, downgrade, outcome, error_type, error_detail, status, timing, .. } = $record;
         let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
+        let trace = $record.trace.as_deref().filter(|trace| trace.is_sampled);
         tracing::event!(
             target: "weir::calls",
             $level,
+            { attribute::TRACE_ID } = trace.map(|trace| tracing::field::display(trace.id)),
+            { attribute::SPAN_ID } = trace.map(|trace| tracing::field::display(trace.server)),
             { attribute::WEIR_REQUEST_ID } = %$record.id,
             { attribute::GEN_AI_PROVIDER_NAME } = &*call.provider,
             { attribute::GEN_AI_OPERATION_NAME } = call.operation.as_str(),
@@ -274,6 +277,7 @@ mod tests {
     use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
     use crate::record::head::HeadFacts;
     use crate::record::outcome::BypassReason;
+    use crate::record::trace::{Part, SpanId, Told, Trace, TraceId};
     use crate::record::usage::{Charge, TokenClass};
     use crate::record::{Attempt, CacheFacts, Downgrade, ReplyFacts, Timing};
     use crate::units::PicoUsd;
@@ -320,6 +324,7 @@ mod tests {
             Caller { user: Some("alice@example.com".into()), agent: Some("planner".into()), ..Caller::default() };
         Record {
             id: RequestId::next(),
+            trace: None,
             call: Call {
                 provider: "openai".into(),
                 operation: Operation::Chat,
@@ -350,6 +355,31 @@ mod tests {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    #[test]
+    fn a_line_leads_to_the_spans_that_are_kept() {
+        let traced = |is_sampled| {
+            let (id, span) = (TraceId::new(0xabc), SpanId::new(0xde));
+            let span = span.expect("an id");
+            let trace = Trace {
+                id: id.expect("an id"),
+                parent: None,
+                state: None,
+                is_sampled,
+                server: span,
+                model_call: span,
+                attempt: span,
+                part: Part::Whole,
+                origin: None,
+                told: Told::default(),
+            };
+            Record { trace: Some(Box::new(trace)), ..record(Outcome::Success) }
+        };
+        let written = lines(Calls::All, &[traced(true), traced(false)]);
+        assert_eq!(written[0]["trace_id"], "00000000000000000000000000000abc");
+        assert_eq!(written[0]["span_id"], "00000000000000de");
+        assert_eq!((&written[1]["trace_id"], &written[1]["span_id"]), (&Value::Null, &Value::Null));
     }
 
     #[test]
