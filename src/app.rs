@@ -34,6 +34,7 @@ use crate::exchange::recordings::Recordings;
 use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::fleet::Fleet;
+use crate::host::Host;
 use crate::limits::Limits;
 use crate::limits::shared::Shared as Sharing;
 use crate::listener;
@@ -155,6 +156,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
+        metrics.watch_host(Host::new());
         metrics.watch_limits(Arc::clone(&rooms.limits));
         watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;

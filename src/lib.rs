@@ -13,6 +13,7 @@ pub mod config;
 pub mod exchange;
 pub mod fleet;
 pub mod frames;
+pub mod host;
 pub mod labels;
 pub mod limits;
 pub mod listener;

@@ -112,6 +112,8 @@ pub mod label {
     pub const PROVIDER: &str = "provider";
     /// Why.
     pub const REASON: &str = "reason";
+    /// What a container may have to wait for.
+    pub const RESOURCE: &str = "resource";
     /// What came of it.
     pub const RESULT: &str = "result";
     /// The commit weir was built from.
@@ -505,6 +507,49 @@ metrics! {
         "Loops in progress", "at the scrape: runs that have neither ended nor been silent for `loops.idle`";
     LOOP_MAX_CALLS = Gauge "weir_loop_max_active_llm_calls", "calls", [LOOP_TYPE],
         "Most model calls made by any active loop", "at the scrape; calls in flight included";
+
+    PROCESS_CPU = Counter "process_cpu_seconds_total", "seconds", [],
+        "Total user and system CPU time spent in seconds", "at the scrape";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds", "descriptors", [],
+        "Number of open file descriptors", "at the scrape";
+    PROCESS_MAX_FDS = Gauge "process_max_fds", "descriptors", [],
+        "Maximum number of open file descriptors", "at the scrape; absent where there may be any number";
+    PROCESS_VIRTUAL_MEMORY = Gauge "process_virtual_memory_bytes", "bytes", [],
+        "Virtual memory size in bytes", "at the scrape";
+    PROCESS_VIRTUAL_MEMORY_MAX = Gauge "process_virtual_memory_max_bytes", "bytes", [],
+        "Maximum amount of virtual memory available in bytes", "at the scrape; absent where it is not limited";
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes", "bytes", [],
+        "Resident memory size in bytes", "at the scrape";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds", "unix seconds", [],
+        "Start time of the process since unix epoch in seconds", "at start";
+    PROCESS_THREADS = Gauge "process_threads", "threads", [],
+        "Number of OS threads in the process", "at the scrape";
+    CGROUP_MEMORY_WORKING_SET = Gauge "weir_cgroup_memory_working_set_bytes", "bytes", [],
+        "Memory of the container that cannot be reclaimed at once: all but inactive files", "at the scrape";
+    CGROUP_MEMORY_LIMIT = Gauge "weir_cgroup_memory_limit_bytes", "bytes", [],
+        "Memory limit of the container", "at the scrape; absent where it is not limited";
+    CGROUP_MEMORY_OOM_KILLS = Counter "weir_cgroup_memory_oom_kills_total", "processes", [],
+        "Processes of the container killed because its memory ran out", "at the scrape, since the container began";
+    CGROUP_CPU_QUOTA = Gauge "weir_cgroup_cpu_quota_cores", "cores", [],
+        "Processors that the container may use at once", "at the scrape; absent where that is not limited";
+    CGROUP_CPU_PERIODS = Counter "weir_cgroup_cpu_periods_total", "periods", [],
+        "Periods of the CPU quota in which the container ran", "at the scrape, since the container began";
+    CGROUP_CPU_THROTTLED_PERIODS = Counter "weir_cgroup_cpu_throttled_periods_total", "periods", [],
+        "Periods in which the container used its CPU quota up", "at the scrape, since the container began";
+    CGROUP_CPU_THROTTLED = Counter "weir_cgroup_cpu_throttled_seconds_total", "seconds", [],
+        "Time that threads of the container were kept from running by its CPU quota",
+        "at the scrape, since the container began";
+    CGROUP_PRESSURE_WAITING = Counter "weir_cgroup_pressure_waiting_seconds_total", "seconds", [RESOURCE],
+        "Time in which some tasks of the container waited for a resource", "at the scrape, since the container began";
+    CGROUP_PRESSURE_STALLED = Counter "weir_cgroup_pressure_stalled_seconds_total", "seconds", [RESOURCE],
+        "Time in which all tasks of the container with something to do waited for a resource",
+        "at the scrape, since the container began";
+    SYSTEM_CPU_USAGE = Gauge "weir_system_cpu_usage_ratio", "1", [],
+        "Used share of the processors of the machine", "since the scrape before, or the start";
+    SYSTEM_MEMORY_USED = Gauge "weir_system_memory_used_bytes", "bytes", [],
+        "Memory of the machine in use: total less available", "at the scrape";
+    SYSTEM_MEMORY_TOTAL = Gauge "weir_system_memory_total_bytes", "bytes", [],
+        "Memory of the machine", "at the scrape";
 
     LABEL_OVERFLOW = Counter "weir_metrics_label_overflow_total", "observations", [LABEL],
         "Observations folded into \"other\" because the label is full", "when a call ends";

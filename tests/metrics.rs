@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use weir::cache::shared::{Event, Found, Work};
+use weir::host::Host;
 use weir::limits::budget::{self, Enforce};
 use weir::limits::matching::Asker;
 use weir::limits::rate::{self, Decision};
@@ -200,6 +202,11 @@ fn filled() -> Metrics {
     metrics.watch_store(Arc::new(|| true));
     metrics.watch_state(Arc::new(|| true));
     metrics.watch_limits(Arc::new(rules()));
+    metrics.watch_host(host());
+    // How busy a machine is, takes two looks that are not too close.
+    while !metrics.encode(None).body.contains("weir_system_cpu_usage_ratio") {
+        std::thread::yield_now();
+    }
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);
     let quotas = [Quota { limit: Some(100), remaining: Some(99), resets_in: None }; 2];
@@ -219,6 +226,11 @@ fn filled() -> Metrics {
     metrics.run(runs::Event::RanAway("research".into(), Reason::MaxCalls));
     metrics.run(ended("research", RunStatus::Error));
     metrics
+}
+
+/// A process in a container, of which files tell.
+fn host() -> Host {
+    Host::at(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host")))
 }
 
 fn in_loop(loop_type: &str) -> Caller {
@@ -840,6 +852,45 @@ fn what_is_exposed_is_what_is_declared() {
     }
     let missing: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| !exposed.contains(name)).collect();
     assert!(missing.is_empty(), "declared, but not exposed: {missing:?}");
+}
+
+#[test]
+fn process_container_and_machine_are_told_as_they_are() {
+    let metrics = metrics(&Settings::default());
+    metrics.watch_host(host());
+    let samples = Samples::of(&metrics);
+    samples.expect(&[
+        ("process_cpu_seconds_total", 13.0),
+        ("process_open_fds", 3.0),
+        ("process_max_fds", 1024.0),
+        ("process_virtual_memory_bytes", 734_003_200.0),
+        ("process_virtual_memory_max_bytes", 1_073_741_824.0),
+        ("process_resident_memory_bytes", 8_388_608.0),
+        ("process_start_time_seconds", 1_800_000_500.25),
+        ("process_threads", 11.0),
+        ("weir_cgroup_memory_working_set_bytes", 73_400_320.0),
+        ("weir_cgroup_memory_limit_bytes", 268_435_456.0),
+        ("weir_cgroup_memory_oom_kills_total", 2.0),
+        ("weir_cgroup_cpu_quota_cores", 1.5),
+        ("weir_cgroup_cpu_periods_total", 1000.0),
+        ("weir_cgroup_cpu_throttled_periods_total", 250.0),
+        ("weir_cgroup_cpu_throttled_seconds_total", 2.5),
+        (r#"weir_cgroup_pressure_waiting_seconds_total{resource="cpu"}"#, 7.0),
+        (r#"weir_cgroup_pressure_waiting_seconds_total{resource="io"}"#, 0.0),
+        (r#"weir_cgroup_pressure_stalled_seconds_total{resource="memory"}"#, 0.25),
+    ]);
+    let of_machine = |name: &str| samples.0.get(name).copied().expect("it is known");
+    let (used, total) = (of_machine("weir_system_memory_used_bytes"), of_machine("weir_system_memory_total_bytes"));
+    assert!(used > 0.0 && used < total, "{used} of {total}");
+}
+
+#[test]
+fn what_the_system_does_not_say_makes_no_sample() {
+    let metrics = metrics(&Settings::default());
+    metrics.watch_host(Host::at(Path::new("/nowhere")));
+    let text = metrics.encode(None).body;
+    let told = text.lines().find(|line| line.contains("process_") || line.contains("weir_cgroup_"));
+    assert_eq!(told, None);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
+use crate::host::Host;
 use crate::labels::{self, Limiter};
 use crate::limits::Limits;
 use crate::record::call::{Delivery, Operation};
@@ -156,6 +157,7 @@ impl Metrics {
             store: OnceLock::new(),
             state: OnceLock::new(),
             limits: OnceLock::new(),
+            host: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
         let metrics = Self {
@@ -214,6 +216,11 @@ impl Metrics {
     /// Has `limits` asked at each scrape how they stand. The first ones stay.
     pub fn watch_limits(&self, limits: Arc<Limits>) {
         let _ = self.now.limits.set(limits);
+    }
+
+    /// Has `host` looked at, at each scrape. The first one stays.
+    pub fn watch_host(&self, host: Host) {
+        let _ = self.now.host.set(host);
     }
 
     /// Has `watch` asked at each scrape which runs of agent loops are in progress. The first one stays.

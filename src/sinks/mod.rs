@@ -2,6 +2,7 @@
 
 pub mod exposition;
 mod families;
+mod host;
 pub mod log;
 pub mod loops;
 pub mod metrics;

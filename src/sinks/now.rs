@@ -1,5 +1,5 @@
-//! Now: what is asked at the scrape instead of counted on the way. Sizes, prices, how full the labels are, and how the
-//! rules stand.
+//! Now: what is asked at the scrape instead of counted on the way. Sizes, prices, how full the labels are, how the rules
+//! stand, and what weir uses of the machine.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -12,12 +12,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use tokio::time::Instant;
 
+use crate::host::Host;
 use crate::labels::Limiter;
 use crate::limits::Limits;
 use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
 use crate::semconv::{self, Metric, label};
 use crate::sinks::families::Room;
+use crate::sinks::host;
 use crate::sinks::metrics::PriceTable;
 use crate::sinks::quotas::Quotas;
 use crate::sinks::rules;
@@ -78,6 +80,8 @@ pub(super) struct Now {
     pub(super) state: OnceLock<WatchState>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
+    /// Set if the machine is to be looked at.
+    pub(super) host: OnceLock<Host>,
 }
 
 /// What is asked of one provider.
@@ -141,7 +145,8 @@ impl Collector for Now {
             write(encoder, &semconv::CACHE_SIZE, each(|size| size.bytes))?;
             write(encoder, &semconv::CACHE_CAPACITY, each(|size| size.capacity_bytes))?;
         }
-        self.limits.get().map_or(Ok(()), |limits| rules::write_all(encoder, limits))
+        self.limits.get().map_or(Ok(()), |limits| rules::write_all(encoder, limits))?;
+        self.host.get().map_or(Ok(()), |host| host::write_all(encoder, host))
     }
 }
 
