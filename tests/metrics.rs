@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
+    self as proto, LabelPair, MetricFamily, MetricType,
+};
+use prost::Message;
 use weir::cache::shared::{Event, Found, Work};
 use weir::host::Host;
 use weir::limits::budget::{self, Enforce};
@@ -24,7 +28,8 @@ use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 use weir::runs::run::{Ended, Reason};
 use weir::runs::{self, Active};
 use weir::semconv::{Kind, METRICS};
-use weir::sinks::metrics::{About, Metrics, PriceTable, Settings};
+use weir::sinks::exposition::Exposition;
+use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
 use weir::sinks::now::{Backend, CacheSize};
 use weir::sinks::series::Eviction;
 use weir::units::PicoUsd;
@@ -196,7 +201,11 @@ fn admit(limits: &Limits, agent: &str, dollars: u128, tokens: u64) -> Permit {
 
 /// Everything that can be counted, counted.
 fn filled() -> Metrics {
-    let metrics = metrics(&Settings::default());
+    filled_as(Histograms::Classic)
+}
+
+fn filled_as(histograms: Histograms) -> Metrics {
+    let metrics = metrics(&Settings { histograms, ..Settings::default() });
     let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
@@ -247,12 +256,21 @@ fn ended(loop_type: &str, status: RunStatus) -> runs::Event {
     runs::Event::Ended(Ended { loop_type: loop_type.into(), status, error_type, took: Duration::from_secs(20) })
 }
 
+/// The exposition that a browser gets.
+fn text_of(metrics: &Metrics) -> String {
+    text(metrics.encode(None))
+}
+
+fn text(exposition: Exposition) -> String {
+    String::from_utf8(exposition.body).expect("text is UTF-8")
+}
+
 /// The samples of an exposition by name and labels.
 struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
     fn of(metrics: &Metrics) -> Self {
-        let text = metrics.encode(None).body;
+        let text = text_of(metrics);
         let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
             (series.to_owned(), value.parse().expect("a value is a number"))
@@ -396,7 +414,7 @@ fn of_a_rule_that_holds_subjects_apart_the_foremost_one_is_shown() {
         (r#"weir_budget_charged_usd_total{budget="app"}"#, 4.0),
         (r#"weir_ratelimit_utilization_ratio{limit="agents"}"#, 0.25),
     ]);
-    let named = metrics.encode(None).body;
+    let named = text_of(&metrics);
     assert!(!named.contains("ann") && !named.contains("bob"), "who it is, is no label");
 }
 
@@ -791,7 +809,7 @@ fn names_without_room_fold_into_other_and_nothing_is_lost() {
 fn what_replicas_share_begins_at_zero_where_there_is_something_to_share() {
     let alone = metrics(&Settings::default());
     alone.shared(Event::Stored);
-    let text = alone.encode(None).body;
+    let text = text_of(&alone);
     assert!(!text.contains("weir_shared_store_up") && !text.contains("redis"));
 
     let sharing = metrics(&Settings::default());
@@ -836,7 +854,7 @@ fn what_replicas_share_begins_at_zero_where_there_is_something_to_share() {
 
 #[test]
 fn what_is_exposed_is_what_is_declared() {
-    let text = filled().encode(None).body;
+    let text = text_of(&filled());
     let mut exposed = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("a type follows the name");
@@ -996,8 +1014,8 @@ const HOSTILE: [&str; 7] = [
     "日本語のモデル",
 ];
 
-fn with_hostile_names() -> Metrics {
-    let metrics = filled();
+fn with_hostile_names(histograms: Histograms) -> Metrics {
+    let metrics = filled_as(histograms);
     for name in HOSTILE {
         let mut record = unlisted(name, Attempt::Answered(200));
         record.call.caller.agent = Some(name.into());
@@ -1009,7 +1027,7 @@ fn with_hostile_names() -> Metrics {
 #[test]
 #[expect(clippy::print_stderr, reason = "says why a test proved nothing")]
 fn promtool_reads_classic_text() {
-    let exposition = with_hostile_names().encode(None);
+    let exposition = with_hostile_names(Histograms::Classic).encode(None);
     assert_eq!(exposition.content_type, "text/plain; version=0.0.4; charset=utf-8");
     let check = Command::new("promtool")
         .args(["check", "metrics"])
@@ -1022,7 +1040,7 @@ fn promtool_reads_classic_text() {
         return;
     };
     let mut input = check.stdin.take().expect("promtool reads from a pipe");
-    input.write_all(exposition.body.as_bytes()).expect("promtool reads all");
+    input.write_all(&exposition.body).expect("promtool reads all");
     drop(input);
     let output = check.wait_with_output().expect("promtool ends");
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
@@ -1031,9 +1049,9 @@ fn promtool_reads_classic_text() {
 
 #[test]
 fn open_metrics_is_well_formed() {
-    let exposition = with_hostile_names().encode(Some("application/openmetrics-text"));
+    let exposition = with_hostile_names(Histograms::Classic).encode(Some("application/openmetrics-text"));
     assert_eq!(exposition.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    let text = exposition.body;
+    let text = text(exposition);
     assert!(text.ends_with("\n# EOF\n"));
     assert_eq!(text.matches("\n# EOF\n").count(), 1);
     let mut family = "";
@@ -1051,4 +1069,126 @@ fn open_metrics_is_well_formed() {
     for spelt in [r#""quote\"quote""#, r#""back\\slash\\""#, r#""new_line""#, r#""exemplar # {trace_id=\"x\"} 1""#] {
         assert!(text.contains(&format!("model={spelt}")), "{spelt}");
     }
+}
+
+/// What Prometheus sends when it wants native histograms.
+const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
+                        application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5";
+
+fn families(metrics: &Metrics) -> Vec<MetricFamily> {
+    let exposition = metrics.encode(Some(PROTOBUF));
+    assert_eq!(
+        exposition.content_type,
+        "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+    );
+    let mut rest = exposition.body.as_slice();
+    let next = || (!rest.is_empty()).then(|| MetricFamily::decode_length_delimited(&mut rest).expect("a message"));
+    std::iter::from_fn(next).collect()
+}
+
+/// Samples as classic text spells them, by name, labels and a histogram's bound.
+fn spelt(family: &MetricFamily) -> Vec<(String, f64)> {
+    let name = &family.name;
+    let mut samples = Vec::new();
+    for metric in &family.metric {
+        let mut add = |suffix: &str, le: Option<f64>, value: f64| {
+            let escaped = |it: &str| it.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let pair = |it: &LabelPair| format!("{}=\"{}\"", it.name, escaped(&it.value));
+            let le = le.map(|le| format!("le=\"{le}\""));
+            let labels: Vec<_> = le.into_iter().chain(metric.label.iter().map(pair)).collect();
+            samples.push((format!("{name}{suffix}{{{}}}", labels.join(",")), value));
+        };
+        match (&metric.counter, &metric.gauge, &metric.histogram) {
+            (Some(counter), None, None) => add("", None, counter.value),
+            (None, Some(gauge), None) => add("", None, gauge.value),
+            (None, None, Some(histogram)) => {
+                add("_sum", None, histogram.sample_sum);
+                add("_count", None, as_f64(histogram.sample_count));
+                for bucket in &histogram.bucket {
+                    add("_bucket", Some(bucket.upper_bound), as_f64(bucket.cumulative_count));
+                }
+            }
+            _ => panic!("{name}: {metric:?}"),
+        }
+    }
+    samples
+}
+
+#[expect(clippy::cast_precision_loss, reason = "samples are floats; counts stay far below 2⁵³")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// A sample's name with the bound spelt as [`spelt`] does, and with braces even if there is nothing in them.
+fn respelt(series: &str) -> String {
+    let Some((name, rest)) = series.split_once("_bucket{le=\"") else {
+        return if series.ends_with('}') { series.to_owned() } else { format!("{series}{{}}") };
+    };
+    let (bound, labels) = rest.split_once('"').expect("a value ends");
+    let bound: f64 = bound.trim_start_matches('+').parse().expect("a number");
+    format!("{name}_bucket{{le=\"{bound}\"{labels}")
+}
+
+#[test]
+fn all_forms_say_the_same() {
+    for histograms in [Histograms::Classic, Histograms::Both] {
+        let metrics = with_hostile_names(histograms);
+        let text = Samples::of(&metrics);
+        let families = families(&metrics);
+        let natives =
+            families.iter().flat_map(|family| &family.metric).filter(|metric| native(metric).is_some()).count();
+        assert_eq!(natives > 0, histograms == Histograms::Both);
+
+        let mut expected: BTreeMap<_, _> = text.0.iter().map(|(series, value)| (respelt(series), *value)).collect();
+        // Text has no room for native histograms, each of which is one series more.
+        *expected.get_mut("weir_metrics_series{}").expect("it is there") += as_f64(natives as u64);
+        let found: BTreeMap<_, _> = families.iter().flat_map(spelt).collect();
+        for (series, value) in &expected {
+            let found = found.get(series).unwrap_or_else(|| panic!("{series} is not in protobuf"));
+            assert!((found - value).abs() < 1e-9, "{series} is {found}, not {value}");
+        }
+        assert_eq!(found.len(), expected.len());
+        for family in &families {
+            let metric = METRICS.iter().find(|metric| metric.name == family.name);
+            let metric = metric.unwrap_or_else(|| panic!("{} is not declared", family.name));
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge | Kind::Info => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
+            assert_eq!((family.r#type(), family.help.as_str()), (kind, format!("{}.", metric.help).as_str()));
+        }
+    }
+}
+
+/// A metric's native histogram. Prometheus knows one by its zero bucket.
+fn native(metric: &proto::Metric) -> Option<&proto::Histogram> {
+    metric.histogram.as_ref().filter(|histogram| histogram.zero_threshold > 0.0)
+}
+
+#[test]
+fn native_histograms_count_what_classic_ones_count_in_few_buckets() {
+    let metrics = metrics(&Settings { histograms: Histograms::Both, ..Settings::default() });
+    // From a microsecond to four months, in steps of one part in a hundred: as far apart as calls never are.
+    let took = (0..3_000).map(|step| Duration::from_secs_f64(1e-6 * 1.01_f64.powi(step)));
+    for total in took.clone() {
+        metrics.closed(&Record { timing: Timing { total, ..answered().timing }, ..answered() });
+    }
+    let families = families(&metrics);
+    let durations = families.iter().find(|family| family.name == "weir_request_duration_seconds").expect("it is there");
+    let histogram = native(&durations.metric[0]).expect("it is native");
+    assert_eq!(histogram.sample_count, 3_000);
+    let sum: f64 = took.map(|total| total.as_secs_f64()).sum();
+    assert!((histogram.sample_sum / sum - 1.0).abs() < 1e-9);
+    let mut in_bucket = 0;
+    let counted: i64 = histogram
+        .positive_delta
+        .iter()
+        .map(|delta| {
+            in_bucket += delta;
+            in_bucket
+        })
+        .sum();
+    assert_eq!(counted, 3_000, "none is forgotten when buckets are merged");
+    assert!((80..=160).contains(&histogram.positive_delta.len()), "{}", histogram.positive_delta.len());
 }

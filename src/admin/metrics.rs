@@ -21,8 +21,8 @@ pub(super) async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Re
     // Thousands of series take milliseconds to write and more to compress; calls must not wait for that.
     let scrape = tokio::task::spawn_blocking(move || {
         let exposition = metrics.encode(Some(&accept));
-        let text = exposition.body.into_bytes();
-        (exposition.content_type, if gzip { compressed(&text) } else { text })
+        let body = if gzip { compressed(&exposition.body) } else { exposition.body };
+        (exposition.content_type, body)
     });
     let Ok((content_type, body)) = scrape.await else {
         return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written").into_response();
@@ -41,9 +41,9 @@ fn every(headers: &HeaderMap, name: &HeaderName) -> String {
     values.join(",")
 }
 
-fn compressed(text: &[u8]) -> Vec<u8> {
+fn compressed(body: &[u8]) -> Vec<u8> {
     // The lowest level: names repeat so much that others gain little and take several times as long.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text).expect("memory takes every byte");
+    encoder.write_all(body).expect("memory takes every byte");
     encoder.finish().expect("memory takes every byte")
 }

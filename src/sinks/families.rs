@@ -11,10 +11,11 @@ use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, NativeHistogramConfig};
 use prometheus_client::registry::Registry;
 
 use crate::semconv::{self, Metric};
+use crate::sinks::metrics::{Histograms, Settings};
 
 /// A label set, in the order it is exposed.
 pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
@@ -27,6 +28,14 @@ pub(super) type Level = Gauge<f64, AtomicU64>;
 pub(super) fn text(value: &str) -> Arc<str> {
     Arc::from(value)
 }
+
+/// Each native bucket is at most this much wider than the one below it, which bounds the error of a quantile to half of
+/// that. What Prometheus' own libraries advise.
+const NATIVE_FACTOR: f64 = 1.1;
+/// Most buckets of one native histogram, 16 bytes each: what the classic buckets span, from half a millisecond to ten
+/// minutes, in steps of [`NATIVE_FACTOR`]. When there are more, all are made twice as wide; nothing is forgotten, so that
+/// no counter ever falls.
+const NATIVE_BUCKETS: usize = 160;
 
 /// How many series there are, and how many there may be.
 ///
@@ -61,6 +70,7 @@ impl Room {
 pub(super) struct Make {
     room: Arc<Room>,
     buckets: &'static [f64],
+    histograms: Histograms,
 }
 
 impl Make {
@@ -101,7 +111,15 @@ impl MetricConstructor<Histogram> for Make {
     fn new_metric(&self) -> Histogram {
         // The bounds, the one at infinity, the sum and the count.
         self.count(self.buckets.len() + 3);
-        Histogram::new(self.buckets.iter().copied())
+        let bounds = self.buckets.iter().copied();
+        match self.histograms {
+            Histograms::Classic => Histogram::new(bounds),
+            Histograms::Both => {
+                self.count(1);
+                let native = NativeHistogramConfig::new(NATIVE_FACTOR).max_buckets(NATIVE_BUCKETS);
+                Histogram::new_classic_and_native(bounds, native)
+            }
+        }
     }
 }
 
@@ -117,10 +135,10 @@ where
     M: Clone + Debug + EncodeMetric + TypedMetric + Send + Sync + 'static,
     Make: MetricConstructor<M>,
 {
-    fn register(registry: &mut Registry, room: &Arc<Room>, metric: &'static Metric) -> Self {
-        let family = Family::new_with_constructor(Make { room: Arc::clone(room), buckets: metric.buckets });
-        registry.register(metric.stem(), metric.help, family.clone());
-        Self { family, room: Arc::clone(room) }
+    fn register(to: &mut Registrar<'_>, metric: &'static Metric) -> Self {
+        let family = Family::new_with_constructor(to.make(metric));
+        to.registry.register(metric.stem(), metric.help, family.clone());
+        Self { family, room: Arc::clone(&to.room) }
     }
 
     /// The handle of one label set, made at zero if it is new.
@@ -142,14 +160,27 @@ where
     }
 }
 
+/// Where families are registered, and what they are made with.
+struct Registrar<'a> {
+    registry: &'a mut Registry,
+    room: Arc<Room>,
+    histograms: Histograms,
+}
+
+impl Registrar<'_> {
+    fn make(&self, metric: &'static Metric) -> Make {
+        Make { room: Arc::clone(&self.room), buckets: metric.buckets, histograms: self.histograms }
+    }
+}
+
 /// A metric that is one series.
-fn without_labels<M>(registry: &mut Registry, room: &Arc<Room>, metric: &'static Metric) -> M
+fn without_labels<M>(to: &mut Registrar<'_>, metric: &'static Metric) -> M
 where
     M: Clone + Debug + EncodeMetric + Send + Sync + 'static,
     Make: MetricConstructor<M>,
 {
-    let made = Make { room: Arc::clone(room), buckets: metric.buckets }.new_metric();
-    registry.register(metric.stem(), metric.help, made.clone());
+    let made = to.make(metric).new_metric();
+    to.registry.register(metric.stem(), metric.help, made.clone());
     made
 }
 
@@ -213,56 +244,57 @@ pub(super) struct Families {
 }
 
 impl Families {
-    pub(super) fn register(registry: &mut Registry, max_series: usize) -> Self {
-        let room = &Arc::new(Room::new(max_series));
+    pub(super) fn register(registry: &mut Registry, settings: &Settings) -> Self {
+        let room = Arc::new(Room::new(settings.max_series));
+        let to = &mut Registrar { registry, room: Arc::clone(&room), histograms: settings.histograms };
         Self {
-            room: Arc::clone(room),
-            token_usage: Series::register(registry, room, &semconv::CLIENT_TOKEN_USAGE),
-            operation_duration: Series::register(registry, room, &semconv::CLIENT_OPERATION_DURATION),
-            time_to_first_token: Series::register(registry, room, &semconv::SERVER_TIME_TO_FIRST_TOKEN),
-            time_per_output_token: Series::register(registry, room, &semconv::SERVER_TIME_PER_OUTPUT_TOKEN),
-            requests: Series::register(registry, room, &semconv::REQUESTS),
-            request_duration: Series::register(registry, room, &semconv::REQUEST_DURATION),
-            proxy_overhead: Series::register(registry, room, &semconv::PROXY_OVERHEAD),
-            in_flight: Series::register(registry, room, &semconv::REQUESTS_IN_FLIGHT),
-            http_bytes: Series::register(registry, room, &semconv::HTTP_BYTES),
-            tokens: Series::register(registry, room, &semconv::TOKENS),
-            tokens_saved: Series::register(registry, room, &semconv::TOKENS_SAVED),
-            cost: Series::register(registry, room, &semconv::COST),
-            cost_saved: Series::register(registry, room, &semconv::COST_SAVED),
-            request_cost: Series::register(registry, room, &semconv::REQUEST_COST),
-            unpriced: Series::register(registry, room, &semconv::UNPRICED_REQUESTS),
-            unpriced_last_seen: Series::register(registry, room, &semconv::UNPRICED_LAST_SEEN),
-            usage_estimated: Series::register(registry, room, &semconv::USAGE_ESTIMATED),
-            billable: Series::register(registry, room, &semconv::BILLABLE_REQUESTS),
-            cost_by_provenance: Series::register(registry, room, &semconv::COST_BY_PROVENANCE),
-            cost_drift: Series::register(registry, room, &semconv::COST_DRIFT),
-            cache_requests: Series::register(registry, room, &semconv::CACHE_REQUESTS),
-            cache_lookup: Series::register(registry, room, &semconv::CACHE_LOOKUP_DURATION),
-            cache_evictions: Series::register(registry, room, &semconv::CACHE_EVICTIONS),
-            cache_stores: Series::register(registry, room, &semconv::CACHE_STORES),
-            cache_invalidations: Series::register(registry, room, &semconv::CACHE_INVALIDATIONS),
-            cache_errors: Series::register(registry, room, &semconv::CACHE_ERRORS),
-            singleflight: Series::register(registry, room, &semconv::SINGLEFLIGHT_REQUESTS),
-            singleflight_wait: without_labels(registry, room, &semconv::SINGLEFLIGHT_WAIT),
-            similar_requests: Series::register(registry, room, &semconv::SIMILAR_REQUESTS),
-            similar_lookup: without_labels(registry, room, &semconv::SIMILAR_LOOKUP),
-            similar_embeddings: Series::register(registry, room, &semconv::SIMILAR_EMBEDDINGS),
-            similar_verified: Series::register(registry, room, &semconv::SIMILAR_VERIFIED),
-            upstream_requests: Series::register(registry, room, &semconv::UPSTREAM_REQUESTS),
-            upstream_connect: Series::register(registry, room, &semconv::UPSTREAM_CONNECT_DURATION),
-            agent_requests: Series::register(registry, room, &semconv::AGENT_REQUESTS),
-            agent_tokens: Series::register(registry, room, &semconv::AGENT_TOKENS),
-            agent_cost: Series::register(registry, room, &semconv::AGENT_COST),
-            loop_duration: Series::register(registry, room, &semconv::LOOP_DURATION),
-            loop_tokens: Series::register(registry, room, &semconv::LOOP_TOKENS),
-            loop_calls: Series::register(registry, room, &semconv::LOOP_CALLS),
-            loop_cost: Series::register(registry, room, &semconv::LOOP_COST),
-            tool_invocations: Series::register(registry, room, &semconv::TOOL_INVOCATIONS),
-            loop_errors: Series::register(registry, room, &semconv::LOOP_ERRORS),
-            loop_runaways: Series::register(registry, room, &semconv::LOOP_RUNAWAYS),
-            active_loops: Series::register(registry, room, &semconv::ACTIVE_LOOPS),
-            loop_max_calls: Series::register(registry, room, &semconv::LOOP_MAX_CALLS),
+            room,
+            token_usage: Series::register(to, &semconv::CLIENT_TOKEN_USAGE),
+            operation_duration: Series::register(to, &semconv::CLIENT_OPERATION_DURATION),
+            time_to_first_token: Series::register(to, &semconv::SERVER_TIME_TO_FIRST_TOKEN),
+            time_per_output_token: Series::register(to, &semconv::SERVER_TIME_PER_OUTPUT_TOKEN),
+            requests: Series::register(to, &semconv::REQUESTS),
+            request_duration: Series::register(to, &semconv::REQUEST_DURATION),
+            proxy_overhead: Series::register(to, &semconv::PROXY_OVERHEAD),
+            in_flight: Series::register(to, &semconv::REQUESTS_IN_FLIGHT),
+            http_bytes: Series::register(to, &semconv::HTTP_BYTES),
+            tokens: Series::register(to, &semconv::TOKENS),
+            tokens_saved: Series::register(to, &semconv::TOKENS_SAVED),
+            cost: Series::register(to, &semconv::COST),
+            cost_saved: Series::register(to, &semconv::COST_SAVED),
+            request_cost: Series::register(to, &semconv::REQUEST_COST),
+            unpriced: Series::register(to, &semconv::UNPRICED_REQUESTS),
+            unpriced_last_seen: Series::register(to, &semconv::UNPRICED_LAST_SEEN),
+            usage_estimated: Series::register(to, &semconv::USAGE_ESTIMATED),
+            billable: Series::register(to, &semconv::BILLABLE_REQUESTS),
+            cost_by_provenance: Series::register(to, &semconv::COST_BY_PROVENANCE),
+            cost_drift: Series::register(to, &semconv::COST_DRIFT),
+            cache_requests: Series::register(to, &semconv::CACHE_REQUESTS),
+            cache_lookup: Series::register(to, &semconv::CACHE_LOOKUP_DURATION),
+            cache_evictions: Series::register(to, &semconv::CACHE_EVICTIONS),
+            cache_stores: Series::register(to, &semconv::CACHE_STORES),
+            cache_invalidations: Series::register(to, &semconv::CACHE_INVALIDATIONS),
+            cache_errors: Series::register(to, &semconv::CACHE_ERRORS),
+            singleflight: Series::register(to, &semconv::SINGLEFLIGHT_REQUESTS),
+            singleflight_wait: without_labels(to, &semconv::SINGLEFLIGHT_WAIT),
+            similar_requests: Series::register(to, &semconv::SIMILAR_REQUESTS),
+            similar_lookup: without_labels(to, &semconv::SIMILAR_LOOKUP),
+            similar_embeddings: Series::register(to, &semconv::SIMILAR_EMBEDDINGS),
+            similar_verified: Series::register(to, &semconv::SIMILAR_VERIFIED),
+            upstream_requests: Series::register(to, &semconv::UPSTREAM_REQUESTS),
+            upstream_connect: Series::register(to, &semconv::UPSTREAM_CONNECT_DURATION),
+            agent_requests: Series::register(to, &semconv::AGENT_REQUESTS),
+            agent_tokens: Series::register(to, &semconv::AGENT_TOKENS),
+            agent_cost: Series::register(to, &semconv::AGENT_COST),
+            loop_duration: Series::register(to, &semconv::LOOP_DURATION),
+            loop_tokens: Series::register(to, &semconv::LOOP_TOKENS),
+            loop_calls: Series::register(to, &semconv::LOOP_CALLS),
+            loop_cost: Series::register(to, &semconv::LOOP_COST),
+            tool_invocations: Series::register(to, &semconv::TOOL_INVOCATIONS),
+            loop_errors: Series::register(to, &semconv::LOOP_ERRORS),
+            loop_runaways: Series::register(to, &semconv::LOOP_RUNAWAYS),
+            active_loops: Series::register(to, &semconv::ACTIVE_LOOPS),
+            loop_max_calls: Series::register(to, &semconv::LOOP_MAX_CALLS),
         }
     }
 }

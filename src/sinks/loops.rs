@@ -195,10 +195,11 @@ mod tests {
 
     use super::*;
     use crate::sinks::families::Room;
+    use crate::sinks::metrics::Settings;
 
     #[test]
     fn a_new_kind_adds_no_more_than_is_left_free_for_it() {
-        let families = Families::register(&mut Registry::default(), 0);
+        let families = Families::register(&mut Registry::default(), &Settings { max_series: 0, ..Settings::default() });
         let made = || families.room.made.load(Ordering::Relaxed);
         let series = LoopSeries::new(&families, text("research"));
         let counters = made();

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter as PromCounter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -26,7 +25,7 @@ use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::runs;
 use crate::semconv::{self, label};
-use crate::sinks::exposition::{self, Exposition, Format};
+use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, WatchCache, WatchState, WatchStore, Watched};
@@ -51,12 +50,32 @@ pub struct Settings {
     pub max_loop_types: usize,
     /// Most tools ever named by a label; later ones count as `other`.
     pub max_tools: usize,
+    /// Which buckets histograms have: `classic`, or `both`, which adds native ones for a Prometheus that asks for
+    /// protobuf. It then stores these in place of the classic ones, unless told to keep both.
+    pub histograms: Histograms,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_series: 10_000, max_models: 64, max_agents: 50, max_loop_types: 20, max_tools: 50 }
+        Self {
+            max_series: 10_000,
+            max_models: 64,
+            max_agents: 50,
+            max_loop_types: 20,
+            max_tools: 50,
+            histograms: Histograms::Classic,
+        }
     }
+}
+
+/// Which buckets histograms have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Histograms {
+    /// The bounds that docs/metrics.md lists.
+    Classic,
+    /// These, and native ones, which follow the observations.
+    Both,
 }
 
 /// What is running.
@@ -138,7 +157,7 @@ impl Metrics {
     #[must_use]
     pub fn new(settings: &Settings, providers: &[Arc<str>], about: About) -> Self {
         let mut registry = Registry::default();
-        let families = Families::register(&mut registry, settings.max_series);
+        let families = Families::register(&mut registry, settings);
         let limiters = Limiters::new(settings);
         let loops = Loops::new(&families, settings.max_loop_types, settings.max_tools);
         registry.register(
@@ -341,17 +360,15 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self, accept: Option<&str>) -> Exposition {
         self.loops.look(&self.families);
-        let mut text = String::new();
-        encode_registry(&mut text, &self.registry).expect("text is written to memory");
-        let series = exposition::count_samples(&text) + 1;
+        let mut document = Document::new(Format::accepted(accept));
+        document.add(&self.registry);
         // Apart, because it counts the rest.
         let mut last = Registry::default();
         let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(series).unwrap_or(i64::MAX));
+        gauge.set(i64::try_from(document.series() + 1).unwrap_or(i64::MAX));
         last.register(semconv::SERIES.stem(), semconv::SERIES.help, gauge);
-        encode_registry(&mut text, &last).expect("text is written to memory");
-        encode_eof(&mut text).expect("text is written to memory");
-        Format::accepted(accept).exposition(text)
+        document.add(&last);
+        document.finish()
     }
 
     /// What is scraped now, of the metrics whose names begin with `prefix`. Takes as long as a scrape.
@@ -362,9 +379,7 @@ impl Metrics {
     #[must_use]
     pub fn samples(&self, prefix: &str) -> Samples {
         self.loops.look(&self.families);
-        let mut text = String::new();
-        encode_registry(&mut text, &self.registry).expect("text is written to memory");
-        Samples::read(&text, prefix)
+        Samples::read(&exposition::text(&self.registry), prefix)
     }
 
     fn count_call(&self, record: &Record, call: &CallSeries) {

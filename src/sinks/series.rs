@@ -525,10 +525,11 @@ mod tests {
 
     use super::*;
     use crate::sinks::families::Room;
+    use crate::sinks::metrics::Settings;
 
     #[test]
     fn a_new_name_adds_no_more_than_is_left_free_for_it() {
-        let families = Families::register(&mut Registry::default(), 0);
+        let families = Families::register(&mut Registry::default(), &Settings { max_series: 0, ..Settings::default() });
         let names = CallNames {
             provider: text("openai"),
             operation: Operation::Chat,

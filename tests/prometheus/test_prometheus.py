@@ -39,17 +39,22 @@ class Prometheus:
     def __init__(self, url):
         self.url = url
 
+    def query(self, query):
+        """What an instant query finds: a list of labels and values."""
+        return get_json(f"{self.url}/api/v1/query?query={urllib.parse.quote(query)}")["data"]["result"]
+
     def sum(self, metric, **labels):
         """The sum over the newest samples of a metric that carry these labels; zero if there are none."""
         selector = ",".join(f'{name}="{value}"' for name, value in labels.items())
-        query = urllib.parse.quote(f"sum({metric}{{{selector}}})")
-        found = get_json(f"{self.url}/api/v1/query?query={query}")["data"]["result"]
+        found = self.query(f"sum({metric}{{{selector}}})")
         return float(found[0]["value"][1]) if found else 0.0
 
 
 @contextlib.contextmanager
-def prometheus_of(house, folder):
+def prometheus_of(house, folder, *features):
+    """A Prometheus that scrapes the house, with these features of its own."""
     program = needed("prometheus")
+    folder.mkdir(exist_ok=True)
     config = folder / "prometheus.yml"
     config.write_text(CONFIG.format(target=house.admin.removeprefix("http://")))
     url = f"127.0.0.1:{free_port()}"
@@ -59,6 +64,7 @@ def prometheus_of(house, folder):
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={url}",
         "--log.level=warn",
+        *(f"--enable-feature={feature}" for feature in features),
     ]
     with running(command) as process:
         eventually(lambda: process.process.poll() is None and is_ready(f"http://{url}"), within_s=30)
