@@ -3,10 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test bench doc fmt deny deps demo fuzz
+.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
 
 build: ## Build the release binary, target/release/weir
 	cargo build --release --locked
@@ -22,10 +22,13 @@ lint: ## Check formatting, clippy, rustdoc, scripts; warnings are errors
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 	bash -n .ci/run scripts/*.sh
-	python3 -m compileall -q tests scripts
+	python3 -m compileall -q tests scripts grafana
 
 fmt: ## Format the Rust code
 	cargo fmt
+
+dashboards: ## Write grafana/dashboards/*.json from grafana/dashboards.py
+	python3 grafana/dashboards.py
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz and nightly)
 	scripts/fuzz.sh
