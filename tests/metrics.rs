@@ -213,7 +213,7 @@ fn filled_as(histograms: Histograms) -> Metrics {
     metrics.watch_limits(Arc::new(rules()));
     metrics.watch_host(host());
     // How busy a machine is, takes two looks that are not too close.
-    while !metrics.encode(None).body.contains("weir_system_cpu_usage_ratio") {
+    while !text_of(&metrics).contains("weir_system_cpu_usage_ratio") {
         std::thread::yield_now();
     }
     metrics.connected("openai", Duration::from_millis(30));
@@ -906,8 +906,8 @@ fn process_container_and_machine_are_told_as_they_are() {
 fn what_the_system_does_not_say_makes_no_sample() {
     let metrics = metrics(&Settings::default());
     metrics.watch_host(Host::at(Path::new("/nowhere")));
-    let text = metrics.encode(None).body;
-    let told = text.lines().find(|line| line.contains("process_") || line.contains("weir_cgroup_"));
+    let scrape = text_of(&metrics);
+    let told = scrape.lines().find(|line| line.contains("process_") || line.contains("weir_cgroup_"));
     assert_eq!(told, None);
 }
 
