@@ -442,6 +442,9 @@ metrics! {
     ["Connections to providers"]
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
         "Attempts sent to providers, retries included", "when the call ends that made the attempt";
+    UPSTREAM_RETRIES = Counter "weir_upstream_retries_total", "attempts", [PROVIDER],
+        "Attempts that were retries, as the app's SDK says",
+        "when the call ends that made the attempt; its `x-stainless-retry-count` was above 0";
     UPSTREAM_CONNECT_DURATION = Histogram "weir_upstream_connect_duration_seconds", "seconds", [PROVIDER],
         "DNS, TCP and TLS time of new connections", "name resolution begun → connection usable", CONNECT_BUCKETS;
 
@@ -480,6 +483,10 @@ metrics! {
         "Unix time the current budget window ends", "at the scrape; absent for `total`";
     BUDGET_BLOCKED = Counter "weir_budget_blocked_requests_total", "calls", [BUDGET],
         "Calls refused because the budget is spent", "when a call is refused";
+    BUDGET_DOWNGRADED = Counter "weir_budget_downgraded_requests_total", "calls", [BUDGET],
+        "Calls made with a cheaper model because the budget is spent", "when such a call ends that was not refused";
+    BUDGET_STOPPED = Counter "weir_budget_stopped_streams_total", "calls", [BUDGET],
+        "Streams ended because they used the budget up", "when a stream is ended";
     BUDGET_SUBJECTS = Gauge "weir_budget_subjects", "subjects", [BUDGET],
         "Subjects that have spent something in the current window, of a budget with `per`",
         "at the scrape; those of a window that is over are forgotten within seconds";

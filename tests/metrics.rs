@@ -373,6 +373,8 @@ fn limits_and_budgets_are_there_from_the_start() {
             (&format!(r#"weir_budget_reserved_usd{{budget="{budget}",window="{window}"}}"#), 0.0),
             (&format!(r#"weir_budget_charged_usd_total{{budget="{budget}"}}"#), 0.0),
             (&format!(r#"weir_budget_blocked_requests_total{{budget="{budget}"}}"#), 0.0),
+            (&format!(r#"weir_budget_downgraded_requests_total{{budget="{budget}"}}"#), 0.0),
+            (&format!(r#"weir_budget_stopped_streams_total{{budget="{budget}"}}"#), 0.0),
             (&format!(r#"weir_budget_subjects{{budget="{budget}"}}"#), 0.0),
         ]);
     }
@@ -877,6 +879,32 @@ fn what_is_exposed_is_what_is_declared() {
     }
     let missing: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| !exposed.contains(name)).collect();
     assert!(missing.is_empty(), "declared, but not exposed: {missing:?}");
+}
+
+#[test]
+fn a_retry_is_an_attempt_of_the_app_s() {
+    let metrics = metrics(&Settings::default());
+    let retries = r#"weir_upstream_retries_total{provider="openai"}"#;
+    Samples::of(&metrics).expect(&[(retries, 0.0)]);
+    let again = |record: Record| {
+        let caller = Caller { is_retry: true, ..Caller::default() };
+        Record { call: Call { caller, ..record.call }, ..record }
+    };
+    for (what, record, count) in [
+        ("no retry", answered(), 0.0),
+        ("a retry", again(answered()), 1.0),
+        ("one that failed", again(refused(429, Outcome::ClientError)), 2.0),
+        ("an answer that was there already", again(answered_from_cache()), 2.0),
+        ("a refusal of weir's", again(Record { attempt: None, ..refused(429, Outcome::RateLimited) }), 2.0),
+        (
+            "weir's own call, with the head of the app's",
+            again(Record { cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Refresh)), ..answered() }),
+            2.0,
+        ),
+    ] {
+        metrics.closed(&record);
+        assert_eq!(Samples::of(&metrics).0[retries].to_bits(), f64::to_bits(count), "{what}");
+    }
 }
 
 #[test]

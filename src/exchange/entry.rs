@@ -14,6 +14,7 @@ use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::meter::Meter;
 use crate::exchange::{Destination, Rooms};
 use crate::limits::running::Running;
+use crate::limits::tally::Deed;
 use crate::limits::{Permit, Spent};
 use crate::price::Answer;
 use crate::provider::output::Output;
@@ -178,8 +179,8 @@ impl Entry {
         model: Option<Box<str>>,
         caller: Caller,
     ) -> Self {
-        // That a run ends is said of the session as a whole.
-        let caller = Caller { run_ends: None, ..caller };
+        // That a run ends, and that it was tried before, is said of the session as a whole.
+        let caller = Caller { run_ends: None, is_retry: false, ..caller };
         let mut entry = Self::open(rooms, Some(to), Kind { operation, may_be_billed: false }, caller);
         entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
         let open = entry.get_mut();
@@ -527,6 +528,9 @@ impl Open {
             bytes_in: self.kept_in + self.streamed_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out,
         };
+        if let Some(downgrade) = record.downgrade.as_ref().filter(|_| record.was_answered()) {
+            self.rooms.limits.did(&downgrade.budget, Deed::Downgraded);
+        }
         self.rooms.sinks.closed(&record);
         if let Some(step) = &self.step {
             self.rooms.runs.leave(step, &record, ended);

@@ -226,6 +226,9 @@ impl Destination {
     }
 }
 
+/// How many attempts came before this one: what SDKs send that Stainless generates, OpenAI's and Anthropic's among them.
+const RETRY_COUNT: &str = "x-stainless-retry-count";
+
 /// The names of the headers that say who asks.
 #[derive(Debug)]
 pub struct Who {
@@ -272,6 +275,7 @@ impl Who {
             loop_type: text(&self.loop_type),
             run: text(&self.run),
             run_ends: headers.get(&self.run_status).and_then(|word| RunStatus::of_word(word.as_bytes())),
+            is_retry: headers.get(RETRY_COUNT).is_some_and(is_above_zero),
         }
     }
 
@@ -492,6 +496,10 @@ fn forward(rooms: &Arc<Rooms>, head: &Head, pump: Pump, entry: Entry) -> Respons
     reply::forwarded(rooms, head, Tee::alone(rooms, pump, entry))
 }
 
+fn is_above_zero(value: &HeaderValue) -> bool {
+    value.to_str().ok().and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+}
+
 fn kind(method: &Method, route: Option<&Route>) -> Kind {
     let endpoint = route.map_or(Endpoint::Other, |route| route.endpoint);
     Kind { operation: endpoint.operation(), may_be_billed: endpoint == Endpoint::Other && method == Method::POST }
@@ -599,5 +607,22 @@ mod tests {
         assert_eq!(namespace("équipe".as_bytes()).as_deref(), Some("équipe"));
         assert_eq!(namespace(b"\xe9quipe").as_deref(), Some("\\xe9quipe"));
         assert_eq!(namespace(b"  "), None);
+    }
+
+    #[test]
+    fn a_retry_is_what_the_sdk_says_is_one() {
+        let who = Who::new(&Identity::default()).expect("the default names");
+        for (count, is_retry) in [
+            (None, false),
+            (Some("0"), false),
+            (Some("1"), true),
+            (Some(" 2 "), true),
+            (Some("-1"), false),
+            (Some("many"), false),
+            (Some(""), false),
+        ] {
+            let count = count.map(|count| (HeaderName::from_static(RETRY_COUNT), HeaderValue::from_static(count)));
+            assert_eq!(who.read(&count.clone().into_iter().collect()).is_retry, is_retry, "{count:?}");
+        }
     }
 }

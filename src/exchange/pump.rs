@@ -27,6 +27,7 @@ use crate::exchange::filter::Filter;
 use crate::exchange::meter::{Enough, Meter};
 use crate::exchange::recordings::{Recordable, Take};
 use crate::exchange::{Rooms, recall, route};
+use crate::limits::tally::Deed;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{Ending, EventKind, Said, headers};
@@ -325,6 +326,7 @@ impl Pump {
         let (reader, meter) = (self.reader.as_ref()?, self.meter.as_mut()?);
         let Enough { budget, used } = meter.generated(reader.generated())?;
         let ending = reader.ending(used)?;
+        self.rooms.limits.did(&budget, Deed::Stopped);
         self.ended_by = Some(budget);
         Some(ending)
     }

@@ -5,7 +5,7 @@
 //! that was left is not entered again. Knows nothing of prices; it is told what a call costs.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::limits::shared::lease::Lease;
 use crate::limits::shared::{Footing, Link};
 use crate::limits::slots::{Idle, Slot, Slots};
 use crate::limits::standing::Scope;
+use crate::limits::tally::Tally;
 use crate::limits::window::{Period, UnixTime, Window, Zone};
 use crate::limits::{Demand, Money, Now};
 use crate::units::PicoUsd;
@@ -402,7 +403,7 @@ pub struct Budget {
     /// Whether the clock shows a time before the window that is now.
     clock_is_back: AtomicBool,
     slots: Slots<Account>,
-    blocked: AtomicU64,
+    pub(super) tally: Tally,
     /// What was counted against it since the start.
     charged: Mutex<Amount>,
     elsewhere: Elsewhere,
@@ -459,7 +460,7 @@ impl Budget {
             period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
             clock_is_back: AtomicBool::new(false),
             slots: Slots::new(),
-            blocked: AtomicU64::new(0),
+            tally: Tally::default(),
             charged: Mutex::default(),
             elsewhere: Elsewhere::default(),
             may_share: settings.shared,
@@ -776,16 +777,6 @@ impl Budget {
     /// gone, and not known already.
     fn spans_instances(&self) -> bool {
         self.per.is_everybody() && self.window != Window::Total && self.link.get().is_none()
-    }
-
-    /// A call was refused because it is spent.
-    pub(super) fn blocked(&self) {
-        self.blocked.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many calls were refused since the start.
-    pub(super) fn blocked_so_far(&self) -> u64 {
-        self.blocked.load(Ordering::Relaxed)
     }
 
     fn charge(&self, spent: Amount) {

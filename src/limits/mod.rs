@@ -16,6 +16,7 @@ pub mod saved;
 pub mod shared;
 mod slots;
 pub mod standing;
+pub mod tally;
 pub mod usual;
 pub mod window;
 
@@ -33,6 +34,7 @@ use crate::limits::refusal::{Refusal, Why};
 use crate::limits::shared::{Party, Shared, SharingNow};
 use crate::limits::slots::PARTS;
 use crate::limits::standing::{BudgetNow, RateNow};
+use crate::limits::tally::Deed;
 use crate::limits::usual::Usual;
 use crate::limits::window::UnixTime;
 use crate::units::PicoUsd;
@@ -363,10 +365,15 @@ impl Limits {
 
     /// Counts that a call was refused that a budget keeps from going.
     pub fn blocked(&self, refusal: &Refusal) {
-        if let Refusal { rule, why: Why::Over(_), .. } = refusal
-            && let Some(budget) = self.budgets.iter().find(|budget| budget.name == *rule)
-        {
-            budget.blocked();
+        if let Refusal { rule, why: Why::Over(_), .. } = refusal {
+            self.did(rule, Deed::Blocked);
+        }
+    }
+
+    /// Counts that the budget of this name did this to a call.
+    pub fn did(&self, budget: &str, deed: Deed) {
+        if let Some(budget) = self.budgets.iter().find(|known| *known.name == *budget) {
+            budget.tally.count(deed);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::limits::Now;
 use crate::limits::budget::{Account, Allowance, Amount, Budget, Enforce, Terms};
 use crate::limits::rate::{Decision, Quota, RateLimit, State};
 use crate::limits::slots::Slot;
+use crate::limits::tally::Deed;
 use crate::limits::window::{Period, Window};
 
 /// How a limit of rate stands.
@@ -81,6 +82,10 @@ pub struct BudgetNow {
     pub terms: Terms,
     /// How many calls were refused since the start.
     pub blocked: u64,
+    /// How many were made with a cheaper model.
+    pub downgraded: u64,
+    /// How many streams were ended.
+    pub stopped: u64,
     /// What this instance has counted against it since the start, whoever spent it and in whichever window.
     pub charged: Amount,
     /// How many subjects it remembers.
@@ -160,7 +165,9 @@ impl BudgetNow {
             enforce: budget.enforce,
             period,
             terms: budget.terms(),
-            blocked: budget.blocked_so_far(),
+            blocked: budget.tally.of(Deed::Blocked),
+            downgraded: budget.tally.of(Deed::Downgraded),
+            stopped: budget.tally.of(Deed::Stopped),
             charged: budget.charged_so_far(),
             subjects: budget.subjects(),
             foremost,

@@ -117,7 +117,7 @@ pub enum Form {
     Array,
 }
 
-/// Who asks, by the headers the app sent. Every part is optional; none is ever invented.
+/// Who asks, and how, by the headers the app sent. Every part is optional; none is ever invented.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// `X-Cache-Namespace`: keeps cached answers apart.
@@ -134,6 +134,8 @@ pub struct Caller {
     pub run: Option<Box<str>>,
     /// `X-Run-Status`: the run ends with this call, like this.
     pub run_ends: Option<RunStatus>,
+    /// `X-Stainless-Retry-Count`, above 0: the app's SDK has asked this before, and says so.
+    pub is_retry: bool,
 }
 
 /// A name for one exchange, unique in this process and unlikely to repeat elsewhere: start time and a counter.

@@ -84,8 +84,13 @@ impl Record {
     /// by reuse or not.
     #[must_use]
     pub const fn asked_a_model(&self) -> bool {
-        let was_answered = self.attempt.is_some() || self.cache.reuse().is_some();
-        self.is_of_app() && self.call.operation.is_billed() && was_answered
+        self.is_of_app() && self.call.operation.is_billed() && self.was_answered()
+    }
+
+    /// Whether it was not refused before somebody was asked: there was an attempt upstream, or an answer to use again.
+    #[must_use]
+    pub const fn was_answered(&self) -> bool {
+        self.attempt.is_some() || self.cache.reuse().is_some()
     }
 
     /// What was bought for it: nothing where the answer was there already.

@@ -339,6 +339,10 @@ impl Metrics {
             count_saved(record, tokens, cost);
         } else if let Some(attempt) = record.attempt {
             provider.count_attempt(&self.families, code(attempt));
+            // weir's own calls, for newer answers and for checks, come with the head of an app's.
+            if record.call.caller.is_retry && record.is_of_app() {
+                provider.retries.inc();
+            }
             provider.quotas.note(&record.head);
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);

@@ -77,8 +77,12 @@ fn write_windows(encoder: &mut DescriptorEncoder<'_>, budgets: &[BudgetNow]) -> 
     write(encoder, &semconv::BUDGET_WINDOW_START, starts)?;
     let ends = budgets.iter().filter_map(|it| Some((of_window(it), ConstGauge::new(it.period.end?.seconds()))));
     write(encoder, &semconv::BUDGET_WINDOW_END, ends)?;
-    let blocked = budgets.iter().map(|it| ([&*it.name], ConstCounter::new(it.blocked)));
-    write(encoder, &semconv::BUDGET_BLOCKED, blocked)?;
+    let each = |count: fn(&BudgetNow) -> u64| {
+        budgets.iter().map(move |budget| ([&*budget.name], ConstCounter::new(count(budget))))
+    };
+    write(encoder, &semconv::BUDGET_BLOCKED, each(|it| it.blocked))?;
+    write(encoder, &semconv::BUDGET_DOWNGRADED, each(|it| it.downgraded))?;
+    write(encoder, &semconv::BUDGET_STOPPED, each(|it| it.stopped))?;
     let subjects = budgets.iter().map(|it| ([&*it.name], ConstGauge::new(whole(it.subjects))));
     write(encoder, &semconv::BUDGET_SUBJECTS, subjects)
 }

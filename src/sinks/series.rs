@@ -215,6 +215,7 @@ pub(super) struct ProviderSeries {
     pub(super) name: Arc<str>,
     pub(super) in_flight: Gauge,
     pub(super) connect: Histogram,
+    pub(super) retries: Counter,
     attempts: [Counter; FIRST_CODES.len()],
     unpriced: [Counter; Unpriced::ALL.len()],
     pub(super) estimated: Counter,
@@ -243,6 +244,7 @@ impl ProviderSeries {
             quotas: Arc::default(),
             in_flight: families.in_flight.with(&labels),
             connect: families.upstream_connect.with(&labels),
+            retries: families.upstream_retries.with(&labels),
             attempts: families.upstream_requests.each(&labels, label::CODE, FIRST_CODES),
             unpriced: families.unpriced.each(&labels, label::REASON, Unpriced::ALL.map(Unpriced::as_str)),
         }

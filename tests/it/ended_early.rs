@@ -87,6 +87,7 @@ async fn a_stream_that_uses_the_budget_up_ends_there_and_is_billed_as_far_as_it_
     assert!(text.contains(r#"outcome="budget_blocked""#), "{text}");
     assert!(weir.metric_sum(r#"weir_requests_total{provider="openai",model="gpt-5-mini""#).await > 0.0);
     assert_eq!(weir.cache().occupancy().entries, 0, "nothing of it is for anybody else");
+    assert_eq!(weir.metric(r#"weir_budget_stopped_streams_total{budget="app"}"#).await, 1.0);
     weir.stop().await;
 }
 

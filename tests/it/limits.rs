@@ -342,7 +342,10 @@ async fn once_a_budget_is_spent_a_cheaper_model_is_asked() {
     assert_eq!(before.header("x-cache"), "HIT", "what is stored costs nothing");
     assert!(!before.headers.contains_key("x-weir-downgraded"), "{before:?}");
     assert_eq!(fake.received().len(), 2);
-    assert_eq!(budget(&weir).blocked, 0);
+    weir.settled().await;
+    let BudgetNow { blocked, downgraded, stopped, .. } = budget(&weir);
+    assert_eq!((blocked, downgraded, stopped), (0, 2, 0), "one that asked, and one that was there already");
+    assert_eq!(weir.metric(r#"weir_budget_downgraded_requests_total{budget="app"}"#).await, 2.0);
     weir.stop().await;
 }
 

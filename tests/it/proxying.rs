@@ -192,6 +192,20 @@ async fn a_configured_key_takes_the_place_of_the_apps_and_is_read_again() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_the_sdk_calls_a_retry_counts_as_one() {
+    let fake = Fake::always(ok()).await;
+    let weir = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
+    let retries = r#"weir_upstream_retries_total{provider="openai"}"#;
+    assert!(weir.metrics().await.contains(&format!("{retries} 0\n")), "from the start");
+    for count in ["0", "1", "2"] {
+        weir.post(CHAT, &[("x-stainless-retry-count", count)], ASK).await;
+    }
+    weir.settled().await;
+    assert_eq!((fake.received().len(), weir.metric(retries).await), (3, 2.0));
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn connections_to_the_provider_are_reused() {
     let fake = Fake::always(ok()).await;
     let weir = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
