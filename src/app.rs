@@ -156,6 +156,7 @@ impl Built {
             hard_stop: CancellationToken::new(),
         });
         watch_cache(&metrics, &rooms);
+        watch_connections(&metrics, &rooms);
         metrics.watch_host(Host::new());
         metrics.watch_limits(Arc::clone(&rooms.limits));
         watch_runs(&metrics, &rooms);
@@ -418,6 +419,16 @@ fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
         let size =
             |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
         memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+    }));
+}
+
+/// As with the cache: neither may keep the other alive.
+fn watch_connections(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_connections(Arc::new(move || {
+        let Some(rooms) = watched.upgrade() else { return Vec::new() };
+        let each = rooms.destinations.values();
+        each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
     }));
 }
 

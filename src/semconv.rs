@@ -447,6 +447,8 @@ metrics! {
         "when the call ends that made the attempt; its `x-stainless-retry-count` was above 0";
     UPSTREAM_CONNECT_DURATION = Histogram "weir_upstream_connect_duration_seconds", "seconds", [PROVIDER],
         "DNS, TCP and TLS time of new connections", "name resolution begun → connection usable", CONNECT_BUCKETS;
+    UPSTREAM_CONNECTIONS = Gauge "weir_upstream_connections", "connections", [PROVIDER],
+        "Open connections to providers", "at the scrape; in use, or kept for the next call";
 
     UPSTREAM_RATELIMIT_LIMIT = Gauge "weir_upstream_ratelimit_limit", "calls or tokens", [PROVIDER, KIND],
         "Quota from rate-limit headers", "at the scrape, from the latest reply; absent before the first that says it";

@@ -218,6 +218,7 @@ fn filled_as(histograms: Histograms) -> Metrics {
     metrics.watch_store(Arc::new(|| true));
     metrics.watch_state(Arc::new(|| true));
     metrics.watch_limits(Arc::new(rules()));
+    metrics.watch_connections(Arc::new(|| vec![("openai".into(), 2), ("local".into(), 0), ("openai".into(), 1)]));
     metrics.watch_host(host());
     // How busy a machine is, takes two looks that are not too close.
     while !text_of(&metrics).contains("weir_system_cpu_usage_ratio") {
@@ -935,6 +936,14 @@ fn process_container_and_machine_are_told_as_they_are() {
     let of_machine = |name: &str| samples.0.get(name).copied().expect("it is known");
     let (used, total) = (of_machine("weir_system_memory_used_bytes"), of_machine("weir_system_memory_total_bytes"));
     assert!(used > 0.0 && used < total, "{used} of {total}");
+}
+
+#[test]
+fn ways_to_providers_of_one_name_are_one_series() {
+    Samples::of(&filled()).expect(&[
+        (r#"weir_upstream_connections{provider="openai"}"#, 3.0),
+        (r#"weir_upstream_connections{provider="local"}"#, 0.0),
+    ]);
 }
 
 #[test]

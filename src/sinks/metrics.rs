@@ -28,7 +28,7 @@ use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
-use crate::sinks::now::{Now, WatchCache, WatchState, WatchStore, Watched};
+use crate::sinks::now::{Now, WatchCache, WatchConnections, WatchState, WatchStore, Watched};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
     AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side,
@@ -176,6 +176,7 @@ impl Metrics {
             store: OnceLock::new(),
             state: OnceLock::new(),
             limits: OnceLock::new(),
+            connections: OnceLock::new(),
             host: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
@@ -235,6 +236,11 @@ impl Metrics {
     /// Has `limits` asked at each scrape how they stand. The first ones stay.
     pub fn watch_limits(&self, limits: Arc<Limits>) {
         let _ = self.now.limits.set(limits);
+    }
+
+    /// Has `watch` asked at each scrape how many connections are open. The first one stays.
+    pub fn watch_connections(&self, watch: WatchConnections) {
+        let _ = self.now.connections.set(watch);
     }
 
     /// Has `host` looked at, at each scrape. The first one stays.

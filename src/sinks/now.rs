@@ -1,6 +1,7 @@
 //! Now: what is asked at the scrape instead of counted on the way. Sizes, prices, how full the labels are, how the rules
 //! stand, and what weir uses of the machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
@@ -63,6 +64,9 @@ pub type WatchStore = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Says whether what has to survive a restart can be kept now.
 pub type WatchState = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// Says how many connections to providers are open, by the values of the label `provider`.
+pub type WatchConnections = Arc<dyn Fn() -> Vec<(Arc<str>, usize)> + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -80,6 +84,8 @@ pub(super) struct Now {
     pub(super) state: OnceLock<WatchState>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
+    /// Set once there are providers to connect to.
+    pub(super) connections: OnceLock<WatchConnections>,
     /// Set if the machine is to be looked at.
     pub(super) host: OnceLock<Host>,
 }
@@ -132,6 +138,7 @@ impl Collector for Now {
         write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
+        self.write_connections(encoder)?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
@@ -151,6 +158,18 @@ impl Collector for Now {
 }
 
 impl Now {
+    /// Providers that have the same value of the label are one series.
+    fn write_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(watch) = self.connections.get() else { return Ok(()) };
+        let open = watch();
+        let mut sums = BTreeMap::<&str, usize>::new();
+        for (provider, connections) in &open {
+            *sums.entry(provider).or_default() += connections;
+        }
+        let sums = sums.into_iter().map(|(provider, open)| ([provider], ConstGauge::new(whole(open))));
+        write(encoder, &semconv::UPSTREAM_CONNECTIONS, sums)
+    }
+
     fn labels<M>(&self, sample: impl Fn(&Limiter) -> M) -> impl Iterator<Item = ([&str; 1], M)> {
         self.limiters.iter().map(move |(name, limiter)| ([*name], sample(limiter)))
     }

@@ -32,7 +32,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::upstream::connect::Connector;
+use crate::upstream::connect::{Connector, Open};
 use crate::upstream::sign::{Scope, Unsigned};
 use crate::upstream::{BoxError, Proxy, RequestBody, Settings, Trust};
 
@@ -260,7 +260,7 @@ impl Http {
     fn new(settings: &Settings, trust: &Trust) -> Self {
         let client = |proxy| {
             let deadline = settings.connect_timeout.get();
-            let connector = Connector::new(Arc::clone(&trust.0), proxy, deadline, Arc::new(|_| ()));
+            let connector = Connector::new(Arc::clone(&trust.0), proxy, deadline, Arc::new(|_| ()), Open::default());
             Client::builder(TokioExecutor::new()).build(connector)
         };
         let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));

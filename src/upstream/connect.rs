@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,6 +44,30 @@ pub(super) enum ConnectError {
     Timeout(Duration),
 }
 
+/// How many connections are open.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub(super) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) -> Place {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Place(self.clone())
+    }
+}
+
+/// That a connection is open, until it is dropped.
+struct Place(Open);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Makes connections to one provider.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -55,6 +80,7 @@ struct Shared {
     proxy: Option<Arc<Matcher>>,
     deadline: Duration,
     on_connected: Arc<OnNewConnection>,
+    open: Open,
 }
 
 impl Connector {
@@ -63,27 +89,28 @@ impl Connector {
         proxy: Option<Arc<Matcher>>,
         deadline: Duration,
         on_connected: Arc<OnNewConnection>,
+        open: Open,
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Names(GaiResolver::new()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(30)));
-        Self { tcp, shared: Arc::new(Shared { tls: TlsConnector::from(tls), proxy, deadline, on_connected }) }
+        Self { tcp, shared: Arc::new(Shared { tls: TlsConnector::from(tls), proxy, deadline, on_connected, open }) }
     }
 
     async fn connect(self, to: Uri) -> Result<Stream, ConnectError> {
         let started = Instant::now();
         let deadline = self.shared.deadline;
         let shared = Arc::clone(&self.shared);
-        let stream = timeout(deadline, self.dial(to))
+        let (io, route) = timeout(deadline, self.dial(to))
             .await
             .map_err(|_| ConnectError::Timeout(deadline))
             .and_then(|made| made)?;
         (shared.on_connected)(started.elapsed());
-        Ok(stream)
+        Ok(Stream { io: TokioIo::new(io), route, _place: shared.open.one_more() })
     }
 
-    async fn dial(self, to: Uri) -> Result<Stream, ConnectError> {
+    async fn dial(self, to: Uri) -> Result<(Io, Route), ConnectError> {
         let over_tls = to.scheme() == Some(&http::uri::Scheme::HTTPS);
         match self.shared.proxy.as_ref().and_then(|proxy| proxy.intercept(&to)) {
             Some(proxy) if over_tls => {
@@ -91,10 +118,10 @@ impl Connector {
                 self.handshake(&to, tcp).await
             }
             // Without TLS the proxy takes the request itself, in absolute form.
-            Some(proxy) => Ok(Stream::new(Either::Left(self.reach(proxy.uri().clone()).await?), Route::Proxy)),
+            Some(proxy) => Ok((Either::Left(self.reach(proxy.uri().clone()).await?), Route::Proxy)),
             None => {
                 let tcp = self.reach(to.clone()).await?;
-                if over_tls { self.handshake(&to, tcp).await } else { Ok(Stream::new(Either::Left(tcp), Route::Http1)) }
+                if over_tls { self.handshake(&to, tcp).await } else { Ok((Either::Left(tcp), Route::Http1)) }
             }
         }
     }
@@ -117,7 +144,7 @@ impl Connector {
         made.map(TokioIo::into_inner).map_err(|error| ConnectError::Proxy(error.into()))
     }
 
-    async fn handshake(&self, to: &Uri, tcp: TcpStream) -> Result<Stream, ConnectError> {
+    async fn handshake(&self, to: &Uri, tcp: TcpStream) -> Result<(Io, Route), ConnectError> {
         let host = to.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
@@ -126,7 +153,7 @@ impl Connector {
             Some(b"h2") => Route::Http2,
             _ => Route::Http1,
         };
-        Ok(Stream::new(Either::Right(Box::new(tls)), route))
+        Ok((Either::Right(Box::new(tls)), route))
     }
 }
 
@@ -193,10 +220,14 @@ impl Service<Name> for Names {
     }
 }
 
-/// One connection, with or without TLS.
+/// With or without TLS.
+type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// One connection.
 pub(super) struct Stream {
-    io: TokioIo<Either<TcpStream, Box<TlsStream<TcpStream>>>>,
+    io: TokioIo<Io>,
     route: Route,
+    _place: Place,
 }
 
 /// What the client must know of a connection to speak on it.
@@ -205,12 +236,6 @@ enum Route {
     Http1,
     Http2,
     Proxy,
-}
-
-impl Stream {
-    fn new(io: Either<TcpStream, Box<TlsStream<TcpStream>>>, route: Route) -> Self {
-        Self { io: TokioIo::new(io), route }
-    }
 }
 
 impl Connection for Stream {

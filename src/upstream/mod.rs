@@ -34,7 +34,7 @@ use tokio::time::timeout;
 use crate::record::outcome::ErrorType;
 use crate::units::Span;
 use crate::upstream::aws::Signer;
-use crate::upstream::connect::{ConnectError, Connector, cause_of};
+use crate::upstream::connect::{ConnectError, Connector, Open, cause_of};
 use crate::upstream::sign::Unsigned;
 
 /// What the operator writes of connections to providers.
@@ -228,6 +228,7 @@ pub struct Upstream {
     first_byte: Duration,
     proxy: Option<Arc<Matcher>>,
     signer: Option<Signer>,
+    open: Open,
 }
 
 impl Upstream {
@@ -237,7 +238,9 @@ impl Upstream {
         let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));
         let connect_timeout = settings.connect_timeout.get();
         let on_connected: Arc<OnNewConnection> = on_connected.into();
-        let connector = |tls| Connector::new(tls, proxy.clone(), connect_timeout, Arc::clone(&on_connected));
+        let open = Open::default();
+        let connector =
+            |tls| Connector::new(tls, proxy.clone(), connect_timeout, Arc::clone(&on_connected), open.clone());
         let mut http1 = ClientConfig::clone(&trust.0);
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let switching =
@@ -253,13 +256,19 @@ impl Upstream {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(20))
             .build(connector(Arc::clone(&trust.0)));
-        Self { client, switching, first_byte: settings.first_byte_timeout.get(), proxy, signer: None }
+        Self { client, switching, first_byte: settings.first_byte_timeout.get(), proxy, signer: None, open }
     }
 
     /// The same way, on which `signer` signs what carries no API key.
     #[must_use]
     pub fn signed_by(self, signer: Option<Signer>) -> Self {
         Self { signer, ..self }
+    }
+
+    /// Connections that are open now, in use or kept for the next call.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open.now()
     }
 
     /// Whether requests are signed on this way. Their bodies must then be there as a whole.

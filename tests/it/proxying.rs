@@ -1,9 +1,15 @@
 //! Calls go through untouched: heads, bodies, paths, credentials.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::{Method, StatusCode};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::support::client::{Client, collect};
-use crate::support::fake::{Fake, Script};
+use crate::support::fake::{Fake, Script, Step};
+use crate::support::until;
 use crate::support::weir::Weir;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -206,6 +212,31 @@ async fn an_attempt_that_the_sdk_calls_a_retry_counts_as_one() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_while_they_are_open() {
+    let go = Arc::new(Notify::new());
+    let script = ok().after(Step::Wait(Arc::clone(&go)));
+    let fake = Fake::always(script).await;
+    let yaml = "cache: { mode: off, single_flight: { enabled: false } }\nupstream: { pool_max_idle: 0 }";
+    let weir = Weir::before_with(&fake.url(), yaml).await;
+    let open = r#"weir_upstream_connections{provider="openai"}"#;
+    assert!(weir.metrics().await.contains(&format!("{open} 0\n")), "from the start");
+    let mut under_way = JoinSet::new();
+    for _ in 0..3 {
+        let (client, url) = (weir.client.clone(), weir.url(CHAT));
+        under_way.spawn(async move { client.post(&url, &[], ASK).await });
+    }
+    until("the provider is asked", || fake.received().len() == 3).await;
+    assert_eq!(weir.metric(open).await, 3.0);
+    while !under_way.is_empty() {
+        go.notify_waiters();
+        // Whoever has not begun to wait yet is told the next time.
+        let _ = tokio::time::timeout(Duration::from_millis(5), under_way.join_next()).await;
+    }
+    while weir.metric(open).await != 0.0 {}
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn connections_to_the_provider_are_reused() {
     let fake = Fake::always(ok()).await;
     let weir = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
@@ -214,5 +245,6 @@ async fn connections_to_the_provider_are_reused() {
     }
     let connected = r#"weir_upstream_connect_duration_seconds_count{provider="openai"}"#;
     assert_eq!(weir.metric(connected).await, 1.0);
+    assert_eq!(weir.metric(r#"weir_upstream_connections{provider="openai"}"#).await, 1.0);
     weir.stop().await;
 }
