@@ -44,12 +44,13 @@ use crate::runs::{self, Runs};
 use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
-use crate::sinks::now::{Backend, CacheSize};
+use crate::sinks::now::{Backend, CacheSize, Queue};
 use crate::sinks::series;
 use crate::state::kept::Kept;
 use crate::store::Store;
 use crate::store::naming::Installation;
 use crate::tokens;
+use crate::units::Backlog;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{self, Trust, Upstream};
@@ -157,6 +158,7 @@ impl Built {
         });
         watch_cache(&metrics, &rooms);
         watch_connections(&metrics, &rooms);
+        watch_queues(&metrics, &rooms);
         metrics.watch_host(Host::new());
         metrics.watch_limits(Arc::clone(&rooms.limits));
         watch_runs(&metrics, &rooms);
@@ -430,6 +432,19 @@ fn watch_connections(metrics: &Metrics, rooms: &Arc<Rooms>) {
         let each = rooms.destinations.values();
         each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
     }));
+}
+
+/// As with the cache: neither may keep the other alive.
+fn watch_queues(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let queues: [(Queue, fn(&Rooms) -> Option<Backlog>); 3] = [
+        (Queue::CacheWrites, |rooms| rooms.cache.backlog()),
+        (Queue::Recordings, |rooms| rooms.recordings.backlog()),
+        (Queue::Estimates, |rooms| rooms.settings.estimate_usage.then(|| rooms.estimator.backlog())),
+    ];
+    for (queue, backlog) in queues {
+        let watched = Arc::downgrade(rooms);
+        metrics.watch_queue(queue, Box::new(move || backlog(&*watched.upgrade()?)));
+    }
 }
 
 /// The agent loops in progress; none yet.

@@ -114,6 +114,8 @@ pub mod label {
     pub const PROVENANCE: &str = "provenance";
     /// `gen_ai.provider.name`, or the configured name where the conventions define none.
     pub const PROVIDER: &str = "provider";
+    /// A bounded queue of weir's own.
+    pub const QUEUE: &str = "queue";
     /// Why.
     pub const REASON: &str = "reason";
     /// What a container may have to wait for.
@@ -577,6 +579,13 @@ metrics! {
         "Memory of the machine", "at the scrape";
 
     ["weir itself"]
+    QUEUE_LENGTH = Gauge "weir_queue_length", "things", [QUEUE],
+        "What waits in a queue of weir's own", "at the scrape; absent where nobody can tell";
+    QUEUE_CAPACITY = Gauge "weir_queue_capacity", "things", [QUEUE],
+        "How much may wait in a queue of weir's own", "at the scrape";
+    QUEUE_DROPPED = Counter "weir_queue_dropped_total", "things", [QUEUE],
+        "What was left out because a queue of weir's own was full", "when it is left out; calls go on";
+
     LABEL_OVERFLOW = Counter "weir_metrics_label_overflow_total", "observations", [LABEL],
         "Observations folded into \"other\" because the label is full", "when a call ends";
     LABEL_VALUES = Gauge "weir_metrics_label_values", "values", [LABEL],

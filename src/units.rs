@@ -11,6 +11,17 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// How full a bounded queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many things wait in it; `None` if nobody can tell.
+    pub length: Option<usize>,
+    /// How many may wait in it.
+    pub capacity: usize,
+    /// How many were left out so far because there was no room.
+    pub dropped: u64,
+}
+
 /// An amount of money in pico-dollars: 10⁻¹² US dollars.
 ///
 /// A price in `µUSD` per million tokens times a number of tokens is a whole number of these, so sums are exact. 128 bits

@@ -34,9 +34,9 @@ use weir::semconv::values::{self, Most, VALUES};
 use weir::semconv::{Kind, METRICS, label};
 use weir::sinks::exposition::Exposition;
 use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
-use weir::sinks::now::{Backend, CacheSize};
+use weir::sinks::now::{Backend, CacheSize, Queue};
 use weir::sinks::series::Eviction;
-use weir::units::PicoUsd;
+use weir::units::{Backlog, PicoUsd};
 
 const NOTHING: [&str; 0] = [];
 
@@ -218,6 +218,10 @@ fn filled_as(histograms: Histograms) -> Metrics {
     metrics.watch_store(Arc::new(|| true));
     metrics.watch_state(Arc::new(|| true));
     metrics.watch_limits(Arc::new(rules()));
+    let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
+    metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));
+    metrics.watch_queue(Queue::LogLines, Box::new(backlog(None)));
+    metrics.watch_queue(Queue::Recordings, Box::new(|| None));
     metrics.watch_connections(Arc::new(|| vec![("openai".into(), 2), ("local".into(), 0), ("openai".into(), 1)]));
     metrics.watch_host(host());
     // How busy a machine is, takes two looks that are not too close.
@@ -944,6 +948,22 @@ fn ways_to_providers_of_one_name_are_one_series() {
         (r#"weir_upstream_connections{provider="openai"}"#, 3.0),
         (r#"weir_upstream_connections{provider="local"}"#, 0.0),
     ]);
+}
+
+#[test]
+fn a_queue_says_what_is_known_of_it() {
+    let samples = Samples::of(&filled());
+    samples.expect(&[
+        (r#"weir_queue_length{queue="estimates"}"#, 7.0),
+        (r#"weir_queue_capacity{queue="estimates"}"#, 9.0),
+        (r#"weir_queue_dropped_total{queue="estimates"}"#, 2.0),
+        (r#"weir_queue_dropped_total{queue="log_lines"}"#, 2.0),
+    ]);
+    let unknown = samples
+        .0
+        .keys()
+        .find(|series| series.contains("recordings") || *series == r#"weir_queue_length{queue="log_lines"}"#);
+    assert_eq!(unknown, None);
 }
 
 #[test]

@@ -38,7 +38,7 @@ use crate::record::call::Form;
 use crate::record::outcome::BypassReason;
 use crate::record::usage::Usage;
 use crate::store;
-use crate::units::{ByteSize, PicoUsd, Span};
+use crate::units::{Backlog, ByteSize, PicoUsd, Span};
 
 /// What the operator writes of the cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -279,6 +279,12 @@ impl Cache {
             shared.offer(key, &stored);
         }
         self.memory.put(key, stored);
+    }
+
+    /// Answers that wait to be written for others; `None` where nothing is shared.
+    #[must_use]
+    pub fn backlog(&self) -> Option<Backlog> {
+        self.shared.as_ref().map(|shared| shared.backlog())
     }
 
     /// Whether there is a second level, whose other users hear of the rules made here.

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::cli::SourceArguments;
 use crate::config::Config;
 use crate::sinks::log;
+use crate::sinks::now::Queue;
 
 /// What may follow `weir run`.
 #[derive(Debug, Args)]
@@ -25,11 +26,13 @@ pub struct Arguments {
 /// # Errors
 /// If it cannot start.
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let _log = log::init(&config.telemetry.log)?;
+    let log = log::init(&config.telemetry.log)?;
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;
         let app = App::bind(config).await?;
+        let lines = log.backlog();
+        app.metrics().watch_queue(Queue::LogLines, Box::new(move || Some(lines())));
         for (side, address) in [("app", app.app_address()?), ("admin", app.admin_address()?)] {
             tracing::info!(weir.side = side, server.address = %address, "listening");
         }

@@ -17,6 +17,7 @@ use crate::exchange::{Rooms, Settings};
 use crate::provider::output::Output;
 use crate::tokens::prompt::{self, Measure};
 use crate::tokens::{self, Count, Vocabulary};
+use crate::units::Backlog;
 
 /// How many estimates are counted at once. One takes milliseconds, and a fifth of a second at most.
 const COUNTED_AT_ONCE: usize = 2;
@@ -34,6 +35,8 @@ pub struct Estimator {
     pub places: Arc<Semaphore>,
     /// Turns to be counted.
     pub turns: Arc<Semaphore>,
+    /// Estimates for which there was no place.
+    crowded_out: AtomicU64,
 }
 
 impl Estimator {
@@ -45,6 +48,17 @@ impl Estimator {
             most_kept: settings.max_estimate_bytes.bytes(),
             places: Arc::new(Semaphore::new(MOST_WAITING)),
             turns: Arc::new(Semaphore::new(COUNTED_AT_ONCE)),
+            crowded_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Estimates that wait for their turn, or are being counted; those that were left out went by length.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        Backlog {
+            length: Some(MOST_WAITING.saturating_sub(self.places.available_permits())),
+            capacity: MOST_WAITING,
+            dropped: self.crowded_out.load(Ordering::Relaxed),
         }
     }
 
@@ -144,7 +158,9 @@ impl Prompt {
 pub(super) fn hand_over(rooms: &Rooms, job: Job, then: impl FnOnce(Estimate) + Send + 'static) {
     let pending = Pending(Some((job, then)));
     let estimator = &rooms.estimator;
-    let (Ok(place), Ok(runtime)) = (Arc::clone(&estimator.places).try_acquire_owned(), Handle::try_current()) else {
+    let Ok(runtime) = Handle::try_current() else { return };
+    let Ok(place) = Arc::clone(&estimator.places).try_acquire_owned() else {
+        estimator.crowded_out.fetch_add(1, Ordering::Relaxed);
         return;
     };
     let (turns, hard_stop) = (Arc::clone(&estimator.turns), rooms.hard_stop.clone());

@@ -35,6 +35,7 @@ use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Asked, Ending, Provider, Reuse, Said};
 use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{BypassReason, CacheStatus, StoreResult};
+use crate::units::Backlog;
 
 /// What is done about recordings.
 #[derive(Debug)]
@@ -87,6 +88,15 @@ impl Recordings {
             && !said_of_sessions.swap(true, Ordering::Relaxed)
         {
             tracing::warn!("WebSocket sessions are not recorded: they go through, and cannot be replayed");
+        }
+    }
+
+    /// Recordings that wait to be written; `None` where nothing is recorded.
+    #[must_use]
+    pub fn backlog(&self) -> Option<Backlog> {
+        match self {
+            Self::Record { recorder, .. } => Some(recorder.backlog()),
+            Self::Off | Self::Replay(_) => None,
         }
     }
 

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -20,6 +20,7 @@ use crate::record::outcome::{CacheStatus, ErrorType, Outcome, Reuse, Role};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::semconv::attribute;
+use crate::units::Backlog;
 
 /// The target of lines that say who changed what. They are written at `info`, whatever `level` says.
 pub const AUDIT: &str = "weir::audit";
@@ -85,13 +86,32 @@ pub enum Error {
 /// Lines that wait for a slow reader of standard error. When it is full, lines are lost; calls never wait for it.
 const MOST_WAITING_LINES: usize = 8192;
 
-/// Sends what the process logs to standard error, by a thread of its own. Once for each process. The log ends, with
-/// what is waiting, when the guard is dropped.
+/// What the process logs. It ends, with what is waiting, when this is dropped.
+#[derive(Debug)]
+pub struct Log {
+    _writer: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl Log {
+    /// Says how full the queue of lines is, as far as that can be told.
+    #[must_use]
+    pub fn backlog(&self) -> impl Fn() -> Backlog + Send + Sync + use<> {
+        let lost = self.lost.clone();
+        move || Backlog {
+            length: None,
+            capacity: MOST_WAITING_LINES,
+            dropped: u64::try_from(lost.dropped_lines()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Sends what the process logs to standard error, by a thread of its own. Once for each process.
 ///
 /// # Errors
 ///
 /// [`Error::Filter`] if `settings.level` cannot be read, [`Error::AlreadySetUp`] the second time.
-pub fn init(settings: &Settings) -> Result<WorkerGuard, Error> {
+pub fn init(settings: &Settings) -> Result<Log, Error> {
     let unclear = |source| Error::Filter { filter: settings.level.clone(), source };
     let filter = EnvFilter::builder().parse(&settings.level).map_err(unclear)?;
     let filter = filter.add_directive(format!("{AUDIT}=info").parse().map_err(unclear)?);
@@ -101,6 +121,7 @@ pub fn init(settings: &Settings) -> Result<WorkerGuard, Error> {
         .lossy(true)
         .thread_name("weir-log")
         .finish(io::stderr());
+    let lost = writer.error_counter();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
     let json = match settings.format {
         Format::Auto => !terminal,
@@ -109,7 +130,7 @@ pub fn init(settings: &Settings) -> Result<WorkerGuard, Error> {
     };
     let set_up = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
     set_up.map_err(Error::AlreadySetUp)?;
-    Ok(guard)
+    Ok(Log { _writer: guard, lost })
 }
 
 /// Writes the lines of calls.

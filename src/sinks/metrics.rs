@@ -28,7 +28,7 @@ use crate::semconv::{self, label};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
-use crate::sinks::now::{Now, WatchCache, WatchConnections, WatchState, WatchStore, Watched};
+use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
     AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side,
@@ -176,6 +176,7 @@ impl Metrics {
             store: OnceLock::new(),
             state: OnceLock::new(),
             limits: OnceLock::new(),
+            queues: RwLock::default(),
             connections: OnceLock::new(),
             host: OnceLock::new(),
         });
@@ -236,6 +237,11 @@ impl Metrics {
     /// Has `limits` asked at each scrape how they stand. The first ones stay.
     pub fn watch_limits(&self, limits: Arc<Limits>) {
         let _ = self.now.limits.set(limits);
+    }
+
+    /// Has `watch` asked at each scrape how full a queue is: one for each queue.
+    pub fn watch_queue(&self, queue: Queue, watch: WatchQueue) {
+        self.now.queues.write().unwrap_or_else(PoisonError::into_inner).push((queue, watch));
     }
 
     /// Has `watch` asked at each scrape how many connections are open. The first one stays.

@@ -25,6 +25,7 @@ use crate::sinks::metrics::PriceTable;
 use crate::sinks::quotas::Quotas;
 use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
+use crate::units::Backlog;
 
 /// How full the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,33 @@ pub type WatchState = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Says how many connections to providers are open, by the values of the label `provider`.
 pub type WatchConnections = Arc<dyn Fn() -> Vec<(Arc<str>, usize)> + Send + Sync>;
 
+/// A bounded queue of weir's own: the label `queue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Answers to be written for other replicas.
+    CacheWrites,
+    /// Recordings to be written.
+    Recordings,
+    /// Usage to be estimated.
+    Estimates,
+    /// Log lines to be written.
+    LogLines,
+}
+
+impl Queue {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::CacheWrites => "cache_writes",
+            Self::Recordings => "recordings",
+            Self::Estimates => "estimates",
+            Self::LogLines => "log_lines",
+        }
+    }
+}
+
+/// Says how full a queue is now; `None` once it is gone.
+pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -84,6 +112,8 @@ pub(super) struct Now {
     pub(super) state: OnceLock<WatchState>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
+    /// The queues there are.
+    pub(super) queues: RwLock<Vec<(Queue, WatchQueue)>>,
     /// Set once there are providers to connect to.
     pub(super) connections: OnceLock<WatchConnections>,
     /// Set if the machine is to be looked at.
@@ -139,6 +169,7 @@ impl Collector for Now {
         write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
         self.write_connections(encoder)?;
+        self.write_queues(encoder)?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
@@ -158,6 +189,17 @@ impl Collector for Now {
 }
 
 impl Now {
+    fn write_queues(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let queues: Vec<_> = queues.iter().filter_map(|(queue, watch)| Some(([queue.as_str()], watch()?))).collect();
+        let lengths = queues.iter().filter_map(|(name, it)| Some((*name, ConstGauge::new(whole(it.length?)))));
+        write(encoder, &semconv::QUEUE_LENGTH, lengths)?;
+        let capacities = queues.iter().map(|(name, it)| (*name, ConstGauge::new(whole(it.capacity))));
+        write(encoder, &semconv::QUEUE_CAPACITY, capacities)?;
+        let dropped = queues.iter().map(|(name, it)| (*name, ConstCounter::new(it.dropped)));
+        write(encoder, &semconv::QUEUE_DROPPED, dropped)
+    }
+
     /// Providers that have the same value of the label are one series.
     fn write_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(watch) = self.connections.get() else { return Ok(()) };

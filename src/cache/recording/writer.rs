@@ -7,11 +7,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::cache::recording::Recording;
 use crate::cache::recording::file::to_text;
+use crate::units::Backlog;
 
 /// Most KiB that wait to be written.
 const MOST_WAITING_KIB: u32 = 64 << 10;
@@ -23,6 +25,8 @@ const MOST_WAITING: usize = 1024;
 pub struct Recorder {
     queue: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
+    /// Recordings for which there was no room.
+    dropped: Arc<AtomicU64>,
 }
 
 /// Writes what [`Recorder`] takes.
@@ -50,7 +54,7 @@ pub struct Full;
 pub fn open(dir: &Path) -> (Recorder, Writer) {
     let (sender, queue) = mpsc::channel(MOST_WAITING);
     let room = Arc::new(Semaphore::new(MOST_WAITING_KIB as usize));
-    (Recorder { queue: sender, room }, Writer { dir: dir.to_owned(), queue })
+    (Recorder { queue: sender, room, dropped: Arc::default() }, Writer { dir: dir.to_owned(), queue })
 }
 
 impl Recorder {
@@ -61,8 +65,25 @@ impl Recorder {
     pub fn take(&self, name: String, recording: Recording) -> Result<(), Full> {
         let bytes = recording.request.body.len() + recording.response.body.len();
         let size = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1).min(MOST_WAITING_KIB);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(size).map_err(|_| Full)?;
-        self.queue.try_send(Waiting { name, recording, _room: room }).map_err(|_| Full)
+        let put = || {
+            let room = Arc::clone(&self.room).try_acquire_many_owned(size).ok()?;
+            self.queue.try_send(Waiting { name, recording, _room: room }).ok()
+        };
+        put().ok_or_else(|| {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            Full
+        })
+    }
+
+    /// Recordings that wait to be written.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let capacity = self.queue.max_capacity();
+        Backlog {
+            length: Some(capacity - self.queue.capacity()),
+            capacity,
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
     }
 
     /// Resolves once all that was taken before is written, or nothing writes any more.

@@ -12,7 +12,7 @@ mod sealing;
 mod writer;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +30,7 @@ use crate::store::Answer;
 use crate::store::client::Commands;
 use crate::store::naming::Installation;
 use crate::store::{self, Store, Unavailable};
+use crate::units::Backlog;
 
 /// Most answers that wait to be written.
 const MOST_WAITING: usize = 1024;
@@ -90,6 +91,8 @@ pub struct Shared {
     waiting: Mutex<Option<mpsc::Receiver<Put>>>,
     /// Kibibytes that may wait.
     space: Arc<Semaphore>,
+    /// Answers for which there was no space.
+    dropped: AtomicU64,
     rulebook: Mutex<Rulebook>,
     /// When the rules were read last.
     rules_read: Mutex<Option<Instant>>,
@@ -123,6 +126,7 @@ impl Shared {
             queue,
             waiting: Mutex::new(Some(waiting)),
             space: Arc::new(Semaphore::new(MOST_WAITING_KIB)),
+            dropped: AtomicU64::new(0),
             rulebook: Mutex::default(),
             rules_read: Mutex::default(),
             rule_made: Notify::new(),
@@ -190,14 +194,25 @@ impl Shared {
     pub(super) fn offer(&self, key: Key, stored: &Arc<Stored>) {
         let kib = stored.reply().body.len().div_ceil(1024) + 1;
         let put = || {
-            if !self.store.is_up() {
-                return None;
-            }
             let space = Arc::clone(&self.space).try_acquire_many_owned(u32::try_from(kib).ok()?).ok()?;
             self.queue.try_send(Put { key, stored: Arc::clone(stored), _space: space }).ok()
         };
+        if !self.store.is_up() {
+            return self.not_stored();
+        }
         if put().is_none() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             self.not_stored();
+        }
+    }
+
+    /// Answers that wait to be written.
+    pub(super) fn backlog(&self) -> Backlog {
+        let capacity = self.queue.max_capacity();
+        Backlog {
+            length: Some(capacity - self.queue.capacity()),
+            capacity,
+            dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
 
