@@ -48,7 +48,7 @@ use crate::sinks::now::{Backend, CacheSize, Queue};
 use crate::sinks::series;
 use crate::state::kept::Kept;
 use crate::store::Store;
-use crate::store::naming::Installation;
+use crate::store::naming::{Installation, Names};
 use crate::tokens;
 use crate::units::Backlog;
 use crate::upstream::aws::Signer;
@@ -363,7 +363,9 @@ fn store(settings: &cache::Settings, metrics: &Metrics) -> anyhow::Result<Option
     let store = Arc::new(Store::new(redis)?);
     let watched = Arc::clone(&store);
     metrics.watch_store(Arc::new(move || watched.is_up()));
-    Ok(Some((store, Installation::read(redis)?)))
+    let installation = Installation::read(redis)?;
+    metrics.name_consumers(Names::new(&installation.keys_for("consumers")));
+    Ok(Some((store, installation)))
 }
 
 /// The limits and budgets, held together with other replicas where there is a store for that.

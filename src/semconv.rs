@@ -76,8 +76,12 @@ pub mod label {
     pub const BUDGET: &str = "budget";
     /// The cache's part in a call.
     pub const CACHE: &str = "cache";
+    /// `X-Cache-Namespace`, capped.
+    pub const CACHE_NAMESPACE: &str = "cache_namespace";
     /// How one attempt ended: an HTTP status, `error` or `timeout`.
     pub const CODE: &str = "code";
+    /// Who uses the app, by `X-User-ID` or a hash of it, capped.
+    pub const CONSUMER: &str = "consumer";
     /// What a limit said to a call.
     pub const DECISION: &str = "decision";
     /// Of bytes: `in` from the app, `out` to it. Of a difference: `over` or `under`.
@@ -512,6 +516,14 @@ metrics! {
         "Tokens by agent", "when a call ends; tokens billed, not those saved";
     AGENT_COST = Counter "weir_agent_cost_usd_total", "US dollars", [AGENT],
         "Cost by agent in US dollars", "when a priced call ends; money spent, not that saved";
+
+    CONSUMER_REQUESTS = Counter "weir_consumer_requests_total", "calls", [CONSUMER],
+        "Calls by consumer", "when a call ends; only with `telemetry.metrics.consumers`";
+    CONSUMER_COST = Counter "weir_consumer_cost_usd_total", "US dollars", [CONSUMER],
+        "Cost by consumer in US dollars",
+        "when a priced call ends; money spent, not that saved; only with `telemetry.metrics.consumers`";
+    NAMESPACE_REQUESTS = Counter "weir_cache_namespace_requests_total", "calls", [CACHE_NAMESPACE, RESULT],
+        "Cache lookups by namespace", "when a call ends; only with `telemetry.metrics.cache_namespaces`";
 
     ["Agent loops and tools"]
     LOOP_DURATION = Histogram "weir_loop_execution_duration_seconds", "seconds", [LOOP_TYPE, STATUS],

@@ -36,6 +36,7 @@ use weir::sinks::exposition::Exposition;
 use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
 use weir::sinks::now::{Backend, CacheSize, Queue};
 use weir::sinks::series::Eviction;
+use weir::sinks::sides::Consumers;
 use weir::units::{Backlog, PicoUsd};
 
 const NOTHING: [&str; 0] = [];
@@ -212,7 +213,8 @@ fn filled() -> Metrics {
 }
 
 fn filled_as(histograms: Histograms) -> Metrics {
-    let metrics = metrics(&Settings { histograms, ..Settings::default() });
+    let consumers = Consumers::Hashed;
+    let metrics = metrics(&Settings { histograms, consumers, cache_namespaces: true, ..Settings::default() });
     let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
@@ -964,6 +966,74 @@ fn a_queue_says_what_is_known_of_it() {
         .keys()
         .find(|series| series.contains("recordings") || *series == r#"weir_queue_length{queue="log_lines"}"#);
     assert_eq!(unknown, None);
+}
+
+#[test]
+fn consumers_and_namespaces_are_counted_where_that_is_wanted() {
+    let record = |user: &str, namespace: &str, status| {
+        let (user, namespace) = (Some(user.into()), Some(namespace.into()));
+        let caller = Caller { user, namespace, ..Caller::default() };
+        Record { call: Call { caller, ..answered().call }, cache: CacheFacts::new(status), ..answered() }
+    };
+    let records = || {
+        [
+            record("ann", "red", CacheStatus::Miss),
+            record("ann", "red", CacheStatus::Expired),
+            Record { cost: Cost::Nothing, attempt: None, ..record("ann", "blue", CacheStatus::Hit) },
+            record("bob", "blue", CacheStatus::Miss),
+            record("eve", "green", CacheStatus::Miss),
+            passed_through(),
+            record("ann", "red", CacheStatus::Bypass(BypassReason::Refresh)),
+        ]
+    };
+    let count = |settings: &Settings| {
+        let metrics = metrics(settings);
+        let before = Samples::of(&metrics);
+        records().iter().for_each(|record| metrics.closed(record));
+        (before, Samples::of(&metrics))
+    };
+    let (_, off) = count(&Settings::default());
+    let told = off
+        .0
+        .keys()
+        .find(|series| series.contains("ann") || series.contains("consumer") || series.contains("namespace"));
+    assert_eq!(told, None, "nobody is named unless the operator says so");
+
+    let wanted = Settings {
+        consumers: Consumers::Plain,
+        max_consumers: 2,
+        cache_namespaces: true,
+        max_cache_namespaces: 2,
+        ..Settings::default()
+    };
+    let (before, after) = count(&wanted);
+    before.expect(&[
+        (r#"weir_consumer_requests_total{consumer="none"}"#, 0.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="none",result="bypass"}"#, 0.0),
+        (r#"weir_metrics_label_values_limit{label="consumer"}"#, 2.0),
+        (r#"weir_metrics_label_values_limit{label="cache_namespace"}"#, 2.0),
+    ]);
+    after.expect(&[
+        (r#"weir_consumer_requests_total{consumer="ann"}"#, 3.0),
+        (r#"weir_consumer_requests_total{consumer="bob"}"#, 1.0),
+        (r#"weir_consumer_requests_total{consumer="other"}"#, 1.0),
+        (r#"weir_consumer_requests_total{consumer="none"}"#, 1.0),
+        // weir's own call for a newer answer is none of hers, but is what she costs.
+        (r#"weir_consumer_cost_usd_total{consumer="ann"}"#, 9.0),
+        (r#"weir_consumer_cost_usd_total{consumer="none"}"#, 0.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="red",result="miss"}"#, 1.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="red",result="expired"}"#, 1.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="red",result="hit"}"#, 0.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="red",result="bypass"}"#, 1.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="blue",result="hit"}"#, 1.0),
+        (r#"weir_cache_namespace_requests_total{cache_namespace="other",result="miss"}"#, 1.0),
+        (r#"weir_metrics_label_overflow_total{label="consumer"}"#, 1.0),
+    ]);
+
+    let (_, hashed) = count(&Settings { consumers: Consumers::Hashed, ..Settings::default() });
+    let consumers = hashed.counted("weir_consumer_requests_total");
+    assert_eq!(consumers.len(), 4, "{consumers:?}");
+    assert!(hashed.0.keys().all(|series| !series.contains("ann")), "{consumers:?}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) async fn get(
         found = cache.look_up(&reusable, Instant::now());
     }
     let provider = admin.cache.label(&asked.provider);
-    admin.metrics.looked_aside(provider, &asked.model, status_of(&found), in_memory);
+    admin.metrics.looked_aside(provider, &reusable.about, status_of(&found), in_memory);
     Ok(match found {
         Lookup::Usable(Usable { stored, age, .. }) => answer(StatusCode::OK, &Found::of(&stored, age, reusable.key)),
         Lookup::Declined | Lookup::Stale | Lookup::Absent => {

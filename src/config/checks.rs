@@ -37,6 +37,8 @@ const MAY_BE_ZERO: &[&str] = &[
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
     "telemetry.metrics.max_agents",
+    "telemetry.metrics.max_consumers",
+    "telemetry.metrics.max_cache_namespaces",
     "telemetry.metrics.max_loop_types",
     "telemetry.metrics.max_tools",
     "loops.repeats",

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::host::Host;
@@ -30,9 +31,9 @@ use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
 use crate::sinks::samples::Samples;
-use crate::sinks::series::{
-    AgentSeries, CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side,
-};
+use crate::sinks::series::{CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side};
+use crate::sinks::sides::{AgentSeries, Consumers, Sides};
+use crate::store::naming::Names;
 use crate::units::PicoUsd;
 
 /// What the operator writes of metrics.
@@ -46,6 +47,16 @@ pub struct Settings {
     pub max_models: usize,
     /// Most agents ever named by a label; later ones count as `other`.
     pub max_agents: usize,
+    /// Whether calls and their cost are counted by consumer, which is `X-User-ID`, else the request's own user field: `off`,
+    /// `plain` (by the id as it is) or `hashed` (by 16 characters of a hash of it; with a key derived from
+    /// `cache.redis.secret_file`, where there is one).
+    pub consumers: Consumers,
+    /// Most consumers ever named by a label; later ones count as `other`.
+    pub max_consumers: usize,
+    /// Whether look-ups in the cache are counted by namespace, which is `X-Cache-Namespace`.
+    pub cache_namespaces: bool,
+    /// Most namespaces of the cache ever named by a label; later ones count as `other`.
+    pub max_cache_namespaces: usize,
     /// Most kinds of agent loops ever named by a label; later ones count as `other`.
     pub max_loop_types: usize,
     /// Most tools ever named by a label; later ones count as `other`.
@@ -61,6 +72,10 @@ impl Default for Settings {
             max_series: 10_000,
             max_models: 64,
             max_agents: 50,
+            consumers: Consumers::Off,
+            max_consumers: 100,
+            cache_namespaces: false,
+            max_cache_namespaces: 50,
             max_loop_types: 20,
             max_tools: 50,
             histograms: Histograms::Classic,
@@ -115,7 +130,7 @@ pub struct Metrics {
     /// For calls to no configured provider; made when there is one.
     no_provider: OnceLock<ProviderSeries>,
     calls: Shelf<CallNames, Arc<CallSeries>>,
-    agents: Shelf<Arc<str>, AgentSeries>,
+    sides: Sides,
     loops: Loops,
 }
 
@@ -125,29 +140,23 @@ struct Limiters {
     model: Arc<Limiter>,
     request_model: Arc<Limiter>,
     response_model: Arc<Limiter>,
-    agent: Arc<Limiter>,
 }
 
 impl Limiters {
     fn new(settings: &Settings) -> Self {
         let models = || Arc::new(Limiter::new(settings.max_models));
-        Self {
-            model: models(),
-            request_model: models(),
-            response_model: models(),
-            agent: Arc::new(Limiter::new(settings.max_agents)),
-        }
+        Self { model: models(), request_model: models(), response_model: models() }
     }
 
-    fn named(&self, loops: &Loops) -> Vec<(&'static str, Arc<Limiter>)> {
-        vec![
-            (label::MODEL, Arc::clone(&self.model)),
-            (label::GEN_AI_REQUEST_MODEL, Arc::clone(&self.request_model)),
-            (label::GEN_AI_RESPONSE_MODEL, Arc::clone(&self.response_model)),
-            (label::AGENT, Arc::clone(&self.agent)),
-            (label::LOOP_TYPE, Arc::clone(&loops.types)),
-            (label::TOOL, Arc::clone(&loops.tools)),
-        ]
+    fn named(&self, loops: &Loops, sides: &Sides) -> Vec<(&'static str, Arc<Limiter>)> {
+        let all = [
+            (label::MODEL, &self.model),
+            (label::GEN_AI_REQUEST_MODEL, &self.request_model),
+            (label::GEN_AI_RESPONSE_MODEL, &self.response_model),
+            (label::LOOP_TYPE, &loops.types),
+            (label::TOOL, &loops.tools),
+        ];
+        all.map(|(label, limiter)| (label, Arc::clone(limiter))).into_iter().chain(sides.limiters()).collect()
     }
 }
 
@@ -160,6 +169,7 @@ impl Metrics {
         let families = Families::register(&mut registry, settings);
         let limiters = Limiters::new(settings);
         let loops = Loops::new(&families, settings.max_loop_types, settings.max_tools);
+        let sides = Sides::new(&families, settings);
         registry.register(
             semconv::BUILD_INFO.stem(),
             semconv::BUILD_INFO.help,
@@ -170,7 +180,7 @@ impl Metrics {
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
             prices: RwLock::new(about.prices.clone()),
-            limiters: limiters.named(&loops),
+            limiters: limiters.named(&loops, &sides),
             providers: providers.values().map(Watched::new).collect(),
             cache: OnceLock::new(),
             store: OnceLock::new(),
@@ -181,7 +191,7 @@ impl Metrics {
             host: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
-        let metrics = Self {
+        Self {
             process: ProcessSeries::new(&families),
             shared: OnceLock::new(),
             providers,
@@ -192,11 +202,16 @@ impl Metrics {
             limiters,
             no_provider: OnceLock::new(),
             calls: Shelf::new(),
-            agents: Shelf::new(),
+            sides,
             loops,
-        };
-        metrics.agent(None);
-        metrics
+        }
+    }
+
+    /// Names consumers with `names` from now on, where they are hashed. The first ones stay.
+    pub fn name_consumers(&self, names: Names) {
+        if let Some(consumers) = &self.sides.consumers {
+            consumers.keyed(names);
+        }
     }
 
     /// What is running.
@@ -297,16 +312,24 @@ impl Metrics {
         self.process.invalidation(strategy).inc();
     }
 
-    /// The cache was asked, not by a call but by an app that looks aside, for what `model` of `provider` (the value of
-    /// the label) answers; `in_memory` is what memory said, and how long that took. As with calls, the name of a model
-    /// gets a place only once there was an answer.
-    pub fn looked_aside(&self, provider: &str, model: &str, found: CacheStatus, in_memory: (CacheStatus, Duration)) {
+    /// The cache was asked, not by a call but by an app that looks aside, for what `about` is about; `provider` is the
+    /// value of the label, `in_memory` what memory said, and how long that took. As with calls, the name of a model gets a
+    /// place only once there was an answer.
+    pub fn looked_aside(
+        &self,
+        provider: &str,
+        about: &cache::About,
+        found: CacheStatus,
+        in_memory: (CacheStatus, Duration),
+    ) {
         let limiter = &self.limiters.model;
-        let model = if found == CacheStatus::Hit { limiter.admit(model) } else { limiter.find(model) };
+        let place = |model: &str| if found == CacheStatus::Hit { limiter.admit(model) } else { limiter.find(model) };
+        let model = about.model.as_deref().map_or_else(labels::none, place);
         let provider = Arc::clone(&self.provider(provider).name);
         let operation = Operation::Other;
         let call = self.call(CallNames { provider, operation, model, request_model: None, response_model: None });
         call.cache(found).inc();
+        self.sides.looked_up(&self.families, about.namespace.as_deref(), found);
         let (status, took) = in_memory;
         if let Some(lookups) = self.process.lookup(status) {
             lookups.observe(took.as_secs_f64());
@@ -338,10 +361,15 @@ impl Metrics {
     pub fn closed(&self, record: &Record) {
         let provider = self.provider(&record.call.provider);
         let call = self.call(self.names(record, provider));
-        let agent = self.agent(record.call.caller.agent.as_deref());
+        let (families, caller) = (&self.families, &record.call.caller);
+        let agent = self.sides.agents.of(families, caller.agent.as_deref());
+        let consumer = self.sides.consumers.as_ref().map(|consumers| consumers.of(families, caller));
         provider.in_flight.dec();
         if record.is_of_app() {
             agent.requests.inc();
+            if let Some(consumer) = &consumer {
+                consumer.requests.inc();
+            }
             self.count_call(record, &call);
         }
         self.count_cache(record, &call);
@@ -358,6 +386,9 @@ impl Metrics {
             provider.quotas.note(&record.head);
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);
+            if let (Some(consumer), Some(amount)) = (&consumer, record.cost.amount()) {
+                consumer.cost.inc_by(amount.to_usd_f64());
+            }
             count_provenance(record, provider);
             if let Some(reason) = unpriced(record) {
                 let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -416,6 +447,7 @@ impl Metrics {
 
     fn count_cache(&self, record: &Record, call: &CallSeries) {
         call.cache(record.cache.status).inc();
+        self.sides.looked_up(&self.families, record.call.caller.namespace.as_deref(), record.cache.status);
         if let Some((status, took)) = record.cache.lookup
             && let Some(lookups) = self.process.lookup(status)
         {
@@ -493,20 +525,6 @@ impl Metrics {
             folded
         };
         self.calls.find_or_make(names, |names| Arc::new(CallSeries::new(&self.families, names.clone())))
-    }
-
-    fn agent(&self, agent: Option<&str>) -> AgentSeries {
-        let name = agent.map_or_else(labels::none, |agent| self.limiters.agent.admit(agent));
-        if let Some(known) = self.agents.find(&name) {
-            return known;
-        }
-        let name = if self.families.room.has_space() || *name == *labels::NONE {
-            name
-        } else {
-            self.limiters.agent.refuse();
-            labels::other()
-        };
-        self.agents.find_or_make(name, |name| AgentSeries::new(&self.families, Arc::clone(name)))
     }
 
     fn provider(&self, provider: &str) -> &ProviderSeries {

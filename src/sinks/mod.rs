@@ -11,6 +11,7 @@ mod quotas;
 mod rules;
 pub mod samples;
 pub mod series;
+pub mod sides;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

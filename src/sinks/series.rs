@@ -34,7 +34,7 @@ const FIRST_CODES: [&str; 8] = ["200", "429", "500", "502", "503", "529", "error
 /// The token classes that are tokens: all but fees, which come last.
 const TOKEN_CLASSES: usize = TokenClass::ALL.len() - 1;
 /// The label values of `result` of `weir_cache_requests_total`, as [`cache_result`] numbers them.
-const CACHE_RESULTS: [&str; 4] = ["hit", "miss", "expired", "bypass"];
+pub(super) const CACHE_RESULTS: [&str; 4] = ["hit", "miss", "expired", "bypass"];
 
 /// What is counted for the process as a whole.
 #[derive(Debug)]
@@ -275,25 +275,6 @@ impl ProviderSeries {
     }
 }
 
-/// What is counted for one agent.
-#[derive(Clone, Debug)]
-pub(super) struct AgentSeries {
-    pub(super) requests: Counter,
-    pub(super) tokens: Counter,
-    pub(super) cost: Amount,
-}
-
-impl AgentSeries {
-    pub(super) fn new(families: &Families, agent: Arc<str>) -> Self {
-        let labels = vec![(label::AGENT, agent)];
-        Self {
-            requests: families.agent_requests.with(&labels),
-            tokens: families.agent_tokens.with(&labels),
-            cost: families.agent_cost.with(&labels),
-        }
-    }
-}
-
 /// The names a call's series carry: closed sets, configured names and values a limiter let through.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CallNames {
@@ -476,7 +457,7 @@ impl Side {
 }
 
 /// The position of a look-up's result in [`CACHE_RESULTS`].
-const fn cache_result(status: CacheStatus) -> usize {
+pub(super) const fn cache_result(status: CacheStatus) -> usize {
     match status {
         CacheStatus::Hit => 0,
         CacheStatus::Miss => 1,
@@ -528,6 +509,7 @@ mod tests {
     use super::*;
     use crate::sinks::families::Room;
     use crate::sinks::metrics::Settings;
+    use crate::sinks::sides::AgentSeries;
 
     #[test]
     fn a_new_name_adds_no_more_than_is_left_free_for_it() {
