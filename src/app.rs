@@ -41,6 +41,7 @@ use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
 use crate::runs::{self, Runs};
+use crate::secret::{Reread, Told};
 use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
@@ -297,13 +298,18 @@ fn watchers(built: &Built) -> JoinSet<()> {
     let Built { rooms, metrics, store, watched_keys, signers, token, .. } = built;
     let mut watchers = JoinSet::new();
     for (credential, path) in watched_keys {
-        watchers.spawn(Arc::clone(credential).watch(path.clone()));
+        watchers.spawn(Arc::clone(credential).watch(path.clone(), told(metrics)));
     }
     if let Some((token, path)) = token {
-        watchers.spawn(Arc::clone(token).watch(path.clone()));
+        watchers.spawn(Arc::clone(token).watch(path.clone(), told(metrics)));
     }
-    let metrics = Arc::clone(metrics);
-    let told = move |edition: Edition| metrics.set_price_table(price_table(&edition));
+    let (metrics, told_of_overlay) = (Arc::clone(metrics), told(metrics));
+    let told = move |edition: Option<Edition>| {
+        told_of_overlay(if edition.is_some() { Reread::Taken } else { Reread::Refused });
+        if let Some(edition) = edition {
+            metrics.set_price_table(price_table(&edition));
+        }
+    };
     watchers.spawn(Arc::clone(&rooms.prices).watch(told));
     watchers.spawn(tokens::let_unused_go());
     watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
@@ -317,6 +323,12 @@ fn watchers(built: &Built) -> JoinSet<()> {
         watchers.spawn(Arc::clone(&rooms.limits).share());
     }
     watchers
+}
+
+/// Tells the metrics what comes of one file that is read again.
+fn told(metrics: &Metrics) -> Told {
+    let file = metrics.watched_file();
+    Box::new(move |came| file.reread(came))
 }
 
 async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {

@@ -41,11 +41,25 @@ impl fmt::Display for Secret {
     }
 }
 
+/// What came of reading a file again that weir watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// What is in it now is in force.
+    Taken,
+    /// It cannot be used: what was good before stays in force.
+    Refused,
+}
+
+/// Told what came of it, whenever something has changed.
+pub type Told = Box<dyn Fn(Reread) + Send + Sync>;
+
 /// Reads the file at `path` again and again, and gives it to `take`, which says whether that changed anything, or why
-/// it cannot be used; complains of that once. `what` names the secret. Runs until it is dropped.
+/// it cannot be used; complains of that once. Whatever changes, `told` is told. `what` names the secret. Runs until it is
+/// dropped.
 pub async fn reread<E: fmt::Display>(
     path: &Path,
     what: &'static str,
+    told: Told,
     mut take: impl FnMut(io::Result<Secret>) -> Result<bool, E>,
 ) {
     let mut ticks = interval(REREAD_EVERY);
@@ -55,9 +69,14 @@ pub async fn reread<E: fmt::Display>(
         ticks.tick().await;
         let taken = take(tokio::fs::read_to_string(path).await.map(Secret::new));
         match &taken {
-            Ok(true) => tracing::info!(file.path = %path.display(), "the {what} has changed"),
+            Ok(true) => {
+                tracing::info!(file.path = %path.display(), "the {what} has changed");
+                told(Reread::Taken);
+            }
+            Ok(false) if complained => told(Reread::Taken),
             Err(error) if !complained => {
                 tracing::warn!(error.message = %error, file.path = %path.display(), "keeping the last good {what}");
+                told(Reread::Refused);
             }
             Ok(false) | Err(_) => {}
         }
@@ -67,7 +86,56 @@ pub async fn reread<E: fmt::Display>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_of_a_change_is_told_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "first").expect("a written file");
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&came);
+        let told = Box::new(move |what| noted.lock().expect("one thread").push(what));
+        let mut current = "first".to_owned();
+        let read = Arc::new(Mutex::new(0));
+        let reads = Arc::clone(&read);
+        let take = move |secret: io::Result<Secret>| {
+            *reads.lock().expect("one thread") += 1;
+            let secret = secret.map_err(|_| "not there")?;
+            if secret.expose().is_empty() {
+                return Err("empty");
+            }
+            let is_new = current != secret.expose();
+            secret.expose().clone_into(&mut current);
+            Ok(is_new)
+        };
+        let watched = path.clone();
+        let watcher = tokio::spawn(async move { reread(&watched, "secret", told, take).await });
+        for (rule, text, expected) in [
+            ("nothing has changed", Some("first"), &[][..]),
+            ("another one", Some("second"), &[Reread::Taken]),
+            ("none", Some(""), &[Reread::Refused]),
+            ("no file: still none", None, &[]),
+            ("the last good one again", Some("second"), &[Reread::Taken]),
+            ("and again another one", Some("third"), &[Reread::Taken]),
+        ] {
+            match text {
+                Some(text) => std::fs::write(&path, text).expect("a written file"),
+                None => std::fs::remove_file(&path).expect("a removed file"),
+            }
+            // One that had begun may have seen what was there before.
+            let seen = *read.lock().expect("one thread") + 2;
+            while *read.lock().expect("one thread") < seen {
+                tokio::time::advance(REREAD_EVERY).await;
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*came.lock().expect("one thread"), expected, "{rule}");
+            came.lock().expect("one thread").clear();
+        }
+        watcher.abort();
+    }
 
     #[test]
     fn a_secret_never_prints() {

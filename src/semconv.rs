@@ -591,6 +591,14 @@ metrics! {
         "Memory of the machine", "at the scrape";
 
     ["weir itself"]
+    CONFIG_SUCCESSFUL = Gauge "weir_config_last_reload_successful", "1", [],
+        "1 if the last (re)load of the configuration worked",
+        "at the scrape; 1 after start, 0 while a file that weir reads again cannot be used as it is now";
+    CONFIG_SUCCESS_TIMESTAMP = Gauge "weir_config_last_reload_success_timestamp_seconds", "unix seconds", [],
+        "Unix time of the last (re)load of the configuration that worked",
+        "at start, and when a file that has changed comes into force";
+    CONFIG_RELOADS = Counter "weir_config_reloads_total", "files", [RESULT],
+        "Configuration reloads", "when a file that weir reads again has changed, or can or cannot be used from now on";
     QUEUE_LENGTH = Gauge "weir_queue_length", "things", [QUEUE],
         "What waits in a queue of weir's own", "at the scrape; absent where nobody can tell";
     QUEUE_CAPACITY = Gauge "weir_queue_capacity", "things", [QUEUE],

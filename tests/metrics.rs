@@ -30,6 +30,7 @@ use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 use weir::runs::run::{Ended, Reason};
 use weir::runs::{self, Active};
+use weir::secret::Reread;
 use weir::semconv::values::{self, Most, VALUES};
 use weir::semconv::{Kind, METRICS, label};
 use weir::sinks::exposition::Exposition;
@@ -1034,6 +1035,39 @@ fn consumers_and_namespaces_are_counted_where_that_is_wanted() {
     let consumers = hashed.counted("weir_consumer_requests_total");
     assert_eq!(consumers.len(), 4, "{consumers:?}");
     assert!(hashed.0.keys().all(|series| !series.contains("ann")), "{consumers:?}");
+}
+
+#[test]
+fn a_reload_has_worked_once_every_file_is_in_force_as_it_is() {
+    let metrics = metrics(&Settings::default());
+    let (key, token) = (metrics.watched_file(), metrics.watched_file());
+    let told = || {
+        let samples = Samples::of(&metrics);
+        let of = |series: &str| samples.0[series];
+        let results =
+            ["success", "failure"].map(|result| of(&format!(r#"weir_config_reloads_total{{result="{result}"}}"#)));
+        (of("weir_config_last_reload_successful"), results, of("weir_config_last_reload_success_timestamp_seconds"))
+    };
+    let (is_good, results, started) = told();
+    assert_eq!((is_good.to_bits(), results), (1_f64.to_bits(), [0.0, 0.0]), "from the start");
+    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert!((now - 60.0..=now).contains(&started), "{started} is not just before {now}");
+    let mut last = started;
+    for (file, came, is_good, results) in [
+        (&key, Reread::Taken, 1.0, [1.0, 0.0]),
+        (&key, Reread::Refused, 0.0, [1.0, 1.0]),
+        (&token, Reread::Taken, 0.0, [2.0, 1.0]),
+        (&token, Reread::Refused, 0.0, [2.0, 2.0]),
+        (&key, Reread::Taken, 0.0, [3.0, 2.0]),
+        (&token, Reread::Refused, 0.0, [3.0, 3.0]),
+        (&token, Reread::Taken, 1.0, [4.0, 3.0]),
+    ] {
+        file.reread(came);
+        let now = told();
+        assert_eq!((now.0.to_bits(), now.1), (f64::to_bits(is_good), results), "{came:?}");
+        assert!(now.2 >= last, "it does not go back");
+        last = now.2;
+    }
 }
 
 #[test]

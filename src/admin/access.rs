@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 
 use crate::admin::problem::Problem;
 use crate::admin::{Admin, audit};
-use crate::secret::{self, Secret};
+use crate::secret::{self, Secret, Told};
 
 /// The token could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,9 @@ impl Token {
         Ok(Self(RwLock::new(read(path, std::fs::read_to_string(path).map(Secret::new))?)))
     }
 
-    /// Reads the file at `path` again and again; what is no token never replaces one. Runs until it is dropped.
-    pub async fn watch(self: Arc<Self>, path: PathBuf) {
+    /// Reads the file at `path` again and again; what is no token never replaces one. `told` is told what comes
+    /// of it. Runs until it is dropped.
+    pub async fn watch(self: Arc<Self>, path: PathBuf, told: Told) {
         let take = |secret| {
             let fresh = read(&path, secret)?;
             let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +61,7 @@ impl Token {
             *current = fresh;
             Ok::<_, TokenError>(is_new)
         };
-        secret::reread(&path, "admin token", take).await;
+        secret::reread(&path, "admin token", told, take).await;
     }
 
     fn is(&self, presented: &str) -> bool {
@@ -288,7 +289,7 @@ mod tests {
     async fn a_changed_file_changes_the_token_and_a_broken_one_does_not() {
         let (_dir, path) = file_holding("first");
         let token = Arc::new(Token::from_file(&path).expect("a token"));
-        let watcher = tokio::spawn(Arc::clone(&token).watch(path.clone()));
+        let watcher = tokio::spawn(Arc::clone(&token).watch(path.clone(), Box::new(|_| {})));
         std::fs::write(&path, "second").expect("a written file");
         while !token.is("second") {
             tokio::time::advance(secret::REREAD_EVERY).await;

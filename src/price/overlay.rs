@@ -46,9 +46,9 @@ impl Overlay {
 
 impl Prices {
     /// Reads the operator's file, if there is one, again and again; one with mistakes never replaces a good one. Tells
-    /// `changed` which table is in force whenever another one is, and the log what has come of every change, once. Runs
-    /// until it is dropped.
-    pub async fn watch(self: Arc<Self>, changed: impl Fn(Edition)) {
+    /// `changed` which table is in force whenever another one is, or that the file cannot be used as it is now, and the log
+    /// what has come of every change, once. Runs until it is dropped.
+    pub async fn watch(self: Arc<Self>, changed: impl Fn(Option<Edition>)) {
         let Some(overlay) = &self.overlay else { return };
         let mut ticks = interval(REREAD_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,17 +59,23 @@ impl Prices {
             match spawn_blocking(move || prices.reload()).await {
                 Ok(None) => {}
                 Ok(Some(Ok(edition))) => {
-                    changed(edition);
+                    changed(Some(edition));
                     tracing::info!(file.path = %overlay.path.display(), "the price overlay has changed and is in force");
                     self.log_remarks();
                 }
-                Ok(Some(Err(error))) => tracing::warn!(
-                    error.message = %error,
-                    error.cause = error.source().map(tracing::field::display),
-                    file.path = %overlay.path.display(),
-                    "the price overlay has changed but cannot be used: keeping the last good prices"
-                ),
-                Err(failed) => tracing::error!(error.message = %failed, "reading the price overlay failed inside weir"),
+                Ok(Some(Err(error))) => {
+                    tracing::warn!(
+                        error.message = %error,
+                        error.cause = error.source().map(tracing::field::display),
+                        file.path = %overlay.path.display(),
+                        "the price overlay has changed but cannot be used: keeping the last good prices"
+                    );
+                    changed(None);
+                }
+                Err(failed) => {
+                    tracing::error!(error.message = %failed, "reading the price overlay failed inside weir");
+                    changed(None);
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
+use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side};
 use crate::sinks::sides::{AgentSeries, Consumers, Sides};
@@ -186,6 +187,7 @@ impl Metrics {
             store: OnceLock::new(),
             state: OnceLock::new(),
             limits: OnceLock::new(),
+            reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
             connections: OnceLock::new(),
             host: OnceLock::new(),
@@ -252,6 +254,12 @@ impl Metrics {
     /// Has `limits` asked at each scrape how they stand. The first ones stay.
     pub fn watch_limits(&self, limits: Arc<Limits>) {
         let _ = self.now.limits.set(limits);
+    }
+
+    /// A file that has been read and is read again from now on.
+    #[must_use]
+    pub fn watched_file(&self) -> WatchedFile {
+        WatchedFile::new(&self.now.reloads)
     }
 
     /// Has `watch` asked at each scrape how full a queue is: one for each queue.

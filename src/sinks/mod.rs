@@ -8,6 +8,7 @@ pub mod loops;
 pub mod metrics;
 pub mod now;
 mod quotas;
+pub mod reloads;
 mod rules;
 pub mod samples;
 pub mod series;

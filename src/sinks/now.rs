@@ -23,6 +23,7 @@ use crate::sinks::families::Room;
 use crate::sinks::host;
 use crate::sinks::metrics::PriceTable;
 use crate::sinks::quotas::Quotas;
+use crate::sinks::reloads::Reloads;
 use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
 use crate::units::Backlog;
@@ -112,6 +113,8 @@ pub(super) struct Now {
     pub(super) state: OnceLock<WatchState>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
+    /// The files that are read again.
+    pub(super) reloads: Arc<Reloads>,
     /// The queues there are.
     pub(super) queues: RwLock<Vec<(Queue, WatchQueue)>>,
     /// Set once there are providers to connect to.
@@ -168,6 +171,7 @@ impl Collector for Now {
         write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
+        self.reloads.write_all(encoder)?;
         self.write_connections(encoder)?;
         self.write_queues(encoder)?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));

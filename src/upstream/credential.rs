@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use http::HeaderValue;
 
-use crate::secret::{self, Secret};
+use crate::secret::{self, Secret, Told};
 
 /// A key could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -63,14 +63,14 @@ impl Credential {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the file at `path` again and again; a key that cannot be used never replaces one that could. Runs until
-    /// it is dropped.
-    pub async fn watch(self: Arc<Self>, path: PathBuf) {
+    /// Reads the file at `path` again and again; a key that cannot be used never replaces one that could. `told` is told
+    /// what comes of it. Runs until it is dropped.
+    pub async fn watch(self: Arc<Self>, path: PathBuf, told: Told) {
         let take = |read: io::Result<Secret>| {
             let key = read.map_err(|source| CredentialError::Unreadable { path: path.clone(), source })?;
             self.replace(&key, &path)
         };
-        secret::reread(&path, "API key", take).await;
+        secret::reread(&path, "API key", told, take).await;
     }
 
     /// Whether the key is another one than before.
@@ -123,7 +123,7 @@ mod tests {
     async fn a_changed_file_changes_the_key_and_a_broken_one_does_not() {
         let (_dir, path) = file_holding("first");
         let credential = Arc::new(Credential::from_file(&path, "").expect("a credential"));
-        let watcher = tokio::spawn(Arc::clone(&credential).watch(path.clone()));
+        let watcher = tokio::spawn(Arc::clone(&credential).watch(path.clone(), Box::new(|_| {})));
 
         std::fs::write(&path, "second").expect("a written file");
         while credential.header_value() != "second" {
