@@ -4,9 +4,9 @@
 //! Knows no value as code does: who counts brings its own words, and the tests of the metrics hold them against these.
 
 use crate::semconv::{
-    BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES, COST_DRIFT,
-    HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric, PRICE_TABLE_INFO, SIMILAR_EMBEDDINGS,
-    SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
+    BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
+    CONFIG_RELOADS, COST_DRIFT, HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS,
+    PRICE_TABLE_INFO, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
 };
 
 /// What a label may say.
@@ -118,7 +118,7 @@ pub const VALUES: &[Values] = &[
     of(label::TOKEN_TYPE, &[&LOOP_TOKENS], Closed(2), "`prompt` `completion`"),
     of(
         label::RESULT,
-        &[&CACHE_REQUESTS, &CACHE_LOOKUP_DURATION],
+        &[&CACHE_REQUESTS, &CACHE_LOOKUP_DURATION, &NAMESPACE_REQUESTS],
         Closed(4),
         "`hit` `miss` `expired` `bypass` (not looked up, or ruled out by the request; also weir's own calls, for newer \
          answers and for checks, which no other metric of apps' calls counts), also of calls that an equal one in flight \
@@ -137,6 +137,7 @@ pub const VALUES: &[Values] = &[
         "`hit` `miss` `error` `timeout` `skipped` (the endpoint was not asked)",
     ),
     of(label::RESULT, &[&SIMILAR_EMBEDDINGS], Closed(4), "`made` `error` `timeout` `skipped`"),
+    of(label::RESULT, &[&CONFIG_RELOADS], Closed(2), "`success` `failure`"),
     of_all(
         label::CACHE,
         Closed(4),
@@ -207,6 +208,16 @@ pub const VALUES: &[Values] = &[
     ),
     of_all(label::DECISION, Closed(3), "`allowed` `delayed` (had to wait, and may go) `rejected`"),
     of_all(label::AGENT, Capped("agents"), "`X-Agent-ID`; `none` where it is missing; capped"),
+    of_all(
+        label::CONSUMER,
+        Capped("consumers"),
+        "the user, as given or hashed, by `telemetry.metrics.consumers`; `none` where nobody is named; capped",
+    ),
+    of_all(
+        label::CACHE_NAMESPACE,
+        Capped("cache namespaces"),
+        "`X-Cache-Namespace`; `none` where it is missing; capped",
+    ),
     of_all(label::LOOP_TYPE, Capped("loop types"), "`X-Loop-Type`; `none` where it is missing; capped"),
     of_all(label::TOOL, Capped("tools"), "the name of a tool in an answer; capped"),
     of(
@@ -217,8 +228,15 @@ pub const VALUES: &[Values] = &[
     ),
     of_all(
         label::LABEL,
-        Closed(6),
-        "the name of a capped label: `model` `gen_ai_request_model` `gen_ai_response_model` `agent` `loop_type` `tool`",
+        Closed(8),
+        "the name of a capped label: `model` `gen_ai_request_model` `gen_ai_response_model` `agent` `loop_type` `tool`, and \
+         where they are wanted `consumer` `cache_namespace`",
+    ),
+    of_all(
+        label::QUEUE,
+        Closed(4),
+        "what waits, where it is configured: `cache_writes` (answers for other replicas) `recordings` `estimates` \
+         `log_lines`",
     ),
     of_all(label::RESOURCE, Closed(3), "what a container waits for: `cpu` `memory` `io`"),
     of_all(label::VERSION, Closed(1), "the version of the table, or of weir"),
