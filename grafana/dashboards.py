@@ -102,13 +102,18 @@ def overview():
         lines("Refused calls", "By limits (rate_limited) and by budgets (budget_blocked).", "reqps",
               q(rate('weir_requests_total{S, outcome=~"rate_limited|budget_blocked"}', "outcome"),
                 "{{outcome}}"), none="0", links=[drill_down("weir itself", "weir-sidecar")]),
-        table("Apps", "Every app that is chosen above: what it asks, spends and saves in this time range.", {
+        table("Apps", "Every app that is chosen above: in this time range, in a day, and now.", {
             "Calls": (total("weir_requests_total{S}", "namespace, job"), *COUNT),
             "Errors": (share(total(f"weir_requests_total{{S, {FAILED}}}", "namespace, job"),
                              total("weir_requests_total{S}", "namespace, job")), *SHARE),
             "Spend": (total("weir_cost_usd_total{S}", "namespace, job"), *USD),
             "Saved": (total("weir_cost_saved_usd_total{S}", "namespace, job"), *USD),
             "Budget used": ("max by (namespace, job) (job_budget:weir_budget_spent_per_limit:ratio{J})", *SHARE),
+            "Spend per hour": ("3600 * job:weir_cost_usd:rate5m{J}", *USD),
+            "Saved in a day": ("job:weir_cost_saved_usd:increase1d{J}", *USD),
+            "Calls per second": ("job:weir_requests:rate5m{J}", "reqps", {"decimals": 2}),
+            "p50": ("job:weir_request_duration_seconds:p50_5m{J}", *SECONDS),
+            "p95": ("job:weir_request_duration_seconds:p95_5m{J}", *SECONDS),
             "Instances": ("count by (namespace, job) (weir_build_info{S})", "short"),
         }, sort="Spend"),
     ]  # fmt: skip
