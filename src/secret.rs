@@ -112,7 +112,7 @@ mod tests {
             Ok(is_new)
         };
         let watched = path.clone();
-        let watcher = tokio::spawn(async move { reread(&watched, "secret", told, take).await });
+        let reading = tokio::spawn(async move { reread(&watched, "secret", told, take).await });
         for (rule, text, expected) in [
             ("nothing has changed", Some("first"), &[][..]),
             ("another one", Some("second"), &[Reread::Taken]),
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(*came.lock().expect("one thread"), expected, "{rule}");
             came.lock().expect("one thread").clear();
         }
-        watcher.abort();
+        reading.abort();
     }
 
     #[test]
