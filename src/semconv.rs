@@ -616,6 +616,8 @@ metrics! {
         "Series exposed at the last scrape", "at the scrape, this one included";
     SERIES_LIMIT = Gauge "weir_metrics_series_limit", "series", [],
         "Most series exposed before new names count as \"other\"", "at start";
+    CUSTOM_METRICS_REJECTED = Counter "weir_custom_metrics_rejected_total", "observations", [REASON],
+        "Custom observations refused", "when the app pushes them";
     BUILD_INFO = Info "weir_build_info", "1", [VERSION, REVISION],
         "Build information", "at start";
 }

@@ -150,8 +150,8 @@ impl FromRequestParts<Admin> for Neighbour {
         }
         Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "only programs on the same machine or in the same pod may look aside: ask the weir beside the app, on \
-             127.0.0.1 or [::1]",
+            "this is for programs on the same machine or in the same pod: ask the weir beside the app, on 127.0.0.1 or \
+             [::1]",
         ))
     }
 }

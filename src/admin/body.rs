@@ -199,13 +199,19 @@ impl<'a> Members<'a> {
     }
 
     /// All that was wrong, unknown members included; nothing, if nothing was.
-    pub(super) fn end(mut self) -> Result<(), Problem> {
+    pub(super) fn end(self) -> Result<(), Problem> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(()) } else { Err(Problem::of_faults(faults)) }
+    }
+
+    /// The same, for members that are part of something larger.
+    pub(super) fn faults(mut self) -> Vec<Fault> {
         let known: Vec<String> = self.known.iter().map(|name| format!("`{name}`")).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let unknown =
             self.left.keys().map(|name| Fault::of(name, format!("is unknown: what is known here is {known}")));
         self.faults.extend(unknown);
-        if self.faults.is_empty() { Ok(()) } else { Err(Problem::of_faults(self.faults)) }
+        self.faults
     }
 
     /// What was read; `None` only where something is wrong.

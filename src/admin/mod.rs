@@ -1,13 +1,15 @@
 //! Admin: the operator's side. Metrics, health, version, the cache, limits and budgets; one file for each resource.
 //!
 //! Never serves an app's call. What needs no token shows no prompt, no key and no user: it may be read by anyone who can
-//! reach it. One resource serves the app beside weir, and nobody else: see `admin::lookaside`.
+//! reach it. Some resources serve the app beside weir, and nobody else: see `admin::lookaside` and
+//! `admin::custom`.
 
 pub mod access;
 mod audit;
 mod body;
 mod budgets;
 pub mod cache;
+mod custom;
 pub mod health;
 mod limits;
 mod lookaside;
@@ -157,6 +159,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/budgets", get(budgets::list))
         .route("/api/v1/budgets/{name}/override", post(budgets::begin_override).delete(budgets::end_override))
         .route("/api/v1/cost/budget", get(monthly::get).put(monthly::put).delete(monthly::delete))
+        .route("/api/v1/metrics", post(custom::push))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(admin)
@@ -182,7 +185,8 @@ async fn index() -> &'static str {
      DELETE /api/v1/budgets/{name}/override  no longer; needs the token\n\
      GET    /api/v1/cost/budget              the budget of all calls for a month\n\
      PUT    /api/v1/cost/budget              give it another limit; needs the token\n\
-     DELETE /api/v1/cost/budget              give it the configured limit again; needs the token\n"
+     DELETE /api/v1/cost/budget              give it the configured limit again; needs the token\n\
+     POST   /api/v1/metrics                  metrics of the app's own; for programs on this machine\n"
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -336,6 +340,7 @@ mod tests {
             "/api/v1/limits",
             "/api/v1/budgets",
             "/api/v1/cost/budget",
+            "/api/v1/metrics",
         ] {
             assert!(index.contains(path), "{path}");
         }

@@ -21,6 +21,11 @@ impl Fault {
         Self { pointer: format!("#/{}", shown(name).replace('~', "~0").replace('/', "~1")), detail: detail.into() }
     }
 
+    /// The same fault, of a member of the member `parent`, which is a pointer without its `#/`.
+    pub(super) fn under(self, parent: &str) -> Self {
+        Self { pointer: format!("#/{parent}{}", &self.pointer[1..]), ..self }
+    }
+
     /// A fault of the body as a whole.
     pub(super) fn of_all(detail: impl Into<String>) -> Self {
         Self { pointer: "#".to_owned(), detail: detail.into() }
@@ -100,6 +105,8 @@ mod tests {
     fn members_are_pointed_at_and_long_values_are_cut() {
         assert_eq!(Fault::of("older_than", "").pointer, "#/older_than");
         assert_eq!(Fault::of("a/b~c", "").pointer, "#/a~1b~0c");
+        assert_eq!(Fault::of("a", "").under("metrics/3").pointer, "#/metrics/3/a");
+        assert_eq!(Fault::of_all("").under("metrics/3").pointer, "#/metrics/3");
         assert_eq!(shown_value(&json!("x".repeat(81))), format!("`{}…`", "x".repeat(80)));
         assert_eq!(shown_value(&json!(5)), "`5`");
         assert_eq!(shown_value(&json!(null)), "`null`");

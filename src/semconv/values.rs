@@ -5,8 +5,9 @@
 
 use crate::semconv::{
     BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
-    CONFIG_RELOADS, COST_DRIFT, HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS,
-    PRICE_TABLE_INFO, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
+    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric,
+    NAMESPACE_REQUESTS, PRICE_TABLE_INFO, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN,
+    UNPRICED_REQUESTS, label,
 };
 
 /// What a label may say.
@@ -167,6 +168,7 @@ pub const VALUES: &[Values] = &[
         Closed(6),
         "`repeated_calls` `repeated_tools` `max_calls` `max_tokens` `max_cost` `max_duration`",
     ),
+    of(label::REASON, &[&CUSTOM_METRICS_REJECTED], Closed(4), "`name` `type` (or its value) `labels` `series_limit`"),
     of_all(
         label::BACKEND,
         Closed(3),

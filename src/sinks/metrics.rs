@@ -26,6 +26,7 @@ use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::runs;
 use crate::semconv::{self, label};
+use crate::sinks::custom::{self, Custom};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families};
 use crate::sinks::loops::{Loops, WatchRuns};
@@ -65,6 +66,8 @@ pub struct Settings {
     /// Which buckets histograms have: `classic`, or `both`, which adds native ones for a Prometheus that asks for
     /// protobuf. It then stores these in place of the classic ones, unless told to keep both.
     pub histograms: Histograms,
+    /// Metrics of the app's own (docs/custom-metrics.md).
+    pub custom: custom::Settings,
 }
 
 impl Default for Settings {
@@ -80,6 +83,7 @@ impl Default for Settings {
             max_loop_types: 20,
             max_tools: 50,
             histograms: Histograms::Classic,
+            custom: custom::Settings::default(),
         }
     }
 }
@@ -123,6 +127,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     now: Arc<Now>,
+    custom: Arc<Custom>,
     limiters: Limiters,
     process: ProcessSeries,
     /// Made when there is a shared store.
@@ -193,6 +198,8 @@ impl Metrics {
             host: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
+        let custom = Arc::new(Custom::new(settings.custom.clone()));
+        registry.register_collector(Box::new(Arc::clone(&custom)));
         Self {
             process: ProcessSeries::new(&families),
             shared: OnceLock::new(),
@@ -201,6 +208,7 @@ impl Metrics {
             registry,
             families,
             now,
+            custom,
             limiters,
             no_provider: OnceLock::new(),
             calls: Shelf::new(),
@@ -220,6 +228,12 @@ impl Metrics {
     #[must_use]
     pub const fn about(&self) -> &About {
         &self.about
+    }
+
+    /// The app's own metrics.
+    #[must_use]
+    pub fn custom(&self) -> &Custom {
+        &self.custom
     }
 
     /// From now on this price table is in use.

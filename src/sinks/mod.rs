@@ -1,5 +1,6 @@
 //! Sinks: where a finished record goes. Never slows a call.
 
+pub mod custom;
 pub mod exposition;
 mod families;
 mod host;

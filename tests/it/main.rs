@@ -9,6 +9,7 @@ mod cache_admin;
 mod caching;
 mod costs;
 mod cross_mode;
+mod custom_metrics;
 mod ended_early;
 mod estimates;
 mod faults;
