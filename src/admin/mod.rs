@@ -1,8 +1,8 @@
 //! Admin: the operator's side. Metrics, health, version, the cache, limits and budgets; one file for each resource.
 //!
 //! Never serves an app's call. What needs no token shows no prompt, no key and no user: it may be read by anyone who can
-//! reach it. Some resources serve the app beside weir, and nobody else: see `admin::lookaside` and
-//! `admin::custom`.
+//! reach it. Some resources serve the app beside weir, and nobody else: see `admin::lookaside`,
+//! `admin::custom` and `admin::otlp`.
 
 pub mod access;
 mod audit;
@@ -15,6 +15,8 @@ mod limits;
 mod lookaside;
 pub mod metrics;
 mod monthly;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod problem;
 mod query;
 
@@ -142,7 +144,7 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
 }
 
 fn router(admin: Admin) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics::scrape))
         .route("/livez", get(health::live))
@@ -159,10 +161,10 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/budgets", get(budgets::list))
         .route("/api/v1/budgets/{name}/override", post(budgets::begin_override).delete(budgets::end_override))
         .route("/api/v1/cost/budget", get(monthly::get).put(monthly::put).delete(monthly::delete))
-        .route("/api/v1/metrics", post(custom::push))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(admin)
+        .route("/api/v1/metrics", post(custom::push));
+    #[cfg(feature = "otlp")]
+    let router = router.route("/v1/metrics", post(otlp::push));
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(admin)
 }
 
 async fn index() -> &'static str {
@@ -186,7 +188,8 @@ async fn index() -> &'static str {
      GET    /api/v1/cost/budget              the budget of all calls for a month\n\
      PUT    /api/v1/cost/budget              give it another limit; needs the token\n\
      DELETE /api/v1/cost/budget              give it the configured limit again; needs the token\n\
-     POST   /api/v1/metrics                  metrics of the app's own; for programs on this machine\n"
+     POST   /api/v1/metrics                  metrics of the app's own; for programs on this machine\n\
+     POST   /v1/metrics                      the same from OpenTelemetry, where weir was built with it\n"
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -46,6 +46,12 @@ impl Problem {
         Self { status, detail: detail.into(), faults: Vec::new(), challenge: None }
     }
 
+    /// What it comes to, for those who want it told in another form.
+    #[cfg(feature = "otlp")]
+    pub(super) fn into_parts(self) -> (StatusCode, String) {
+        (self.status, self.detail)
+    }
+
     /// A request without the right credential; `challenge` says which one that is (RFC 9110, section 11.6.1).
     pub(super) fn unauthorized(challenge: &'static str, detail: &str) -> Self {
         Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, detail) }

@@ -22,6 +22,8 @@ mod limits;
 mod limits_admin;
 mod limits_survive;
 mod loops;
+#[cfg(feature = "otlp")]
+mod otlp_metrics;
 mod pricing;
 mod proxying;
 mod reaching;
