@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::MetricConstructor;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, NativeHistogramConfig};
 use prometheus_client::registry::Registry;
 
 use crate::semconv::{self, Metric};
+use crate::sinks::family::Family;
 use crate::sinks::metrics::{Histograms, Settings};
 
 /// A label set, in the order it is exposed.
@@ -149,7 +150,7 @@ where
     /// The handle of `named`, or of `folded` if `named` is new and there is no space for it.
     pub(super) fn with_space_or(&self, named: &Labels, folded: &Labels) -> M {
         match self.family.get(named) {
-            Some(known) => known.clone(),
+            Some(known) => known,
             None => self.with(if self.room.has_space() { named } else { folded }),
         }
     }

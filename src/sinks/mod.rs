@@ -3,6 +3,7 @@
 pub mod custom;
 pub mod exposition;
 mod families;
+mod family;
 mod host;
 pub mod log;
 pub mod loops;
