@@ -110,8 +110,7 @@ impl Built {
     fn from(config: &Config) -> anyhow::Result<Self> {
         let prices = Arc::new(prices(config)?);
         let trust = Trust::load(&config.upstream)?;
-        let labels: Vec<Arc<str>> = config.providers.iter().map(|provider| Arc::clone(&provider.label)).collect();
-        let metrics = Arc::new(Metrics::new(&config.telemetry.metrics, &labels, about(&prices.edition())));
+        let metrics = Arc::new(metrics(config, about(&prices.edition())));
 
         let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
@@ -335,6 +334,16 @@ async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: set `{knob}` to a free address, or end what is listening there")
     })
+}
+
+/// The numbers. What is counted of providers that are only known by name begins with their first call.
+fn metrics(config: &Config, about: About) -> Metrics {
+    let is_configured = |it: &&Arc<Provider>| it.settled || it.name == config.default_provider.name;
+    let labels = |providers: Vec<&Arc<Provider>>| -> Vec<Arc<str>> {
+        providers.into_iter().map(|provider| Arc::clone(&provider.label)).collect()
+    };
+    let (configured, known) = config.providers.iter().partition(is_configured);
+    Metrics::new(&config.telemetry.metrics, &labels(configured), about).knowing(&labels(known))
 }
 
 fn about(prices: &Edition) -> About {

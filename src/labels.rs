@@ -32,19 +32,26 @@ pub fn none() -> Arc<str> {
     Arc::clone(&SHARED_NONE)
 }
 
-/// The values of one label: first come, first served, up to a cap, for the life of the process.
+/// The values of one label: first come, first served, up to a cap, for the life of the process. Values that are known
+/// before anybody comes are reserved, and take nobody's place.
 #[derive(Debug)]
 pub struct Limiter {
     cap: usize,
-    admitted: RwLock<HashSet<Arc<str>>>,
+    values: RwLock<Values>,
     refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Values {
+    all: HashSet<Arc<str>>,
+    reserved: usize,
 }
 
 impl Limiter {
     /// A limiter that admits `cap` values. [`OTHER`] and [`NONE`] are always admitted and take no place.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        Self { cap, admitted: RwLock::default(), refused: AtomicU64::new(0) }
+        Self { cap, values: RwLock::default(), refused: AtomicU64::new(0) }
     }
 
     /// The value to use for `value`: itself, tidied, while there is a place for it; else [`OTHER`], which is counted.
@@ -64,6 +71,22 @@ impl Limiter {
         other()
     }
 
+    /// The value to use for a `value` from a list of ours: itself, tidied, whether there is a place or not. How many
+    /// there are is for the list to bound.
+    #[must_use]
+    pub fn reserve(&self, value: &str) -> Arc<str> {
+        let value = tidy(value);
+        if let Some(known) = self.known(&value) {
+            return known;
+        }
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = values.all.get(&*value) {
+            return Arc::clone(known);
+        }
+        values.reserved += 1;
+        values.keep(&value)
+    }
+
     /// The value to use for a `value` that deserves no place of its own: itself if it has one already, else [`OTHER`].
     /// Admits nothing and counts nothing.
     #[must_use]
@@ -76,13 +99,13 @@ impl Limiter {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Values admitted so far.
+    /// Values admitted so far, but for the reserved ones.
     #[must_use]
     pub fn admitted(&self) -> usize {
-        self.admitted.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.values.read().unwrap_or_else(PoisonError::into_inner).taken()
     }
 
-    /// Most values ever admitted.
+    /// Most values ever admitted, but for the reserved ones.
     #[must_use]
     pub const fn cap(&self) -> usize {
         self.cap
@@ -95,23 +118,31 @@ impl Limiter {
     }
 
     fn take_place(&self, value: &str) -> Option<Arc<str>> {
-        let mut admitted = self.admitted.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = admitted.get(value) {
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = values.all.get(value) {
             return Some(Arc::clone(known));
         }
-        (admitted.len() < self.cap).then(|| {
-            let place: Arc<str> = value.into();
-            admitted.insert(Arc::clone(&place));
-            place
-        })
+        (values.taken() < self.cap).then(|| values.keep(value))
     }
 
     fn known(&self, value: &str) -> Option<Arc<str>> {
         match value {
             "" | NONE => Some(none()),
             OTHER => Some(other()),
-            _ => self.admitted.read().unwrap_or_else(PoisonError::into_inner).get(value).cloned(),
+            _ => self.values.read().unwrap_or_else(PoisonError::into_inner).all.get(value).cloned(),
         }
+    }
+}
+
+impl Values {
+    fn taken(&self) -> usize {
+        self.all.len() - self.reserved
+    }
+
+    fn keep(&mut self, value: &str) -> Arc<str> {
+        let kept: Arc<str> = value.into();
+        self.all.insert(Arc::clone(&kept));
+        kept
     }
 }
 
@@ -142,6 +173,20 @@ mod tests {
             assert_eq!(&*limiter.admit(value), used);
         }
         assert_eq!((limiter.admitted(), limiter.cap(), limiter.refused()), (2, 2, 2));
+    }
+
+    #[test]
+    fn a_reserved_value_has_a_place_of_its_own() {
+        let limiter = Limiter::new(1);
+        for (value, used) in [("a", "a"), ("b", "other"), ("a", "a")] {
+            assert_eq!(&*limiter.admit(value), used);
+        }
+        for value in ["c", "d", "c", "a"] {
+            assert_eq!(&*limiter.reserve(value), value);
+        }
+        assert_eq!(&*limiter.admit("c"), "c");
+        assert_eq!(&*limiter.reserve("none"), "none");
+        assert_eq!((limiter.admitted(), limiter.cap(), limiter.refused()), (1, 1, 1));
     }
 
     #[test]

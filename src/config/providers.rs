@@ -62,6 +62,7 @@ fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Opti
     Some(Provider {
         name: name.into(),
         label: known.map(|known| known.label).or(vendor.map(|(label, _)| label)).unwrap_or(name).into(),
+        settled: *settings != Settings::default(),
         api: api?,
         base_url: base_url?,
         version_prefix: if has_version { api?.dialect().version_prefix } else { "" },

@@ -140,6 +140,7 @@ mod tests {
         Provider {
             name: "p".into(),
             label: "p".into(),
+            settled: true,
             api,
             base_url: base_url.parse().expect("a URL"),
             version_prefix: api.dialect().version_prefix,

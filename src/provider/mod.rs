@@ -232,6 +232,8 @@ pub struct Provider {
     pub name: Arc<str>,
     /// The value of the label `provider`.
     pub label: Arc<str>,
+    /// Whether the operator has settled anything of it; else it is only there because weir knows it by name.
+    pub settled: bool,
     /// The API it speaks.
     pub api: Api,
     /// Where it is: scheme, authority and a path prefix without a trailing slash (or just `/`). No query.

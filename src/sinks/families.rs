@@ -38,10 +38,20 @@ const NATIVE_FACTOR: f64 = 1.1;
 /// no counter ever falls.
 const NATIVE_BUCKETS: usize = 160;
 
+/// Who chose the names that a series carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The operator, or the price table.
+    Listed,
+    /// The app, whoever it speaks for, or a model.
+    Outside,
+}
+
 /// How many series there are, and how many there may be.
 ///
 /// New names get series of their own while there is space; after that they share those of `other`, which are few and
-/// always made, like those of closed sets.
+/// always made, like those of closed sets. Names from outside have a part of the space, whoever was there first: so
+/// there is space left for those that are known, and a flood of names makes no more series than that part.
 #[derive(Debug)]
 pub(super) struct Room {
     limit: usize,
@@ -51,6 +61,8 @@ pub(super) struct Room {
 impl Room {
     /// More than the series that one new name adds at once.
     pub(super) const LARGEST_SET: usize = 64;
+    /// The part of the space that names from outside have: one in so many.
+    const OUTSIDE: usize = 8;
 
     pub(super) const fn new(limit: usize) -> Self {
         Self { limit, made: AtomicUsize::new(0) }
@@ -61,8 +73,12 @@ impl Room {
     }
 
     /// Whether another set of series may get names of its own.
-    pub(super) fn has_space(&self) -> bool {
-        self.made.load(Ordering::Relaxed).saturating_add(Self::LARGEST_SET) <= self.limit
+    pub(super) fn has_space(&self, origin: Origin) -> bool {
+        let limit = match origin {
+            Origin::Listed => self.limit,
+            Origin::Outside => self.limit / Self::OUTSIDE,
+        };
+        self.made.load(Ordering::Relaxed).saturating_add(Self::LARGEST_SET) <= limit
     }
 }
 
@@ -147,12 +163,14 @@ where
         self.family.get_or_create_owned(labels)
     }
 
+    /// The handle of these labels, if it is there or there is space for it.
+    pub(super) fn with_space(&self, origin: Origin, labels: &Labels) -> Option<M> {
+        self.family.get(labels).or_else(|| self.room.has_space(origin).then(|| self.with(labels)))
+    }
+
     /// The handle of `named`, or of `folded` if `named` is new and there is no space for it.
-    pub(super) fn with_space_or(&self, named: &Labels, folded: &Labels) -> M {
-        match self.family.get(named) {
-            Some(known) => known,
-            None => self.with(if self.room.has_space() { named } else { folded }),
-        }
+    pub(super) fn with_space_or(&self, origin: Origin, named: &Labels, folded: &Labels) -> M {
+        self.with_space(origin, named).unwrap_or_else(|| self.with(folded))
     }
 
     /// One handle for each value of the label `name`, beside `labels`.

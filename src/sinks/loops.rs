@@ -13,12 +13,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::labels::{self, Limiter};
 use crate::record::Record;
 use crate::record::call::Caller;
-use crate::record::outcome::RunStatus;
+use crate::record::outcome::{ErrorType, RunStatus};
 use crate::record::usage::Counter;
 use crate::runs::run::{Ended, Reason};
 use crate::runs::{Active, Event};
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, beside, text};
+use crate::sinks::families::{Amount, Families, Labels, Origin, text};
 use crate::sinks::series::Shelf;
 
 /// Asks for the runs in progress, by the values of the label `loop_type`.
@@ -67,7 +67,9 @@ impl LoopSeries {
 
     fn durations(&self, families: &Families) -> &[Histogram; RunStatus::ALL.len()] {
         self.durations.get_or_init(|| {
-            let labels = vec![(label::LOOP_TYPE, Arc::clone(&self.name))];
+            let has_space = is_closed(&self.name) || families.room.has_space(Origin::Outside);
+            let name = if has_space { Arc::clone(&self.name) } else { labels::other() };
+            let labels = vec![(label::LOOP_TYPE, name)];
             families.loop_duration.each(&labels, label::STATUS, RunStatus::ALL.map(RunStatus::as_str))
         })
     }
@@ -134,8 +136,12 @@ impl Loops {
                 let series = self.of(families, loop_type);
                 series.durations(families)[status as usize].observe(took.as_secs_f64());
                 if let Some(error_type) = error_type {
-                    let labels = vec![(label::LOOP_TYPE, Arc::clone(&series.name))];
-                    families.loop_errors.with(&beside(&labels, label::ERROR_TYPE, text(error_type.as_str()))).inc();
+                    let labels = |name, error_type: ErrorType| -> Labels {
+                        vec![(label::LOOP_TYPE, name), (label::ERROR_TYPE, text(error_type.as_str()))]
+                    };
+                    let named = labels(Arc::clone(&series.name), error_type);
+                    let folded = labels(labels::other(), ErrorType::Other);
+                    families.loop_errors.with_space_or(Origin::Outside, &named, &folded).inc();
                 }
             }
         }
@@ -158,14 +164,14 @@ impl Loops {
         if let Some(known) = self.series.find(&name) {
             return known;
         }
-        let is_closed = *name == *labels::NONE || *name == *labels::OTHER;
-        let name = if is_closed || families.room.has_space() {
+        let name = if is_closed(&name) || families.room.has_space(Origin::Outside) {
             name
         } else {
             self.types.refuse();
             labels::other()
         };
-        self.series.find_or_make(name, |name| Arc::new(LoopSeries::new(families, Arc::clone(name))))
+        let make = |name: &Arc<str>| Arc::new(LoopSeries::new(families, Arc::clone(name)));
+        self.series.find(&name).unwrap_or_else(|| self.series.find_or_make(name, make))
     }
 
     fn invoked(&self, families: &Families, tool: &str, loop_type: &Arc<str>) -> PromCounter {
@@ -175,10 +181,16 @@ impl Loops {
                 vec![(label::TOOL, Arc::clone(tool)), (label::LOOP_TYPE, Arc::clone(loop_type))]
             };
             let folded = labels(&[labels::other(), labels::other()]);
-            self.invocations
-                .find_or_make(names, |names| families.tool_invocations.with_space_or(&labels(names), &folded))
+            self.invocations.find_or_make(names, |names| {
+                families.tool_invocations.with_space_or(Origin::Outside, &labels(names), &folded)
+            })
         })
     }
+}
+
+/// Whether there is one anyway.
+fn is_closed(name: &str) -> bool {
+    name == labels::NONE || name == labels::OTHER
 }
 
 impl fmt::Debug for Loops {

@@ -28,7 +28,7 @@ use crate::runs;
 use crate::semconv::{self, label};
 use crate::sinks::custom::{self, Custom};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
-use crate::sinks::families::{Amount, Families};
+use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
 use crate::sinks::reloads::{Reloads, WatchedFile};
@@ -43,9 +43,10 @@ use crate::units::PicoUsd;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Most series exposed. When it is reached, new label values count as `other`, whose few series always have
-    /// room; what exists goes on.
+    /// room; what exists goes on. An eighth of it is for what neither the configuration nor the price table names: other
+    /// models, agents, loops, tools, and providers that are only known.
     pub max_series: usize,
-    /// Most models ever named by a label; later ones count as `other`.
+    /// Most models ever named by a label that the price table does not know; later ones count as `other`.
     pub max_models: usize,
     /// Most agents ever named by a label; later ones count as `other`.
     pub max_agents: usize,
@@ -132,7 +133,8 @@ pub struct Metrics {
     process: ProcessSeries,
     /// Made when there is a shared store.
     shared: OnceLock<SharedSeries>,
-    providers: HashMap<Arc<str>, ProviderSeries>,
+    /// Made at the start for those that are configured, with their first call for those that could be.
+    providers: HashMap<Arc<str>, OnceLock<ProviderSeries>>,
     /// For calls to no configured provider; made when there is one.
     no_provider: OnceLock<ProviderSeries>,
     calls: Shelf<CallNames, Arc<CallSeries>>,
@@ -181,13 +183,15 @@ impl Metrics {
             semconv::BUILD_INFO.help,
             Info::new(vec![(label::VERSION, about.version), (label::REVISION, about.revision)]),
         );
-        let providers: HashMap<_, _> =
-            providers.iter().map(|name| (Arc::clone(name), ProviderSeries::new(&families, Arc::clone(name)))).collect();
+        let providers: HashMap<_, _> = providers
+            .iter()
+            .map(|name| (Arc::clone(name), OnceLock::from(ProviderSeries::new(&families, Arc::clone(name)))))
+            .collect();
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
             prices: RwLock::new(about.prices.clone()),
             limiters: limiters.named(&loops, &sides),
-            providers: providers.values().map(Watched::new).collect(),
+            providers: RwLock::new(providers.values().filter_map(|it| it.get().map(Watched::new)).collect()),
             cache: OnceLock::new(),
             store: OnceLock::new(),
             state: OnceLock::new(),
@@ -222,6 +226,16 @@ impl Metrics {
         if let Some(consumers) = &self.sides.consumers {
             consumers.keyed(names);
         }
+    }
+
+    /// Also counts calls to these `providers`, from the first one on: those that need no configuration, and may never be
+    /// called. Dozens of series for each of them would only say so.
+    #[must_use]
+    pub fn knowing(mut self, providers: &[Arc<str>]) -> Self {
+        for name in providers {
+            self.providers.entry(Arc::clone(name)).or_default();
+        }
+        self
     }
 
     /// What is running.
@@ -349,7 +363,8 @@ impl Metrics {
         let model = about.model.as_deref().map_or_else(labels::none, place);
         let provider = Arc::clone(&self.provider(provider).name);
         let operation = Operation::Other;
-        let call = self.call(CallNames { provider, operation, model, request_model: None, response_model: None });
+        let names = CallNames { provider, operation, model, request_model: None, response_model: None };
+        let call = self.call((names, Chosen { model: Origin::Outside, details: Origin::Outside }));
         call.cache(found).inc();
         self.sides.looked_up(&self.families, about.namespace.as_deref(), found);
         let (status, took) = in_memory;
@@ -515,45 +530,96 @@ impl Metrics {
         }
     }
 
-    /// The names a call's series carry. A name that came with the request gets a place only once a provider has
-    /// answered it with a 2xx, so that an app cannot fill the label with junk; one that the price table knows is not
-    /// junk.
-    fn names(&self, record: &Record, provider: &ProviderSeries) -> CallNames {
+    /// The names a call's series carry, and who chose them. A name that came with the request gets a place only once a
+    /// provider has answered it with a 2xx, so that an app cannot fill the label with junk; one that the price table knows
+    /// is not junk.
+    fn names(&self, record: &Record, provider: &ProviderSeries) -> (CallNames, Chosen) {
         let proven = record.cache.reuse().is_some() || matches!(record.attempt, Some(Attempt::Answered(200..=299)));
-        let place = |limiter: &Limiter, name: &str| if proven { limiter.admit(name) } else { limiter.find(name) };
         let (asked, answered) = (record.call.model.as_deref(), record.reply.model.as_deref());
-        CallNames {
+        let id = record.priced_model.as_deref();
+        let is_listed = |name: &str| id.is_some_and(|id| is_edition(name, id));
+        let place = |limiter: &Limiter, name: &str| match proven {
+            _ if is_listed(name) => limiter.reserve(name),
+            true => limiter.admit(name),
+            false => limiter.find(name),
+        };
+        let origin = |all_listed: bool| if all_listed { Origin::Listed } else { Origin::Outside };
+        let model = origin(id.is_some() || asked.or(answered).is_none());
+        let details = origin(model == Origin::Listed && [asked, answered].into_iter().flatten().all(is_listed));
+        let names = CallNames {
             provider: Arc::clone(&provider.name),
             operation: record.call.operation,
-            model: match (&record.priced_model, asked.or(answered)) {
-                (Some(id), _) => self.limiters.model.admit(id),
-                (None, Some(name)) => place(&self.limiters.model, name),
-                (None, None) => labels::none(),
-            },
+            model: id.or(asked).or(answered).map_or_else(labels::none, |name| place(&self.limiters.model, name)),
             request_model: asked.map(|name| place(&self.limiters.request_model, name)),
             response_model: answered.map(|name| place(&self.limiters.response_model, name)),
-        }
+        };
+        (names, Chosen { model, details })
     }
 
-    fn call(&self, names: CallNames) -> Arc<CallSeries> {
+    fn call(&self, (names, chosen): (CallNames, Chosen)) -> Arc<CallSeries> {
         if let Some(known) = self.calls.find(&names) {
             return known;
         }
+        let (names, origin) = self.with_space(names, chosen);
+        let make = |names: &CallNames| Arc::new(CallSeries::new(&self.families, names.clone(), origin));
+        self.calls.find(&names).unwrap_or_else(|| self.calls.find_or_make(names, make))
+    }
+
+    /// `names`, or as much of them as there is space for.
+    fn with_space(&self, names: CallNames, chosen: Chosen) -> (CallNames, Origin) {
+        let has_space = |names: &CallNames, origin| self.families.room.has_space(origin) || self.calls.has(names);
+        if has_space(&names, chosen.details) {
+            return (names, chosen.details);
+        }
+        let of_model = names.of_model();
+        if has_space(&of_model, chosen.model) {
+            if of_model != names {
+                self.limiters.request_model.refuse();
+            }
+            return (of_model, chosen.model);
+        }
         let folded = names.folded();
-        let names = if names == folded || self.families.room.has_space() {
-            names
-        } else {
+        if folded != names {
             self.limiters.model.refuse();
-            folded
-        };
-        self.calls.find_or_make(names, |names| Arc::new(CallSeries::new(&self.families, names.clone())))
+        }
+        // What models are asked to do is a closed set, but not a small one.
+        let operation = if has_space(&folded, Origin::Outside) { folded.operation } else { Operation::Other };
+        (CallNames { operation, ..folded }, Origin::Outside)
     }
 
     fn provider(&self, provider: &str) -> &ProviderSeries {
-        self.providers
-            .get(provider)
-            .unwrap_or_else(|| self.no_provider.get_or_init(|| ProviderSeries::new(&self.families, labels::other())))
+        match self.providers.get(provider) {
+            Some(series) => series.get_or_init(|| self.begin(provider)),
+            None => self.no_provider.get_or_init(|| ProviderSeries::new(&self.families, labels::other())),
+        }
     }
+
+    /// What is counted for a provider with whose first call that begins.
+    fn begin(&self, provider: &str) -> ProviderSeries {
+        if !self.families.room.has_space(Origin::Outside) {
+            return ProviderSeries::new(&self.families, labels::other());
+        }
+        let series = ProviderSeries::new(&self.families, provider.into());
+        self.now.providers.write().unwrap_or_else(PoisonError::into_inner).push(Watched::new(&series));
+        series
+    }
+}
+
+/// Who chose the names that a call's series carry.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    /// The model's.
+    model: Origin,
+    /// All of them.
+    details: Origin,
+}
+
+/// Whether `name` is that of the model `id`, or of one edition of it: `gpt-5-2025-08-07`, `claude-opus-4-20250514`.
+fn is_edition(name: &str, id: &str) -> bool {
+    let Some(rest) = name.strip_prefix(id) else { return false };
+    let digits = rest.bytes().filter(u8::is_ascii_digit).count();
+    let is_date = rest.starts_with("-20") && digits == 8 && rest.bytes().all(|it| it.is_ascii_digit() || it == b'-');
+    rest.is_empty() || rest == "-latest" || is_date
 }
 
 /// What reuse saved: tokens and money that would have been spent again.

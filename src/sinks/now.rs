@@ -103,8 +103,8 @@ pub(super) struct Now {
     pub(super) prices: RwLock<PriceTable>,
     /// Every capped label and who caps it.
     pub(super) limiters: Vec<(&'static str, Arc<Limiter>)>,
-    /// Every configured provider.
-    pub(super) providers: Vec<Watched>,
+    /// Every provider that has begun.
+    pub(super) providers: RwLock<Vec<Watched>>,
     /// Set once the cache is there.
     pub(super) cache: OnceLock<WatchCache>,
     /// Set if there is a shared store.
@@ -124,7 +124,7 @@ pub(super) struct Now {
 }
 
 /// What is asked of one provider.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Watched {
     name: Arc<str>,
     billable: [Counter; Provenance::ALL.len()],
@@ -167,10 +167,11 @@ impl Collector for Now {
         write(encoder, &semconv::LABEL_VALUES, self.labels(|limiter| ConstGauge::new(whole(limiter.admitted()))))?;
         write(encoder, &semconv::LABEL_VALUES_LIMIT, self.labels(|limiter| ConstGauge::new(whole(limiter.cap()))))?;
         write(encoder, &semconv::LABEL_OVERFLOW, self.labels(|limiter| ConstCounter::new(limiter.refused())))?;
-        let captured = self.providers.iter().filter_map(|it| Some(([&*it.name], ConstGauge::new(it.capture_ratio()?))));
+        let providers = self.providers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let captured = providers.iter().filter_map(|it| Some(([&*it.name], ConstGauge::new(it.capture_ratio()?))));
         write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
-        write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, self.quotas(|(limit, _)| limit))?;
-        write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, self.quotas(|(_, remaining)| remaining))?;
+        write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, quotas(&providers, |(limit, _)| limit))?;
+        write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, quotas(&providers, |(_, remaining)| remaining))?;
         self.reloads.write_all(encoder)?;
         self.write_connections(encoder)?;
         self.write_queues(encoder)?;
@@ -219,18 +220,18 @@ impl Now {
     fn labels<M>(&self, sample: impl Fn(&Limiter) -> M) -> impl Iterator<Item = ([&str; 1], M)> {
         self.limiters.iter().map(move |(name, limiter)| ([*name], sample(limiter)))
     }
+}
 
-    /// One part of every quota that any provider told of.
-    fn quotas(
-        &self,
-        part: impl Fn((Option<u64>, Option<u64>)) -> Option<u64>,
-    ) -> impl Iterator<Item = ([&str; 2], ConstGauge<u64>)> {
-        let now = Instant::now();
-        let each = self.providers.iter().flat_map(|it| QuotaKind::ALL.map(|kind| (it, kind)));
-        each.filter_map(move |(it, kind)| {
-            Some(([&*it.name, kind.as_str()], ConstGauge::new(part(it.quotas.now(kind, now))?)))
-        })
-    }
+/// One part of every quota that any provider told of.
+fn quotas(
+    providers: &[Watched],
+    part: impl Fn((Option<u64>, Option<u64>)) -> Option<u64>,
+) -> impl Iterator<Item = ([&str; 2], ConstGauge<u64>)> {
+    let now = Instant::now();
+    let each = providers.iter().flat_map(|it| QuotaKind::ALL.map(|kind| (it, kind)));
+    each.filter_map(move |(it, kind)| {
+        Some(([&*it.name, kind.as_str()], ConstGauge::new(part(it.quotas.now(kind, now))?)))
+    })
 }
 
 /// Writes one family, each sample under its values of the family's labels.

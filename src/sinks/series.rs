@@ -17,11 +17,13 @@ use crate::cache::shared::{Event, Found, Work};
 use crate::labels::other;
 use crate::record::CacheFacts;
 use crate::record::call::Operation;
-use crate::record::outcome::{CacheStatus, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Verdict};
+use crate::record::outcome::{
+    CacheStatus, ErrorType, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Verdict,
+};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced};
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, Labels, Level, Series, beside, text};
+use crate::sinks::families::{Amount, Families, Labels, Level, Origin, Series, beside, text};
 use crate::sinks::quotas::Quotas;
 
 /// Where the cache keeps its entries: the label `backend`.
@@ -289,15 +291,18 @@ pub(super) struct CallNames {
 }
 
 impl CallNames {
-    /// The same with `other` in place of every name from outside.
-    pub(super) fn folded(&self) -> Self {
+    /// The same with `other` in place of every name from outside but the model's.
+    pub(super) fn of_model(&self) -> Self {
         Self {
-            provider: Arc::clone(&self.provider),
-            operation: self.operation,
-            model: other(),
             request_model: self.request_model.as_ref().map(|_| other()),
             response_model: self.response_model.as_ref().map(|_| other()),
+            ..self.clone()
         }
+    }
+
+    /// The same with `other` in place of every name from outside.
+    pub(super) fn folded(&self) -> Self {
+        Self { model: other(), ..self.of_model() }
     }
 
     /// The labels of the `gen_ai` metrics.
@@ -322,6 +327,7 @@ impl CallNames {
 #[derive(Debug)]
 pub(super) struct CallSeries {
     names: CallNames,
+    origin: Origin,
     requests: [Counter; Outcome::ALL.len()],
     durations: [OnceLock<Histogram>; 4],
     tokens: [Counter; TOKEN_CLASSES],
@@ -337,7 +343,7 @@ pub(super) struct CallSeries {
 }
 
 impl CallSeries {
-    pub(super) fn new(families: &Families, names: CallNames) -> Self {
+    pub(super) fn new(families: &Families, names: CallNames, origin: Origin) -> Self {
         let labels = &names.provider_and_model();
         let with_operation = beside(labels, label::OPERATION, text(names.operation.as_str()));
         let classes = TokenClass::ALL.map(TokenClass::as_str);
@@ -356,6 +362,7 @@ impl CallSeries {
             success: OnceLock::new(),
             first_token: OnceLock::new(),
             per_token: OnceLock::new(),
+            origin,
             names,
         }
     }
@@ -402,7 +409,7 @@ impl CallSeries {
     pub(super) fn usage(&self, families: &Families, side: Side) -> &Histogram {
         self.usage[side as usize].get_or_init(|| {
             let labels = |names: &CallNames| beside(&names.gen_ai(), label::GEN_AI_TOKEN_TYPE, text(side.as_str()));
-            families.token_usage.with_space_or(&labels(&self.names), &labels(&self.names.folded()))
+            families.token_usage.with_space_or(self.origin, &labels(&self.names), &labels(&self.names.folded()))
         })
     }
 
@@ -411,10 +418,15 @@ impl CallSeries {
         self.success.get_or_init(|| self.gen_ai(&families.operation_duration))
     }
 
-    /// `gen_ai_client_operation_duration_seconds` of what ended with `error_type`. Not kept: most never happen.
+    /// `gen_ai_client_operation_duration_seconds` of what ended with `error_type`. Not kept: most never happen. Where
+    /// there is no space for a type, it is not told apart; then neither is the model.
     pub(super) fn failure(&self, families: &Families, error_type: &'static str) -> Histogram {
-        let labels = |names: &CallNames| beside(&names.gen_ai(), label::ERROR_TYPE, text(error_type));
-        families.operation_duration.with_space_or(&labels(&self.names), &labels(&self.names.folded()))
+        let labels = |names: &CallNames, value| beside(&names.gen_ai(), label::ERROR_TYPE, text(value));
+        let (durations, any) = (&families.operation_duration, ErrorType::Other.as_str());
+        durations
+            .with_space(Origin::Outside, &labels(&self.names, error_type))
+            .or_else(|| durations.with_space(self.origin, &labels(&self.names, any)))
+            .unwrap_or_else(|| durations.with(&labels(&self.names.folded(), any)))
     }
 
     /// `gen_ai_server_time_to_first_token_seconds`.
@@ -430,11 +442,11 @@ impl CallSeries {
     /// `weir_unpriced_last_seen_timestamp_seconds`. Not kept: rare.
     pub(super) fn unpriced_last_seen(&self, families: &Families, reason: Unpriced) -> Level {
         let labels = |names: &CallNames| beside(&names.provider_and_model(), label::REASON, text(reason.as_str()));
-        families.unpriced_last_seen.with_space_or(&labels(&self.names), &labels(&self.names.folded()))
+        families.unpriced_last_seen.with_space_or(self.origin, &labels(&self.names), &labels(&self.names.folded()))
     }
 
     fn gen_ai(&self, series: &Series<Histogram>) -> Histogram {
-        series.with_space_or(&self.names.gen_ai(), &self.names.folded().gen_ai())
+        series.with_space_or(self.origin, &self.names.gen_ai(), &self.names.folded().gen_ai())
     }
 }
 
@@ -485,6 +497,10 @@ impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     pub(super) fn each(&self, look: impl Fn(&V)) {
         self.kept.read().unwrap_or_else(PoisonError::into_inner).values().for_each(look);
     }
@@ -523,7 +539,7 @@ mod tests {
         };
         let made = || families.room.made.load(Ordering::Relaxed);
         let mut before = made();
-        let series = CallSeries::new(&families, names);
+        let series = CallSeries::new(&families, names, Origin::Listed);
         let mut fits = |what: &str| {
             let added = made() - before;
             before = made();

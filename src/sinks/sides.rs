@@ -14,7 +14,7 @@ use crate::labels::{self, Limiter};
 use crate::record::call::Caller;
 use crate::record::outcome::CacheStatus;
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families};
+use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::metrics::Settings;
 use crate::sinks::series::{CACHE_RESULTS, Shelf, cache_result};
 use crate::store::naming::Names;
@@ -95,13 +95,14 @@ impl<S: Clone> Table<S> {
         if let Some(known) = self.rows.find(&name) {
             return known;
         }
-        let name = if families.room.has_space() || *name == *labels::NONE {
+        let name = if families.room.has_space(Origin::Outside) || *name == *labels::NONE {
             name
         } else {
             self.limiter.refuse();
             labels::other()
         };
-        self.rows.find_or_make(name, |name| (self.make)(families, Arc::clone(name)))
+        let make = |name: &Arc<str>| (self.make)(families, Arc::clone(name));
+        self.rows.find(&name).unwrap_or_else(|| self.rows.find_or_make(name, make))
     }
 }
 

@@ -7,6 +7,7 @@
 mod bedrock;
 mod cache_admin;
 mod caching;
+mod cardinality;
 mod costs;
 mod cross_mode;
 mod custom_metrics;
