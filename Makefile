@@ -36,8 +36,8 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz an
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
-bench: ## Measure what a look-up and an admission cost, and weir beside a bare reverse proxy
-	cargo bench --bench lookup --bench admission --bench proxy --locked
+bench: ## Measure what a look-up, an admission and a scrape cost, and weir beside a bare reverse proxy
+	cargo bench --bench lookup --bench admission --bench scrape --bench proxy --locked
 
 deny: ## Check licences, advisories and duplicates of dependencies (needs cargo-deny)
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
