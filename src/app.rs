@@ -459,15 +459,13 @@ fn watch_connections(metrics: &Metrics, rooms: &Arc<Rooms>) {
 
 /// As with the cache: neither may keep the other alive.
 fn watch_queues(metrics: &Metrics, rooms: &Arc<Rooms>) {
-    let queues: [(Queue, fn(&Rooms) -> Option<Backlog>); 3] = [
-        (Queue::CacheWrites, |rooms| rooms.cache.backlog()),
-        (Queue::Recordings, |rooms| rooms.recordings.backlog()),
-        (Queue::Estimates, |rooms| rooms.settings.estimate_usage.then(|| rooms.estimator.backlog())),
-    ];
-    for (queue, backlog) in queues {
+    let watch = |queue, backlog: fn(&Rooms) -> Option<Backlog>| {
         let watched = Arc::downgrade(rooms);
         metrics.watch_queue(queue, Box::new(move || backlog(&*watched.upgrade()?)));
-    }
+    };
+    watch(Queue::CacheWrites, |rooms| rooms.cache.backlog());
+    watch(Queue::Recordings, |rooms| rooms.recordings.backlog());
+    watch(Queue::Estimates, |rooms| rooms.settings.estimate_usage.then(|| rooms.estimator.backlog()));
 }
 
 /// The agent loops in progress; none yet.

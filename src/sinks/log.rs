@@ -95,7 +95,7 @@ pub struct Log {
 
 impl Log {
     /// Says how full the queue of lines is, as far as that can be told.
-    #[must_use]
+    #[must_use = "it only says so when it is asked"]
     pub fn backlog(&self) -> impl Fn() -> Backlog + Send + Sync + use<> {
         let lost = self.lost.clone();
         move || Backlog {
