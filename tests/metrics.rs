@@ -214,23 +214,7 @@ fn filled() -> Metrics {
 }
 
 fn filled_as(histograms: Histograms) -> Metrics {
-    let consumers = Consumers::Hashed;
-    let metrics = metrics(&Settings { histograms, consumers, cache_namespaces: true, ..Settings::default() });
-    let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
-    metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
-    metrics.watch_store(Arc::new(|| true));
-    metrics.watch_state(Arc::new(|| true));
-    metrics.watch_limits(Arc::new(rules()));
-    let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
-    metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));
-    metrics.watch_queue(Queue::LogLines, Box::new(backlog(None)));
-    metrics.watch_queue(Queue::Recordings, Box::new(|| None));
-    metrics.watch_connections(Arc::new(|| vec![("openai".into(), 2), ("local".into(), 0), ("openai".into(), 1)]));
-    metrics.watch_host(host());
-    // How busy a machine is, takes two looks that are not too close.
-    while !text_of(&metrics).contains("weir_system_cpu_usage_ratio") {
-        std::thread::yield_now();
-    }
+    let metrics = watched(histograms);
     metrics.connected("openai", Duration::from_millis(30));
     metrics.evicted(Eviction::Ttl);
     let quotas = [Quota { limit: Some(100), remaining: Some(99), resets_in: None }; 2];
@@ -249,6 +233,28 @@ fn filled_as(histograms: Histograms) -> Metrics {
     metrics.closed(&Record { call: Call { caller, ..answered().call }, ..with_tools(&["look"]) });
     metrics.run(runs::Event::RanAway("research".into(), Reason::MaxCalls));
     metrics.run(ended("research", RunStatus::Error));
+    metrics
+}
+
+/// All that can be watched is, and nothing has happened yet.
+fn watched(histograms: Histograms) -> Metrics {
+    let consumers = Consumers::Hashed;
+    let metrics = metrics(&Settings { histograms, consumers, cache_namespaces: true, ..Settings::default() });
+    let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
+    metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
+    metrics.watch_store(Arc::new(|| true));
+    metrics.watch_state(Arc::new(|| true));
+    metrics.watch_limits(Arc::new(rules()));
+    let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
+    metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));
+    metrics.watch_queue(Queue::LogLines, Box::new(backlog(None)));
+    metrics.watch_queue(Queue::Recordings, Box::new(|| None));
+    metrics.watch_connections(Arc::new(|| vec![("openai".into(), 2), ("local".into(), 0), ("openai".into(), 1)]));
+    metrics.watch_host(host());
+    // How busy a machine is, takes two looks that are not too close.
+    while !text_of(&metrics).contains("weir_system_cpu_usage_ratio") {
+        std::thread::yield_now();
+    }
     metrics
 }
 
@@ -990,14 +996,14 @@ fn consumers_and_namespaces_are_counted_where_that_is_wanted() {
     let count = |settings: &Settings| {
         let metrics = metrics(settings);
         let before = Samples::of(&metrics);
-        records().iter().for_each(|record| metrics.closed(record));
+        for record in &records() {
+            metrics.closed(record);
+        }
         (before, Samples::of(&metrics))
     };
     let (_, off) = count(&Settings::default());
-    let told = off
-        .0
-        .keys()
-        .find(|series| series.contains("ann") || series.contains("consumer") || series.contains("namespace"));
+    let told =
+        off.0.keys().find(|series| ["ann", "consumer", "cache_namespace"].iter().any(|word| series.contains(word)));
     assert_eq!(told, None, "nobody is named unless the operator says so");
 
     let wanted = Settings {
@@ -1067,6 +1073,47 @@ fn a_reload_has_worked_once_every_file_is_in_force_as_it_is() {
         assert_eq!((now.0.to_bits(), now.1), (f64::to_bits(is_good), results), "{came:?}");
         assert!(now.2 >= last, "it does not go back");
         last = now.2;
+    }
+}
+
+/// Counters that begin with what they count, because nobody knows all values of their labels before. `true`: once the
+/// others of the same provider and model are there, they are too.
+const NOT_FROM_THE_START: [(&str, bool); 8] = [
+    ("weir_requests_total", true),
+    ("weir_tokens_total", true),
+    ("weir_tokens_saved_total", true),
+    ("weir_cost_usd_total", true),
+    ("weir_cost_saved_usd_total", true),
+    ("weir_cache_requests_total", true),
+    ("weir_tool_invocations_total", false),
+    ("weir_loop_errors_total", false),
+];
+
+#[test]
+fn a_first_increment_can_be_seen_because_zero_came_before() {
+    let metrics = watched(Histograms::Classic);
+    let before = Samples::of(&metrics);
+    let is_there =
+        |samples: &Samples, name: &str| samples.0.keys().any(|series| series.split('{').next() == Some(name));
+    for counter in METRICS.iter().filter(|metric| metric.kind == Kind::Counter) {
+        let exempt = NOT_FROM_THE_START.iter().any(|(name, _)| *name == counter.name);
+        assert_eq!(is_there(&before, counter.name), !exempt, "{}", counter.name);
+    }
+    metrics.closed(&passed_through());
+    metrics.closed(&refused(503, Outcome::UpstreamError));
+    let seen = Samples::of(&metrics);
+    for (name, with_the_others) in NOT_FROM_THE_START {
+        assert_eq!(is_there(&seen, name), with_the_others, "{name}");
+    }
+    let outcomes = ["success", "client_error", "upstream_error", "timeout", "internal_error", "rate_limited"];
+    for outcome in outcomes.into_iter().chain(["budget_blocked", "cancelled"]) {
+        let series =
+            format!(r#"weir_requests_total{{provider="openai",model="gpt-5",operation="chat",outcome="{outcome}"}}"#);
+        seen.expect(&[(&series, f64::from(u8::from(outcome == "upstream_error")))]);
+    }
+    for result in ["hit", "miss", "expired", "bypass"] {
+        let series = format!(r#"weir_cache_requests_total{{provider="openai",model="gpt-5",result="{result}"}}"#);
+        seen.expect(&[(&series, f64::from(u8::from(result == "miss")))]);
     }
 }
 

@@ -240,8 +240,12 @@ async fn where_there_is_no_place_to_count_the_length_tells() {
     let (_fake, weir) = before(answering()).await;
     let places = Arc::clone(&weir.estimator().places);
     let all = u32::try_from(places.available_permits()).unwrap();
+    let queue = async |what: &str| weir.metric(&format!(r#"weir_queue_{what}{{queue="estimates"}}"#)).await;
+    assert_eq!((queue("length").await, queue("dropped_total").await), (0.0, 0.0));
     let _held = places.acquire_many(all).await.unwrap();
     Bad::ProviderCuts.meet(&weir, CHAT, &chat(PROMPT), 0).await;
+    assert_eq!(queue("length").await, queue("capacity").await);
+    assert_eq!(queue("dropped_total").await, 1.0);
     let by_length = |text: &str| f64::from(u32::try_from(text.len().div_ceil(4)).unwrap());
     assert_eq!(input(&weir).await, by_length(PROMPT) + 4.0);
     assert_eq!(output(&weir).await, by_length(&ANSWER.concat()));

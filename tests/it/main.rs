@@ -23,6 +23,7 @@ mod limits;
 mod limits_admin;
 mod limits_survive;
 mod loops;
+mod measured;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
 mod pricing;

@@ -184,6 +184,8 @@ mod tests {
         let taken =
             (0..1000).take_while(|number| recorder.take(number.to_string(), recording(1 << 20)).is_ok()).count();
         assert_eq!(taken, 63, "of a MiB and a little each");
+        let full = Backlog { length: Some(63), capacity: MOST_WAITING, dropped: 1 };
+        assert_eq!(recorder.backlog(), full);
         drop(writer);
         recorder.flush().await;
         assert_eq!(recorder.take("late".to_owned(), recording(1)), Err(Full), "nobody writes any more");
