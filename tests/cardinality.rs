@@ -1,5 +1,7 @@
 //! How many series there are is weir's to say, whatever an app calls its models, agents, loops and tools.
 
+#![expect(clippy::cast_precision_loss, reason = "counts stay far below 2⁵³")]
+
 #[path = "fixture/junk.rs"]
 mod junk;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::fake::{Fake, Script};
 use crate::support::weir::Weir;
 
-const CALLS: usize = 20_000;
+const CALLS: u32 = 20_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_makes_few_series() {
@@ -41,20 +41,20 @@ async fn junk_makes_few_series() {
     assert!(series <= 2_000 && text.len() < 1 << 20, "{series} series in {} bytes", text.len());
     let of_known = r#"weir_requests_total{provider="openai",model="gpt-5-mini",operation="chat",outcome="success"}"#;
     assert_eq!(weir.metric(of_known).await, 2.0);
-    let calls = CALLS as f64 + 2.0;
+    let calls = f64::from(CALLS) + 2.0;
     for name in ["weir_requests_total{", "weir_agent_requests_total{", "weir_cache_requests_total{"] {
         assert_eq!(weir.metric_sum(name).await, calls, "{name}");
     }
     assert_eq!(weir.metric_sum("gen_ai_client_operation_duration_seconds_count").await, calls);
     for label in ["model", "agent", "loop_type", "tool"] {
         let folded = weir.metric(&format!(r#"weir_metrics_label_overflow_total{{label="{label}"}}"#)).await;
-        assert!(folded > CALLS as f64 / 2.0, "{label}: {folded}");
+        assert!(folded > f64::from(CALLS) / 2.0, "{label}: {folded}");
     }
     weir.stop().await;
 }
 
 /// A call in which every name is new.
-async fn call(weir: &Weir, number: usize) {
+async fn call(weir: &Weir, number: u32) {
     let name = |what: &str| format!("{what}-{number}");
     let (agent, user, kind) = (name("agent"), name("user"), name("loop"));
     let (run, namespace, workspace) = (name("run"), name("namespace"), name("workspace"));
