@@ -12,7 +12,8 @@ use weir::limits::matching::Asker;
 use weir::limits::rate;
 use weir::limits::{Demand, Limits, Money, Spent, Stage};
 use weir::record::call::Caller;
-use weir::sinks::metrics::{About, Metrics, PriceTable, Settings};
+use weir::sinks::Settings;
+use weir::sinks::metrics::{About, Metrics, PriceTable};
 use weir::units::PicoUsd;
 
 /// How many users there are. Two rules hold them apart: a hundred thousand subjects.

@@ -343,7 +343,7 @@ fn metrics(config: &Config, about: About) -> Metrics {
         providers.into_iter().map(|provider| Arc::clone(&provider.label)).collect()
     };
     let (configured, known) = config.providers.iter().partition(is_configured);
-    Metrics::new(&config.telemetry.metrics, &labels(configured), about).knowing(&labels(known))
+    Metrics::new(&config.telemetry, &labels(configured), about).knowing(&labels(known))
 }
 
 fn about(prices: &Edition) -> About {

@@ -1,7 +1,9 @@
 //! Semconv: every name weir gives to a number or a fact. Metrics, labels, log attributes, and nothing else.
 //!
 //! `gen_ai.*` follows the OpenTelemetry semantic conventions 1.41, the last release of the core project that defines
-//! them; all of it is still in development there and will be renamed. So those names live here and nowhere else.
+//! them; all of it is still in development there and will be renamed. So those names live here and nowhere else. What
+//! they are to be called next stands beside them (semantic-conventions-genai, which has not published a release yet: as
+//! of autumn 2026).
 //! The tables of `docs/metrics.md` are made from what is declared here.
 
 #[cfg(test)]
@@ -96,6 +98,8 @@ pub mod label {
     pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai_request_model";
     /// `gen_ai.response.model`, capped.
     pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai_response_model";
+    /// `gen_ai.token.modality`, of the next conventions.
+    pub const GEN_AI_TOKEN_MODALITY: &str = "gen_ai_token_modality";
     /// `gen_ai.token.type`.
     pub const GEN_AI_TOKEN_TYPE: &str = "gen_ai_token_type";
     /// What a quota counts.
@@ -355,6 +359,42 @@ metrics! {
         "Time per output token generated after the first token for successful responses",
         "streamed, successful, at least 2 output tokens: (last byte − first token) ÷ (output tokens − 1)",
         PER_TOKEN_BUCKETS;
+
+    ["At the provider, in the next words"]
+    INFERENCE_INPUT_TOKENS = Counter "gen_ai_client_inference_usage_input_tokens_total", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_MODALITY],
+        "The number of input (prompt) tokens used, including cached tokens",
+        "`next`: at the end of an upstream operation, from the usage its provider reported";
+    INFERENCE_OUTPUT_TOKENS = Counter "gen_ai_client_inference_usage_output_tokens_total", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_MODALITY],
+        "The number of output (completion) tokens used, including reasoning tokens",
+        "`next`: at the end of an upstream operation, from the usage its provider reported";
+    INFERENCE_CACHE_READ_TOKENS = Counter "gen_ai_client_inference_usage_cache_read_input_tokens_total", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_MODALITY],
+        "The number of input tokens served from a provider-managed cache",
+        "`next`: the same; within the input tokens";
+    INFERENCE_CACHE_WRITE_TOKENS = Counter "gen_ai_client_inference_usage_cache_write_input_tokens_total", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_MODALITY],
+        "The number of input tokens written to a provider-managed cache",
+        "`next`: the same; within the input tokens";
+    INFERENCE_REASONING_TOKENS = Counter "gen_ai_client_inference_usage_reasoning_output_tokens_total", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, GEN_AI_TOKEN_MODALITY],
+        "The number of output tokens used for reasoning",
+        "`next`: the same; within the output tokens";
+    INFERENCE_OPERATION_INPUT_TOKENS = Histogram "gen_ai_client_inference_operation_input_tokens", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, ERROR_TYPE],
+        "The number of input (prompt) tokens used per inference operation",
+        "`next`: once at the end of an upstream operation that reported its usage; `error_type` only on failure",
+        TOKEN_BUCKETS;
+    INFERENCE_OPERATION_OUTPUT_TOKENS = Histogram "gen_ai_client_inference_operation_output_tokens", "tokens",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, ERROR_TYPE],
+        "The number of output (completion) tokens used per inference operation",
+        "`next`: once at the end of an upstream operation that reported its usage; `error_type` only on failure",
+        TOKEN_BUCKETS;
+    INFERENCE_DURATION = Histogram "gen_ai_client_inference_duration_seconds", "seconds",
+        [GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_RESPONSE_MODEL, ERROR_TYPE],
+        "Inference duration",
+        "`next`: as `gen_ai_client_operation_duration_seconds`", OPERATION_BUCKETS;
 
     ["Calls"]
     REQUESTS = Counter "weir_requests_total", "calls", [PROVIDER, MODEL, OPERATION, OUTCOME],

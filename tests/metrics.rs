@@ -38,12 +38,19 @@ use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
 use weir::sinks::now::{Backend, CacheSize, Queue};
 use weir::sinks::series::Eviction;
 use weir::sinks::sides::Consumers;
+use weir::sinks::{self, Conventions};
 use weir::units::{Backlog, PicoUsd};
 
 const NOTHING: [&str; 0] = [];
 
 fn metrics(settings: &Settings) -> Metrics {
-    Metrics::new(settings, &["openai".into(), "local".into()], about())
+    in_words(Conventions::V1_41, settings)
+}
+
+/// The same, in the words of these conventions.
+fn in_words(semconv: Conventions, settings: &Settings) -> Metrics {
+    let telemetry = sinks::Settings { semconv, metrics: settings.clone(), ..sinks::Settings::default() };
+    Metrics::new(&telemetry, &["openai".into(), "local".into()], about())
 }
 
 fn about() -> About {
@@ -223,6 +230,7 @@ fn filled_as(histograms: Histograms) -> Metrics {
         Record { head, ..answered() },
         answered_from_cache(),
         refused(429, Outcome::ClientError),
+        Record { outcome: Outcome::UpstreamError, error_type: Some(ErrorType::StreamAborted), ..answered() },
         unlisted("home-made", Attempt::Answered(200)),
         passed_through(),
     ] {
@@ -239,7 +247,8 @@ fn filled_as(histograms: Histograms) -> Metrics {
 /// All that can be watched is, and nothing has happened yet.
 fn watched(histograms: Histograms) -> Metrics {
     let consumers = Consumers::Hashed;
-    let metrics = metrics(&Settings { histograms, consumers, cache_namespaces: true, ..Settings::default() });
+    let settings = Settings { histograms, consumers, cache_namespaces: true, ..Settings::default() };
+    let metrics = in_words(Conventions::Both, &settings);
     let size = CacheSize { entries: 3, bytes: 300, capacity_bytes: 1000 };
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
@@ -1127,6 +1136,67 @@ fn what_the_system_does_not_say_makes_no_sample() {
 }
 
 #[test]
+fn operations_are_told_in_the_words_that_are_wanted() {
+    let failed =
+        || Record { outcome: Outcome::UpstreamError, error_type: Some(ErrorType::StreamAborted), ..answered() };
+    let told = |semconv| {
+        let metrics = in_words(semconv, &Settings::default());
+        for record in [answered(), failed(), refused(429, Outcome::ClientError), answered_from_cache()] {
+            metrics.closed(&record);
+        }
+        Samples::of(&metrics)
+    };
+    let [old, next, both] = [Conventions::V1_41, Conventions::Next, Conventions::Both].map(told);
+    let names = concat!(
+        r#"gen_ai_operation_name="chat",gen_ai_provider_name="openai","#,
+        r#"gen_ai_request_model="gpt-5",gen_ai_response_model="gpt-5-2026-08-07""#
+    );
+    let in_all =
+        |tokens| format!(r#"gen_ai_client_inference_usage_{tokens}_total{{{names},gen_ai_token_modality="unknown"}}"#);
+    let duration = "gen_ai_client_inference_duration_seconds";
+    let input = "gen_ai_client_inference_operation_input_tokens";
+    for samples in [&next, &both] {
+        samples.expect(&[
+            (&in_all("input_tokens"), 200.0),
+            (&in_all("output_tokens"), 42.0),
+            (&in_all("cache_read_input_tokens"), 80.0),
+            (&in_all("cache_write_input_tokens"), 0.0),
+            (&in_all("reasoning_output_tokens"), 10.0),
+            (&format!("{input}_sum{{{names}}}"), 100.0),
+            (&format!("{input}_count{{{names}}}"), 1.0),
+            (&format!(r#"{input}_count{{{names},error_type="stream_aborted"}}"#), 1.0),
+            (&format!("gen_ai_client_inference_operation_output_tokens_sum{{{names}}}"), 21.0),
+            (&format!("{duration}_sum{{{names}}}"), 3.0),
+            (&format!(r#"{duration}_count{{{names},error_type="stream_aborted"}}"#), 1.0),
+        ]);
+    }
+    let families = |samples: &Samples, stem: &str| samples.0.keys().filter(|series| series.starts_with(stem)).count();
+    for (stem, [in_old, in_next, in_both]) in [
+        ("gen_ai_client_token_usage", [true, false, true]),
+        ("gen_ai_client_operation_duration_seconds", [true, false, true]),
+        ("gen_ai_client_inference_", [false, true, true]),
+        ("gen_ai_server_time_to_first_token_seconds", [true, true, true]),
+    ] {
+        let found = [&old, &next, &both].map(|samples| families(samples, stem) > 0);
+        assert_eq!(found, [in_old, in_next, in_both], "{stem}");
+    }
+    // Neither adds to the other's.
+    let of = |stem: &str, samples: &Samples| -> BTreeMap<_, _> {
+        samples
+            .0
+            .iter()
+            .filter(|(series, _)| series.starts_with(stem))
+            .map(|(series, value)| (series.clone(), *value))
+            .collect()
+    };
+    for (stem, alone) in
+        [("gen_ai_client_token", &old), ("gen_ai_client_operation", &old), ("gen_ai_client_inference", &next)]
+    {
+        assert_eq!(of(stem, alone), of(stem, &both), "{stem}");
+    }
+}
+
+#[test]
 fn labels_say_only_what_is_declared() {
     let text = text_of(&filled());
     let mut said = BTreeMap::<_, BTreeSet<&str>>::new();
@@ -1187,7 +1257,7 @@ fn closed_sets_are_told_in_full() {
 
 #[test]
 fn one_provider_and_three_models_are_fewer_than_a_thousand_series() {
-    let metrics = Metrics::new(&Settings::default(), &["openai".into()], about());
+    let metrics = Metrics::new(&sinks::Settings::default(), &["openai".into()], about());
     for model in ["gpt-5", "gpt-5-mini", "gpt-5-nano"] {
         let mut record = answered();
         (record.call.model, record.reply.model) = (Some(model.into()), Some(model.into()));

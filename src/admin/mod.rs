@@ -220,7 +220,8 @@ mod tests {
 
     use super::*;
     use crate::cache::Cache;
-    use crate::sinks::metrics::{About, PriceTable, Settings};
+    use crate::sinks::Settings;
+    use crate::sinks::metrics::{About, PriceTable};
 
     fn admin() -> Admin {
         let prices = PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };

@@ -487,6 +487,10 @@ mod tests {
                 "weir.yaml:1: telemetry.log.level: `verbose` is not a log filter: write error, warn, info, debug, trace, or a filter such as weir=debug,hyper=warn",
             ),
             (
+                "telemetry: { semconv: 1.41 }\n",
+                "weir.yaml:1: telemetry.semconv: `1.41` reads as a number, not as text: put it in quotes",
+            ),
+            (
                 "telemetry: { log: { level: 5 } }\n",
                 "weir.yaml:1: telemetry.log.level: `5` reads as a number, not as text: put it in quotes",
             ),

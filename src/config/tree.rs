@@ -209,6 +209,9 @@ fn explain(path: &Path, value: &Value, reason: &str) -> String {
         }
         (Kind::List, _) => format!("a list is expected, not {}: write [a, b]", kind_of(value)),
         (_, Value::Array(_) | Value::Object(_)) => format!("one value is expected, not {}", kind_of(value)),
+        (Kind::Choice, Value::Number(number)) if knob.choices().any(|choice| choice == number.to_string()) => {
+            format!("{text} reads as {}, not as text: put it in quotes", kind_of(value))
+        }
         (Kind::Choice, _) => explain_choice(knob, value, &text),
         (Kind::Boolean, _) => format!("{text} is neither true nor false: write true or false"),
         (Kind::Number, _) => format!("{text} is not a whole number: write one such as 100"),

@@ -103,6 +103,11 @@ pub const VALUES: &[Values] = &[
          `429` `500` `502` `503` `504` `529`, else `other`); `timeout` if no answer came before a deadline, `error` if \
          none came for another reason",
     ),
+    of_all(
+        label::GEN_AI_TOKEN_MODALITY,
+        Closed(1),
+        "`unknown`: weir does not break counts down, and most providers do not either",
+    ),
     of_all(label::GEN_AI_TOKEN_TYPE, Closed(2), "`input` (cached included) `output` (reasoning included)"),
     of_all(
         label::TOKEN_TYPE,

@@ -14,9 +14,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, NativeHistogramConfig};
 use prometheus_client::registry::Registry;
 
+use crate::record::usage::Counter as Counted;
 use crate::semconv::{self, Metric};
 use crate::sinks::family::Family;
-use crate::sinks::metrics::{Histograms, Settings};
+use crate::sinks::metrics::Histograms;
+use crate::sinks::{Conventions, Settings};
 
 /// A label set, in the order it is exposed.
 pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
@@ -210,12 +212,53 @@ pub(super) fn beside(labels: &Labels, name: &'static str, value: Arc<str>) -> La
     labels
 }
 
+/// Tokens in the words that the conventions are moving to: how many in all, and how many an operation takes.
+#[derive(Debug)]
+pub(super) struct InferenceTokens {
+    /// In the order of [`InferenceTokens::USED`].
+    pub(super) used: [Series<Counter>; InferenceTokens::USED.len()],
+    /// In the order of [`InferenceTokens::PER_OPERATION`].
+    pub(super) per_operation: [Series<Histogram>; InferenceTokens::PER_OPERATION.len()],
+}
+
+impl InferenceTokens {
+    /// What is counted in all: input, output, and subsets of these.
+    pub(super) const USED: [Counted; 5] = [
+        Counted::InputTokens,
+        Counted::OutputTokens,
+        Counted::CacheReadTokens,
+        Counted::CacheWriteTokens,
+        Counted::OutputReasoningTokens,
+    ];
+    /// What is observed of each operation.
+    pub(super) const PER_OPERATION: [Counted; 2] = [Counted::InputTokens, Counted::OutputTokens];
+
+    fn register(to: &mut Registrar<'_>) -> Self {
+        let used = [
+            &semconv::INFERENCE_INPUT_TOKENS,
+            &semconv::INFERENCE_OUTPUT_TOKENS,
+            &semconv::INFERENCE_CACHE_READ_TOKENS,
+            &semconv::INFERENCE_CACHE_WRITE_TOKENS,
+            &semconv::INFERENCE_REASONING_TOKENS,
+        ];
+        let per_operation = [&semconv::INFERENCE_OPERATION_INPUT_TOKENS, &semconv::INFERENCE_OPERATION_OUTPUT_TOKENS];
+        Self {
+            used: used.map(|metric| Series::register(to, metric)),
+            per_operation: per_operation.map(|metric| Series::register(to, metric)),
+        }
+    }
+}
+
 /// Every family that records fill.
 #[derive(Debug)]
 pub(super) struct Families {
     pub(super) room: Arc<Room>,
-    pub(super) token_usage: Series<Histogram>,
-    pub(super) operation_duration: Series<Histogram>,
+    /// In the words of version 1.41, if they are wanted.
+    pub(super) token_usage: Option<Series<Histogram>>,
+    /// In the next words, if they are wanted.
+    pub(super) inference_tokens: Option<InferenceTokens>,
+    /// Under each of the names that are wanted.
+    pub(super) operation_duration: Vec<Series<Histogram>>,
     pub(super) time_to_first_token: Series<Histogram>,
     pub(super) time_per_output_token: Series<Histogram>,
     pub(super) requests: Series<Counter>,
@@ -268,12 +311,20 @@ pub(super) struct Families {
 
 impl Families {
     pub(super) fn register(registry: &mut Registry, settings: &Settings) -> Self {
-        let room = Arc::new(Room::new(settings.max_series));
-        let to = &mut Registrar { registry, room: Arc::clone(&room), histograms: settings.histograms };
+        let room = Arc::new(Room::new(settings.metrics.max_series));
+        let to = &mut Registrar { registry, room: Arc::clone(&room), histograms: settings.metrics.histograms };
+        let (is_v1_41, is_next) = match settings.semconv {
+            Conventions::V1_41 => (true, false),
+            Conventions::Next => (false, true),
+            Conventions::Both => (true, true),
+        };
+        let durations =
+            [is_v1_41.then_some(&semconv::CLIENT_OPERATION_DURATION), is_next.then_some(&semconv::INFERENCE_DURATION)];
         Self {
             room,
-            token_usage: Series::register(to, &semconv::CLIENT_TOKEN_USAGE),
-            operation_duration: Series::register(to, &semconv::CLIENT_OPERATION_DURATION),
+            token_usage: is_v1_41.then(|| Series::register(to, &semconv::CLIENT_TOKEN_USAGE)),
+            inference_tokens: is_next.then(|| InferenceTokens::register(to)),
+            operation_duration: durations.into_iter().flatten().map(|it| Series::register(to, it)).collect(),
             time_to_first_token: Series::register(to, &semconv::SERVER_TIME_TO_FIRST_TOKEN),
             time_per_output_token: Series::register(to, &semconv::SERVER_TIME_PER_OUTPUT_TOKEN),
             requests: Series::register(to, &semconv::REQUESTS),

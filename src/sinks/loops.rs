@@ -206,12 +206,12 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::sinks::Settings;
     use crate::sinks::families::Room;
-    use crate::sinks::metrics::Settings;
 
     #[test]
     fn a_new_kind_adds_no_more_than_is_left_free_for_it() {
-        let families = Families::register(&mut Registry::default(), &Settings { max_series: 0, ..Settings::default() });
+        let families = Families::register(&mut Registry::default(), &Settings::default());
         let made = || families.room.made.load(Ordering::Relaxed);
         let series = LoopSeries::new(&families, text("research"));
         let counters = made();

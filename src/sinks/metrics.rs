@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter as PromCounter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
@@ -26,6 +27,7 @@ use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::runs;
 use crate::semconv::{self, label};
+use crate::sinks;
 use crate::sinks::custom::{self, Custom};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families, Origin};
@@ -33,7 +35,9 @@ use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
-use crate::sinks::series::{CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side};
+use crate::sinks::series::{
+    CallNames, CallSeries, Eviction, ProcessSeries, ProviderSeries, SharedSeries, Shelf, Side, as_f64,
+};
 use crate::sinks::sides::{AgentSeries, Consumers, Sides};
 use crate::store::naming::Names;
 use crate::units::PicoUsd;
@@ -172,9 +176,10 @@ impl Metrics {
     /// Every counter whose labels are closed sets starts here, at zero. `providers` are the values of the label
     /// `provider` of all configured providers.
     #[must_use]
-    pub fn new(settings: &Settings, providers: &[Arc<str>], about: About) -> Self {
+    pub fn new(telemetry: &sinks::Settings, providers: &[Arc<str>], about: About) -> Self {
         let mut registry = Registry::default();
-        let families = Families::register(&mut registry, settings);
+        let families = Families::register(&mut registry, telemetry);
+        let settings = &telemetry.metrics;
         let limiters = Limiters::new(settings);
         let loops = Loops::new(&families, settings.max_loop_types, settings.max_tools);
         let sides = Sides::new(&families, settings);
@@ -507,20 +512,24 @@ impl Metrics {
         let families = &self.families;
         // The conventions: no counts of one's own in place of the provider's, unless somebody asks for them.
         let usage = billed(record).filter(|usage| !usage.is_estimated());
+        let error =
+            (record.outcome != Outcome::Success).then(|| record.error_type.unwrap_or(ErrorType::Other).as_str());
         for (side, counter) in [(Side::Input, Counter::InputTokens), (Side::Output, Counter::OutputTokens)] {
-            if let Some(count) = usage.and_then(|usage| usage.get(counter)) {
-                call.usage(families, side).observe(as_f64(count));
+            if let (Some(histogram), Some(count)) = (call.usage(families, side), usage.and_then(|it| it.get(counter))) {
+                histogram.observe(as_f64(count));
             }
         }
-        if record.outcome != Outcome::Success {
-            if let Some(took) = record.timing.upstream {
-                let error_type = record.error_type.unwrap_or(ErrorType::Other).as_str();
-                call.failure(families, error_type).observe(took.as_secs_f64());
-            }
-            return;
+        if let Some(tokens) = &families.inference_tokens {
+            call.count_inference(tokens, usage, error);
         }
         if let Some(took) = record.timing.upstream {
-            call.success(families).observe(took.as_secs_f64());
+            match error {
+                None => observe_all(call.success(families), took),
+                Some(error) => observe_all(&call.failure(families, error), took),
+            }
+        }
+        if error.is_some() {
+            return;
         }
         if let (Delivery::Stream, Some(first_token)) = (record.call.delivery, record.timing.first_token) {
             call.first_token(families).observe(first_token.as_secs_f64());
@@ -688,6 +697,12 @@ const fn unpriced(record: &Record) -> Option<Unpriced> {
     }
 }
 
+fn observe_all(histograms: &[Histogram], took: Duration) {
+    for histogram in histograms {
+        histogram.observe(took.as_secs_f64());
+    }
+}
+
 /// Seconds for each output token after the first.
 fn per_token(record: &Record, first_token: Duration, usage: Option<&Usage>) -> Option<f64> {
     let after_first = record.timing.upstream?.checked_sub(first_token)?;
@@ -727,9 +742,4 @@ const fn status_code(status: u16) -> &'static str {
         529 => "529",
         _ => labels::OTHER,
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float; counts stay far below 2⁵³")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }

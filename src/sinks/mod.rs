@@ -32,10 +32,28 @@ use crate::sinks::metrics::Metrics;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// Which names the `gen_ai_*` metrics have: `"1.41"` (in quotes, for it is no number), those of the OpenTelemetry
+    /// semantic conventions 1.41; `next`, those that the conventions are moving to, which may still change with any
+    /// release of weir; or `both`, to move from one to the other.
+    pub semconv: Conventions,
     /// Metrics.
     pub metrics: metrics::Settings,
     /// Log lines, on standard error.
     pub log: log::Settings,
+}
+
+/// A version of the semantic conventions for `GenAI`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Conventions {
+    /// Version 1.41.
+    #[default]
+    #[serde(rename = "1.41")]
+    V1_41,
+    /// What is to come after it.
+    Next,
+    /// These and those.
+    Both,
 }
 
 /// All sinks. Every exchange is opened once and closed once.

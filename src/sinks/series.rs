@@ -21,9 +21,9 @@ use crate::record::outcome::{
     CacheStatus, ErrorType, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Verdict,
 };
 use crate::record::provenance::Provenance;
-use crate::record::usage::{TokenClass, Unpriced};
+use crate::record::usage::{TokenClass, Unpriced, Usage};
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, Labels, Level, Origin, Series, beside, text};
+use crate::sinks::families::{Amount, Families, InferenceTokens, Labels, Level, Origin, Series, beside, text};
 use crate::sinks::quotas::Quotas;
 
 /// Where the cache keeps its entries: the label `backend`.
@@ -337,7 +337,8 @@ pub(super) struct CallSeries {
     pub(super) request_cost: Histogram,
     cache: [Counter; CACHE_RESULTS.len()],
     usage: [OnceLock<Histogram>; 2],
-    success: OnceLock<Histogram>,
+    inference: OnceLock<InferenceSeries>,
+    success: OnceLock<Vec<Histogram>>,
     first_token: OnceLock<Histogram>,
     per_token: OnceLock<Histogram>,
 }
@@ -359,6 +360,7 @@ impl CallSeries {
             request_cost: families.request_cost.with(labels),
             cache: families.cache_requests.each(labels, label::RESULT, CACHE_RESULTS),
             usage: Default::default(),
+            inference: OnceLock::new(),
             success: OnceLock::new(),
             first_token: OnceLock::new(),
             per_token: OnceLock::new(),
@@ -405,28 +407,45 @@ impl CallSeries {
         })
     }
 
-    /// `gen_ai_client_token_usage` of one type.
-    pub(super) fn usage(&self, families: &Families, side: Side) -> &Histogram {
-        self.usage[side as usize].get_or_init(|| {
+    /// `gen_ai_client_token_usage` of one type, if it goes by that name.
+    pub(super) fn usage(&self, families: &Families, side: Side) -> Option<&Histogram> {
+        let family = families.token_usage.as_ref()?;
+        Some(self.usage[side as usize].get_or_init(|| {
             let labels = |names: &CallNames| beside(&names.gen_ai(), label::GEN_AI_TOKEN_TYPE, text(side.as_str()));
-            families.token_usage.with_space_or(self.origin, &labels(&self.names), &labels(&self.names.folded()))
-        })
+            family.with_space_or(self.origin, &labels(&self.names), &labels(&self.names.folded()))
+        }))
     }
 
-    /// `gen_ai_client_operation_duration_seconds` of what ended well.
-    pub(super) fn success(&self, families: &Families) -> &Histogram {
-        self.success.get_or_init(|| self.gen_ai(&families.operation_duration))
+    /// The same in the words of [`InferenceTokens`]. Operations that reported nothing begin the counters.
+    pub(super) fn count_inference(
+        &self,
+        families: &InferenceTokens,
+        usage: Option<&Usage>,
+        error: Option<&'static str>,
+    ) {
+        let series = self.inference.get_or_init(|| InferenceSeries::new(families, &self.names, self.origin));
+        let count = |counter| usage.and_then(|usage| usage.get(counter));
+        for (used, counter) in series.used.iter().zip(InferenceTokens::USED) {
+            used.inc_by(count(counter).unwrap_or(0));
+        }
+        for (position, counter) in InferenceTokens::PER_OPERATION.into_iter().enumerate() {
+            let Some(tokens) = count(counter) else { continue };
+            let family = &families.per_operation[position];
+            match error {
+                None => series.per_operation[position].get_or_init(|| self.gen_ai(family)).observe(as_f64(tokens)),
+                Some(error) => self.failed(family, error).observe(as_f64(tokens)),
+            }
+        }
     }
 
-    /// `gen_ai_client_operation_duration_seconds` of what ended with `error_type`. Not kept: most never happen. Where
-    /// there is no space for a type, it is not told apart; then neither is the model.
-    pub(super) fn failure(&self, families: &Families, error_type: &'static str) -> Histogram {
-        let labels = |names: &CallNames, value| beside(&names.gen_ai(), label::ERROR_TYPE, text(value));
-        let (durations, any) = (&families.operation_duration, ErrorType::Other.as_str());
-        durations
-            .with_space(Origin::Outside, &labels(&self.names, error_type))
-            .or_else(|| durations.with_space(self.origin, &labels(&self.names, any)))
-            .unwrap_or_else(|| durations.with(&labels(&self.names.folded(), any)))
+    /// How long an operation took that ended well, under each name of it.
+    pub(super) fn success(&self, families: &Families) -> &[Histogram] {
+        self.success.get_or_init(|| families.operation_duration.iter().map(|family| self.gen_ai(family)).collect())
+    }
+
+    /// The same of what ended with `error`. Not kept: most never happen.
+    pub(super) fn failure(&self, families: &Families, error: &'static str) -> Vec<Histogram> {
+        families.operation_duration.iter().map(|family| self.failed(family, error)).collect()
     }
 
     /// `gen_ai_server_time_to_first_token_seconds`.
@@ -448,6 +467,42 @@ impl CallSeries {
     fn gen_ai(&self, series: &Series<Histogram>) -> Histogram {
         series.with_space_or(self.origin, &self.names.gen_ai(), &self.names.folded().gen_ai())
     }
+
+    /// Where there is no space for an error, it is not told apart; then neither is the model.
+    fn failed(&self, series: &Series<Histogram>, error: &'static str) -> Histogram {
+        let labels = |names: &CallNames, value| beside(&names.gen_ai(), label::ERROR_TYPE, text(value));
+        let any = ErrorType::Other.as_str();
+        series
+            .with_space(Origin::Outside, &labels(&self.names, error))
+            .or_else(|| series.with_space(self.origin, &labels(&self.names, any)))
+            .unwrap_or_else(|| series.with(&labels(&self.names.folded(), any)))
+    }
+}
+
+/// What is counted of [`InferenceTokens`] for calls of the same names.
+#[derive(Debug)]
+struct InferenceSeries {
+    used: [Counter; InferenceTokens::USED.len()],
+    /// Of operations that ended well.
+    per_operation: [OnceLock<Histogram>; InferenceTokens::PER_OPERATION.len()],
+}
+
+impl InferenceSeries {
+    fn new(families: &InferenceTokens, names: &CallNames, origin: Origin) -> Self {
+        // The conventions: `unknown` where there is no breakdown.
+        let labels = |names: &CallNames| beside(&names.gen_ai(), label::GEN_AI_TOKEN_MODALITY, text("unknown"));
+        let (own, folded) = (labels(names), labels(&names.folded()));
+        Self {
+            used: families.used.each_ref().map(|family| family.with_space_or(origin, &own, &folded)),
+            per_operation: Default::default(),
+        }
+    }
+}
+
+/// A count as histograms take it.
+#[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float; counts stay far below 2⁵³")]
+pub(super) fn as_f64(count: u64) -> f64 {
+    count as f64
 }
 
 /// `gen_ai.token.type`.
@@ -524,12 +579,15 @@ mod tests {
 
     use super::*;
     use crate::sinks::families::Room;
-    use crate::sinks::metrics::Settings;
+    use crate::sinks::metrics::{self, Histograms};
     use crate::sinks::sides::AgentSeries;
+    use crate::sinks::{Conventions, Settings};
 
     #[test]
     fn a_new_name_adds_no_more_than_is_left_free_for_it() {
-        let families = Families::register(&mut Registry::default(), &Settings { max_series: 0, ..Settings::default() });
+        let metrics = metrics::Settings { histograms: Histograms::Both, ..Default::default() };
+        let telemetry = Settings { semconv: Conventions::Both, metrics, ..Settings::default() };
+        let families = Families::register(&mut Registry::default(), &telemetry);
         let names = CallNames {
             provider: text("openai"),
             operation: Operation::Chat,
@@ -548,6 +606,10 @@ mod tests {
         fits("a call's counters");
         series.success(&families);
         fits("durations");
+        series.failure(&families, "429");
+        fits("durations of failures");
+        series.count_inference(families.inference_tokens.as_ref().expect("wanted"), None, None);
+        fits("tokens");
         series.first_token(&families);
         fits("first tokens");
         AgentSeries::new(&families, text("planner"));

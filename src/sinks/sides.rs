@@ -204,11 +204,13 @@ mod tests {
 
     use super::*;
     use crate::secret::Secret;
+    use crate::sinks;
     use crate::store::naming::Installation;
 
     fn table(consumers: Consumers) -> ConsumerTable {
         let settings = Settings { consumers, ..Settings::default() };
-        let families = Families::register(&mut Registry::default(), &settings);
+        let telemetry = sinks::Settings { metrics: settings.clone(), ..sinks::Settings::default() };
+        let families = Families::register(&mut Registry::default(), &telemetry);
         Sides::new(&families, &settings).consumers.expect("it is wanted")
     }
 
