@@ -58,7 +58,7 @@ impl Host {
         }
     }
 
-    /// What there is to say now. Reads some ten small files: a fraction of a millisecond.
+    /// What there is to say now. Reads some twenty small files: a fraction of a millisecond.
     #[must_use]
     pub fn read(&self) -> Reading {
         Reading {

@@ -52,7 +52,7 @@ impl Process {
         let status = text(&of_process.join("status")).unwrap_or_default();
         Self {
             cpu_seconds: stat.ticks_used.map(|ticks| whole(ticks) / TICKS_PER_SECOND),
-            open_fds: open_fds(&of_process.join("fd")),
+            open_fds: open_fds(root),
             max_fds: limit(&limits, "Max open files"),
             virtual_memory: stat.virtual_memory,
             virtual_memory_max: limit(&limits, "Max address space"),
@@ -89,8 +89,14 @@ impl Stat {
     }
 }
 
-/// The descriptors in the directory `path`, but for the one through which they are read.
-fn open_fds(path: &Path) -> Option<u64> {
+/// The descriptors in `/proc/self/fd`. Since Linux 6.2 the kernel says how many there are as the size of the directory; before,
+/// they are counted, but for the one through which they are read. Elsewhere than in `/proc` a size says something else.
+fn open_fds(root: &Path) -> Option<u64> {
+    let path = root.join("proc/self/fd");
+    let told = fs::metadata(&path).ok().filter(|_| root == Path::new("/")).map(|directory| directory.len());
+    if let Some(told) = told.filter(|told| *told > 0) {
+        return Some(told);
+    }
     let fds = fs::read_dir(path).ok()?.flatten().count();
     u64::try_from(fds).ok()?.checked_sub(1)
 }
