@@ -153,6 +153,7 @@ fn reply() -> Reply {
         facts: ReplyFacts::default(),
         usage: Arc::default(),
         provider_cost: None,
+        origin: None,
     }
 }
 

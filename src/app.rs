@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::access::Token;
 use crate::admin::cache::CacheSide;
@@ -46,7 +46,8 @@ use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::{Backend, CacheSize, Queue};
-use crate::sinks::series;
+use crate::sinks::traces::queue::{Exporter, Traces};
+use crate::sinks::{series, traces};
 use crate::state::kept::Kept;
 use crate::store::Store;
 use crate::store::naming::{Installation, Names};
@@ -59,7 +60,7 @@ use crate::warm;
 
 /// How long weir waits at its start to hear what other replicas have spent.
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
-/// How long what was recorded may take to be written once weir is told to stop.
+/// How long what was recorded may take to be written, and what spans wait to be sent, once weir is told to stop.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
 /// weir, built and bound, not yet serving.
@@ -104,12 +105,13 @@ struct Built {
     token: Option<(Arc<Token>, PathBuf)>,
     writer: Option<Writer>,
     fleet: Option<Fleet>,
+    exporter: Option<Exporter>,
 }
 
 impl Built {
     fn from(config: &Config) -> anyhow::Result<Self> {
         let prices = Arc::new(prices(config)?);
-        let trust = Trust::load(&config.upstream)?;
+        let trust = Trust::load(&config.upstream).context("upstream.ca_files")?;
         let metrics = Arc::new(metrics(config, about(&prices.edition())));
 
         let mut destinations = BTreeMap::new();
@@ -133,6 +135,7 @@ impl Built {
             .map(Arc::clone)
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
+        let (traces, exporter) = traces(config, &metrics)?.unzip();
         let store = store(&config.cache, &metrics)?;
         let cache = cache(&config.cache, store.as_ref(), &metrics);
         let similar = similar(&config.cache.similar, &config.upstream, &trust, &mut watched_keys)?;
@@ -151,7 +154,7 @@ impl Built {
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
             limits: Arc::new(limits(config, store.as_ref())?),
             prices,
-            sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls)),
+            sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls), traces),
             estimator: Estimator::new(&config.calls),
             tasks: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
@@ -164,7 +167,7 @@ impl Built {
         watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         let store = store.map(|(store, _)| store);
-        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet })
+        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet, exporter })
     }
 }
 
@@ -218,7 +221,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { config, built, kept, downstream, operator } = self;
         let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, token, writer, fleet, .. } = built;
+        let Built { rooms, metrics, store, token, writer, fleet, exporter, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
             for warmed in config.warm {
                 watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
@@ -233,6 +236,7 @@ impl App {
         if let Some(fleet) = fleet {
             watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
         }
+        let sending = exporter.map(Sending::begin);
         let readiness = Readiness::starting();
         let admin = Admin {
             metrics,
@@ -268,12 +272,40 @@ impl App {
                 kept.keep_now(Arc::clone(&rooms.limits)).await;
             }
         };
-        if timeout(FLUSH_WITHIN, async { tokio::join!(rooms.recordings.flush(), kept) }).await.is_err() {
-            tracing::warn!("not everything was written: the disk is too slow");
-        }
+        let written = async {
+            if timeout(FLUSH_WITHIN, async { tokio::join!(rooms.recordings.flush(), kept) }).await.is_err() {
+                tracing::warn!("not everything was written: the disk is too slow");
+            }
+        };
+        tokio::join!(written, async {
+            if let Some(sending) = sending {
+                sending.end().await;
+            }
+        });
         watchers.shutdown().await;
         rooms.limits.leave().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Spans on their way to a collector, beside the calls. Dropped, those that wait are lost.
+struct Sending {
+    exporter: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Sending {
+    fn begin(exporter: Exporter) -> Self {
+        let stop = CancellationToken::new();
+        Self { exporter: AbortOnDropHandle::new(tokio::spawn(exporter.run(stop.clone()))), stop }
+    }
+
+    /// Sends what waits, within a bound.
+    async fn end(self) {
+        self.stop.cancel();
+        if timeout(FLUSH_WITHIN, self.exporter).await.is_err() {
+            tracing::warn!("not all spans were sent: the collector is too slow");
+        }
     }
 }
 
@@ -417,6 +449,27 @@ fn similar(
     let upstream = Upstream::new(upstream, trust, Box::new(|_| {}));
     let endpoint = Endpoint { target, model: model.as_str().into(), credential, upstream };
     Ok(Some(Similar::new(settings, endpoint)))
+}
+
+/// Where the spans of calls go, and what sends them, if they go anywhere.
+fn traces(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<(Traces, Exporter)>> {
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
+    let Some(plan) = config.traces.clone() else { return Ok(None) };
+    match traces::queue::open(plan) {
+        Ok((traces, exporter)) => {
+            let watched = traces.clone();
+            metrics.watch_traces(Arc::new(move || watched.standing()));
+            Ok(Some((traces, exporter)))
+        }
+        Err(why) if config.telemetry.traces.endpoint.is_some() => anyhow::bail!("telemetry.traces.endpoint: {why}"),
+        // Variables are set for whole clusters: no app may fail to start for one.
+        Err(why) => {
+            tracing::warn!("no spans are sent: {why}");
+            Ok(None)
+        }
+    }
 }
 
 /// What reads from Prometheus what all instances spend, if the operator wants that.

@@ -252,7 +252,98 @@ pub mod attribute {
     pub const WEIR_UPSTREAM_DURATION: &str = "weir.upstream_duration_s";
     /// The workspace of the caller.
     pub const WEIR_WORKSPACE: &str = "weir.workspace";
+    /// What a store was asked.
+    pub const DB_OPERATION_NAME: &str = "db.operation.name";
+    /// Which store was asked.
+    pub const DB_SYSTEM_NAME: &str = "db.system.name";
+    /// The conversation that a call is part of, where the app names one.
+    pub const GEN_AI_CONVERSATION_ID: &str = "gen_ai.conversation.id";
+    /// What the answer is to be.
+    pub const GEN_AI_OUTPUT_TYPE: &str = "gen_ai.output.type";
+    /// How many answers are asked for, if not one.
+    pub const GEN_AI_REQUEST_CHOICE_COUNT: &str = "gen_ai.request.choice.count";
+    /// Most tokens of the answer.
+    pub const GEN_AI_REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+    /// What chance begins with.
+    pub const GEN_AI_REQUEST_SEED: &str = "gen_ai.request.seed";
+    /// Whether the answer is to come piece by piece.
+    pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
+    /// How much chance there is in the answer.
+    pub const GEN_AI_REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
+    /// The number of the likeliest tokens that are drawn from.
+    pub const GEN_AI_REQUEST_TOP_K: &str = "gen_ai.request.top_k";
+    /// The share of the likeliest tokens that are drawn from.
+    pub const GEN_AI_REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+    /// Why the model stopped, one for each answer.
+    pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+    /// Seconds from the request going upstream to the first piece of a stream.
+    pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+    /// Input tokens that the provider wrote to its cache.
+    pub const GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: &str = "gen_ai.usage.cache_creation.input_tokens";
+    /// Input tokens that the provider read from its cache.
+    pub const GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+    /// Output tokens that are reasoning.
+    pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+    /// The method of a request.
+    pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+    /// How often the app has tried before.
+    pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+    /// Where the app sent a request, without what differs from call to call.
+    pub const HTTP_ROUTE: &str = "http.route";
+    /// The version of HTTP that the provider answered by.
+    pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+    /// Which of OpenAI's APIs was asked.
+    pub const OPENAI_API_TYPE: &str = "openai.api.type";
+    /// The tier that OpenAI served the call at.
+    pub const OPENAI_RESPONSE_SERVICE_TIER: &str = "openai.response.service_tier";
+    /// The provider's host.
+    pub const SERVER_ADDRESS: &str = "server.address";
+    /// The provider's port.
+    pub const SERVER_PORT: &str = "server.port";
+    /// Where the request went, without its query.
+    pub const URL_FULL: &str = "url.full";
+    /// Where the app sent the request.
+    pub const URL_PATH: &str = "url.path";
+    /// How the app sent the request.
+    pub const URL_SCHEME: &str = "url.scheme";
+    /// Whether a budget refused the call, or ended it.
+    pub const WEIR_BUDGET_BLOCKED: &str = "weir.budget.blocked";
+    /// The budget that did.
+    pub const WEIR_BUDGET_NAME: &str = "weir.budget.name";
+    /// How old the stored answer is that answered.
+    pub const WEIR_CACHE_AGE: &str = "weir.cache.age_seconds";
+    /// Where the stored answer was that answered.
+    pub const WEIR_CACHE_BACKEND: &str = "weir.cache.backend";
+    /// What the cache said, in spans.
+    pub const WEIR_CACHE_RESULT: &str = "weir.cache.result";
+    /// Why an answer was not stored.
+    pub const WEIR_CACHE_STORE_RESULT: &str = "weir.cache.store.result";
+    /// Why a span is linked to another.
+    pub const WEIR_LINK_TYPE: &str = "weir.link.type";
+    /// The run of an agent loop, in spans.
+    pub const WEIR_LOOP_ID: &str = "weir.loop.id";
+    /// The model asked for, where no model call is told of.
+    pub const WEIR_MODEL: &str = "weir.model";
+    /// What kind of call it is, where no model call is told of.
+    pub const WEIR_OPERATION: &str = "weir.operation";
+    /// Who is asked, where no model call is told of.
+    pub const WEIR_PROVIDER: &str = "weir.provider";
+    /// How often the app has tried before.
+    pub const WEIR_RETRY_COUNT: &str = "weir.retry.count";
 }
+
+/// The names of events within spans.
+pub mod event {
+    /// A budget refused a call, or ended it.
+    pub const BUDGET_BLOCKED: &str = "weir.budget.blocked";
+    /// An answer broke off.
+    pub const STREAM_ABORTED: &str = "weir.stream.aborted";
+    /// An answer that might have been stored was not.
+    pub const STORE_SKIPPED: &str = "weir.cache.store_skipped";
+}
+
+/// The conventions that the names of attributes follow.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.0";
 
 /// Advised by the conventions.
 const TOKEN_BUCKETS: &[f64] = &[
@@ -629,6 +720,18 @@ metrics! {
         "Memory of the machine in use: total less available", "at the scrape";
     SYSTEM_MEMORY_TOTAL = Gauge "weir_system_memory_total_bytes", "bytes", [],
         "Memory of the machine", "at the scrape";
+
+    ["Traces"]
+    OTLP_EXPORTED_SPANS = Counter "weir_otlp_exported_spans_total", "spans", [],
+        "Spans that the collector has taken", "when a batch is taken; absent where traces are off";
+    OTLP_DROPPED_SPANS = Counter "weir_otlp_dropped_spans_total", "spans", [REASON],
+        "Spans that were lost",
+        "`queue_full`: when a call ends and its spans find no room; `export_failed`: when a batch is given up; absent where \
+         traces are off";
+    OTLP_QUEUE_LENGTH = Gauge "weir_otlp_queue_length", "spans", [],
+        "Spans that wait for being sent", "at the scrape; absent where traces are off";
+    OTLP_QUEUE_CAPACITY = Gauge "weir_otlp_queue_capacity", "spans", [],
+        "Most spans that can wait for being sent", "at the scrape; absent where traces are off";
 
     ["weir itself"]
     CONFIG_SUCCESSFUL = Gauge "weir_config_last_reload_successful", "1", [],

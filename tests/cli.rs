@@ -102,6 +102,22 @@ fn check_says_what_the_configuration_means_and_no_secret() {
     );
 }
 
+#[cfg(feature = "otlp")]
+#[test]
+fn check_says_where_spans_go_and_which_variables_are_of_no_use() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=sesame"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+    ];
+    let output = weir(&["check"], &variables);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stdout(&output);
+    assert!(told.contains("traces     http://collector:4318/v1/traces\n"), "{told}");
+    assert!(told.contains("remark     OTEL_TRACES_SAMPLER is ignored: it is not one of always_on"), "{told}");
+    assert!(!told.contains("sesame") && !stderr(&output).contains("sesame"));
+}
+
 #[test]
 fn check_says_what_is_limited_and_for_whom() {
     let directory = tempfile::tempdir().expect("a directory");

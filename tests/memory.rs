@@ -143,6 +143,7 @@ fn answer(bytes: usize) -> Reply {
         facts,
         usage: Arc::new(OnceLock::from(Usage::cache_inside(Some(100), Some(20), &[]))),
         provider_cost: None,
+        origin: None,
         pace: None,
     }
 }

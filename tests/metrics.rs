@@ -38,6 +38,7 @@ use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
 use weir::sinks::now::{Backend, CacheSize, Queue};
 use weir::sinks::series::Eviction;
 use weir::sinks::sides::Consumers;
+use weir::sinks::traces::Standing;
 use weir::sinks::{self, Conventions};
 use weir::units::{Backlog, PicoUsd};
 
@@ -99,6 +100,8 @@ fn answered() -> Record {
         arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         timing: Timing {
             total: Duration::from_millis(3500),
+            sent: Some(Duration::from_millis(400)),
+            first_chunk: Some(Duration::from_millis(450)),
             overhead_request: Some(Duration::from_micros(300)),
             overhead_response: Some(Duration::from_micros(40)),
             upstream: Some(Duration::from_secs(3)),
@@ -253,6 +256,7 @@ fn watched(histograms: Histograms) -> Metrics {
     metrics.watch_cache(Arc::new(move || vec![(Backend::Memory, size), (Backend::Similar, size)]));
     metrics.watch_store(Arc::new(|| true));
     metrics.watch_state(Arc::new(|| true));
+    metrics.watch_traces(Arc::new(|| Standing { capacity: 2048, ..Standing::default() }));
     metrics.watch_limits(Arc::new(rules()));
     let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
     metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));

@@ -198,6 +198,7 @@ fn reply(response: &RawValue) -> Reply {
         facts: ReplyFacts::default(),
         usage: Arc::default(),
         provider_cost: None,
+        origin: None,
     }
 }
 

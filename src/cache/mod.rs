@@ -36,6 +36,7 @@ use crate::cache::shared::Shared;
 use crate::record::ReplyFacts;
 use crate::record::call::Form;
 use crate::record::outcome::BypassReason;
+use crate::record::trace::Context;
 use crate::record::usage::Usage;
 use crate::store;
 use crate::units::{Backlog, ByteSize, PicoUsd, Span};
@@ -408,6 +409,8 @@ pub struct Reply {
     pub usage: Arc<OnceLock<Usage>>,
     /// What the provider said it charges.
     pub provider_cost: Option<PicoUsd>,
+    /// The span of the model call that brought it, where that is kept.
+    pub origin: Option<Context>,
 }
 
 /// Header fields that hold for a stored response: they describe the body. All others belong to the exchange that
@@ -541,6 +544,7 @@ mod tests {
             facts: ReplyFacts::default(),
             usage: Arc::default(),
             provider_cost: None,
+            origin: None,
         }
     }
 

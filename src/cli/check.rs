@@ -63,6 +63,12 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
         let kept = config.state_dir.as_ref().map(|dir| dir.display().to_string());
         writeln!(text, "state      {}", kept.as_deref().unwrap_or("none: nothing survives a restart"))?;
     }
+    if let Some(plan) = &config.traces {
+        writeln!(text, "traces     {}", shown_url(&plan.endpoint))?;
+    }
+    for remark in &config.remarks {
+        writeln!(text, "remark     {remark}")?;
+    }
     for limit in &config.limits {
         let concurrent = limit.concurrent_calls.map(|calls| format!("{calls} calls at once"));
         let rates: Vec<String> = limit.rates().iter().map(ToString::to_string).chain(concurrent).collect();

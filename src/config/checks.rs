@@ -20,6 +20,7 @@ use crate::config::{limits, providers, yaml};
 use crate::pattern::nearest;
 use crate::provider::KNOWN;
 use crate::runs::run::WINDOW;
+use crate::sinks::traces::plan::Planned;
 use crate::units::Span;
 use crate::warm::lines::Lines;
 use crate::{runs, store};
@@ -158,6 +159,13 @@ impl<'a> Checks<'a> {
                 let message = format!("{} cannot be read: {error}", shown(&ca_file.display().to_string()));
                 self.note(Path::of(["upstream", "ca_files"]).position(position), message);
             }
+        }
+    }
+
+    /// What of traces makes no sense.
+    pub(super) fn traces(&mut self, planned: &Planned) {
+        for (knob, message) in &planned.mistakes {
+            self.note(Path::of(["telemetry", "traces", knob]), message);
         }
     }
 

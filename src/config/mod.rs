@@ -31,6 +31,7 @@ use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
+use crate::sinks::traces::plan::{self, Plan};
 use crate::{admin, cache, exchange, fleet, listener, price, runs, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
@@ -68,6 +69,10 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
+    /// What is done about traces; nothing where they are off.
+    pub traces: Option<Plan>,
+    /// What of the environment cannot be used, and is left out.
+    pub remarks: Vec<String>,
 }
 
 /// Where a configuration comes from. Flags win over the environment, the environment over the file, the file over the
@@ -111,6 +116,8 @@ impl Config {
         let providers = providers::resolve(&file.providers, &mut checks);
         let default_provider = providers::default(&file, &providers, &mut checks);
         checks.settings(&file);
+        let planned = plan::plan(&file.telemetry.traces, &sources.environment);
+        checks.traces(&planned);
         let mistakes = checks.into_mistakes();
         let Some(default_provider) = default_provider.filter(|_| mistakes.is_empty()) else {
             return Err(Mistakes::new(mistakes));
@@ -132,6 +139,8 @@ impl Config {
             prices: file.prices,
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
+            traces: planned.plan,
+            remarks: planned.remarks,
         })
     }
 }
@@ -403,6 +412,22 @@ mod tests {
             assert_eq!(mistakes(&text, &[], &[]), [format!("weir.yaml:1: fleet_spend.{expected}")], "{text}");
         }
         assert_eq!(mistakes(&format!("fleet_spend: {{ {on}, match: job=~\".+\" }}"), &[], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_mistake_of_traces_is_named_with_its_fix() {
+        for (text, expected) in [
+            ("endpoint: collector", "endpoint: is not an http or https URL such as http://127.0.0.1:4318"),
+            ("protocol: http/json", "protocol: `http/json` is not one of `http/protobuf`, `grpc`: write one of them"),
+            ("headers_file: /absent", "headers_file: the file cannot be read: No such file or directory (os error 2)"),
+            ("ca_file: /absent", "ca_file: the file cannot be read: No such file or directory (os error 2)"),
+            ("sample_ratio: 2", "sample_ratio: `2` is not a share: write a number from 0 to 1, such as 0.95"),
+        ] {
+            let text = format!("telemetry: {{ traces: {{ {text} }} }}");
+            assert_eq!(mistakes(&text, &[], &[]), [format!("weir.yaml:1: telemetry.traces.{expected}")], "{text}");
+        }
+        let fine = "telemetry: { traces: { endpoint: \"http://c:4318\", sample_ratio: 0 } }";
+        assert_eq!(mistakes(fine, &[("OTEL_TRACES_SAMPLER", "nonsense")], &[]), Vec::<String>::new());
     }
 
     #[test]

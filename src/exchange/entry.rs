@@ -24,7 +24,7 @@ use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
 use crate::record::provenance::{Settled, settle};
-use crate::record::trace::Trace;
+use crate::record::trace::{Context, SharedLookup, Told, Trace};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
 use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing};
 use crate::runs::Step;
@@ -74,6 +74,7 @@ struct Marks {
     sent: Option<Instant>,
     answered: Option<Instant>,
     handed: Option<Instant>,
+    first_chunk: Option<Instant>,
     first_token: Option<Instant>,
     upstream_done: Option<Instant>,
     /// Where it was over for the app before its record could be closed.
@@ -86,6 +87,7 @@ pub(super) struct Fetched {
     status: StatusCode,
     head: HeadFacts,
     answered: Instant,
+    first_chunk: Option<Instant>,
     first_content: Option<Instant>,
     done: Option<Instant>,
 }
@@ -93,7 +95,12 @@ pub(super) struct Fetched {
 impl Fetched {
     /// The head has come.
     pub(super) fn now(status: StatusCode, head: HeadFacts) -> Self {
-        Self { status, head, answered: Instant::now(), first_content: None, done: None }
+        Self { status, head, answered: Instant::now(), first_chunk: None, first_content: None, done: None }
+    }
+
+    /// The first piece of a stream has come; later calls change nothing.
+    pub(super) fn chunk_came(&mut self) {
+        self.first_chunk.get_or_insert_with(Instant::now);
     }
 
     /// The first content of a stream has come; later calls change nothing.
@@ -177,11 +184,12 @@ impl Entry {
         to: &Arc<Destination>,
         operation: Operation,
         model: Option<Box<str>>,
-        caller: Caller,
+        session: &Self,
     ) -> Self {
         // That a run ends, and that it was tried before, is said of the session as a whole.
-        let caller = Caller { run_ends: None, is_retry: false, ..caller };
+        let caller = Caller { run_ends: None, is_retry: false, ..session.call().caller.clone() };
         let mut entry = Self::open(rooms, Some(to), Kind { operation, may_be_billed: false }, caller);
+        entry.placed(session.trace().and_then(|trace| rooms.sinks.trace_turn(trace)).map(Box::new));
         entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
         let open = entry.get_mut();
         open.call.model = model;
@@ -200,6 +208,37 @@ impl Entry {
     /// The exchange's id.
     pub(super) fn id(&self) -> RequestId {
         self.get().id
+    }
+
+    /// It has this place in traces.
+    pub(super) fn placed(&mut self, trace: Option<Box<Trace>>) {
+        self.get_mut().trace = trace;
+    }
+
+    /// Something that only its spans tell, if they are kept.
+    pub(super) fn tell(&mut self, tell: impl FnOnce(&mut Told)) {
+        if let Some(trace) = self.get_mut().trace.as_deref_mut().filter(|trace| trace.is_sampled) {
+            tell(&mut trace.told);
+        }
+    }
+
+    /// The span of its model call, if it is kept: whose answer others may get.
+    pub(super) fn as_origin(&self) -> Option<Context> {
+        self.trace().filter(|trace| trace.is_sampled).map(|trace| trace.context_of(trace.model_call))
+    }
+
+    /// This model call has brought its answer.
+    pub(super) fn owes(&mut self, origin: Option<Context>) {
+        if let Some(trace) = self.get_mut().trace.as_deref_mut() {
+            trace.origin = origin;
+        }
+    }
+
+    /// It was looked for in what replicas share, from `began` on.
+    pub(super) fn asked_shared(&mut self, began: Instant, found: bool) {
+        let arrived = self.get().arrived;
+        let (after, took) = (began.saturating_duration_since(arrived), began.elapsed());
+        self.tell(|told| told.shared = Some(SharedLookup { after, took, found }));
     }
 
     /// Its place in traces, if any are kept.
@@ -295,6 +334,7 @@ impl Entry {
         open.attempt = Some(Attempt::Answered(fetched.status.as_u16()));
         open.head = fetched.head;
         open.marks.answered = Some(fetched.answered);
+        open.marks.first_chunk = fetched.first_chunk;
         open.marks.first_token = fetched.first_content;
         open.marks.upstream_done = fetched.done;
     }
@@ -632,6 +672,8 @@ impl Open {
                 .map(|all| all.saturating_sub(marks.body_wait + self.cache.waited.unwrap_or_default())),
             overhead_response: marks.sent.and(between(marks.answered, marks.handed)),
             upstream: between(marks.sent, marks.upstream_done.or(marks.answered).or(Some(now))),
+            sent: between(Some(self.arrived), marks.sent),
+            first_chunk: between(marks.sent, marks.first_chunk),
             first_token: between(marks.sent, marks.first_token),
         }
     }

@@ -26,6 +26,7 @@ mod route;
 mod session;
 pub mod similar;
 mod tee;
+mod trace;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
 use crate::record::call::Caller;
 use crate::record::outcome::{BypassReason, CacheStatus, Role, RunStatus};
+use crate::record::trace::Trace;
 use crate::runs::Runs;
 use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
@@ -328,6 +330,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     let route = Route::find(&rooms, &head.method, &head.uri);
     let mut entry =
         Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
+    entry.placed(trace::begin(&rooms, &head, route.as_ref()));
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
 
     if relay::is_asked(&head, &body) {
@@ -435,13 +438,14 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
         // A stream that may have to be ended must come as it is.
         head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    prepare(rooms, &route, &mut head.headers);
+    prepare(rooms, &route, entry.trace(), &mut head.headers);
     let mut upward = Request::new(body.into_request_body(&entry.streamed_in()));
     *upward.method_mut() = head.method;
     *upward.uri_mut() = route.target.clone();
     *upward.headers_mut() = head.headers;
 
     entry.sending();
+    entry.tell(|told| told.target = Some(route.target.clone()));
     let asked = Asked {
         rooms: Arc::clone(rooms),
         to: Arc::clone(&route.to),
@@ -453,6 +457,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
             weir_asked,
             meter,
             pacing: (rooms.cache.replay() == Replay::Recorded).then(|| Pacing::begin(Instant::now())),
+            origin: entry.as_origin(),
         },
     };
     match ride {
@@ -471,6 +476,7 @@ async fn ask_again(rooms: &Arc<Rooms>, asking: Asking, why: BypassReason) -> Res
     // It is no step of the app's loop.
     let caller = Caller { run: None, ..rooms.who.read(&head.headers) };
     let mut entry = Entry::open(rooms, Some(&route.to), kind(&head.method, Some(route)), caller);
+    entry.placed(trace::begin(rooms, head, Some(route)));
     entry.body_kept(body.len());
     let understood = understand(rooms, &asking, &mut entry);
     entry.looked_up(CacheStatus::Bypass(why), None);
@@ -541,6 +547,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         call.caller.user = asked.user.map(Into::into);
     }
     entry.counted(asked.counted);
+    trace::read(endpoint, &json, entry);
     entry.asks(|call| loops::question(endpoint, &json, call));
     let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), &asked);
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
@@ -575,10 +582,11 @@ fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> boo
     true
 }
 
-/// Makes the app's head fit for the provider: what belongs to this connection or to weir stays here, and weir's own
-/// credential takes the place of the app's where the operator says so.
-fn prepare(rooms: &Rooms, route: &Route, headers: &mut HeaderMap) {
+/// Makes the app's head fit for the provider: what belongs to this connection, to weir or to the app's own house stays
+/// here, and weir's own credential takes the place of the app's where the operator says so.
+fn prepare(rooms: &Rooms, route: &Route, trace: Option<&Trace>, headers: &mut HeaderMap) {
     route::remove_hop_by_hop(headers);
+    trace::hand_on(&route.to, trace, headers);
     rooms.who.remove(headers);
     headers.remove(policy::TTL_HEADER);
     headers.remove(similar::HEADER);

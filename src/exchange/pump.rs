@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -31,7 +31,9 @@ use crate::limits::tally::Deed;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{Ending, EventKind, Said, headers};
+use crate::record::head::HeadFacts;
 use crate::record::outcome::{ErrorType, Outcome, Role, StoreResult};
+use crate::record::trace::Context as Origin;
 use crate::record::usage::Usage;
 
 /// The reply broke off on its way to the app.
@@ -67,6 +69,8 @@ pub(super) struct Wishes {
     pub(super) meter: Option<Meter>,
     /// When its pieces come, where that is to be stored with a stream.
     pub(super) pacing: Option<Pacing>,
+    /// The span of the call, for those who get its answer later or with it.
+    pub(super) origin: Option<Origin>,
 }
 
 /// The head of an answer.
@@ -78,6 +82,8 @@ pub(super) struct Head {
     pub(super) headers: ForLeader<HeaderMap>,
     /// Those that are for anybody; none where the answer is for nobody else.
     pub(super) kept: Arc<HeaderMap>,
+    /// The span of the call that brought it, where that is kept.
+    pub(super) origin: Option<Origin>,
 }
 
 /// Something there is only one of, for the one who asked.
@@ -119,6 +125,7 @@ struct Keep {
     reusable: Reusable,
     headers: Arc<HeaderMap>,
     pacing: Option<Pacing>,
+    origin: Option<Origin>,
 }
 
 /// Takes in an answer whose head has come.
@@ -155,17 +162,31 @@ pub(super) fn receive(
             reusable,
             headers: Arc::clone(&kept),
             pacing: wishes.pacing.filter(|_| is_stream),
+            origin: wishes.origin,
         }),
         take,
         meter,
         ended_by: None,
-        fetched: Fetched::now(head.status, headers::read(&head.headers, SystemTime::now())),
+        fetched: Fetched::now(
+            head.status,
+            HeadFacts { http: version(head.version), ..headers::read(&head.headers, SystemTime::now()) },
+        ),
         last_byte: Instant::now(),
         silence: None,
         broken: None,
         trailers: None,
     };
-    (Head { status: head.status, is_stream, headers: ForLeader::new(head.headers), kept }, pump)
+    (Head { status: head.status, is_stream, headers: ForLeader::new(head.headers), kept, origin: wishes.origin }, pump)
+}
+
+/// `network.protocol.version`.
+fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        _ => None,
+    }
 }
 
 impl Pump {
@@ -297,6 +318,9 @@ impl Pump {
     /// Reads a copy of `chunk` and gives back what of it goes on to the app now.
     fn read(&mut self, chunk: Bytes) -> Bytes {
         let Some(reader) = self.reader.as_mut() else { return chunk };
+        if self.is_stream {
+            self.fetched.chunk_came();
+        }
         let mut removed = Vec::new();
         let mut content = false;
         let mut last = None;
@@ -362,7 +386,7 @@ impl Pump {
         if let Some(take) = self.take.take() {
             return Some(Offered { result: take.finish(self.status, said), usage: None });
         }
-        let Keep { reusable, headers, pacing } = self.keep.take()?;
+        let Keep { reusable, headers, pacing, origin } = self.keep.take()?;
         let is_for_nobody = || self.rooms.cache.is_dead(&reusable, Instant::now());
         if self.status != StatusCode::OK || said.ending != Ending::Complete || is_for_nobody() {
             return Some(Offered { result: StoreResult::NotCacheable, usage: None });
@@ -381,6 +405,7 @@ impl Pump {
             facts: said.facts.clone(),
             usage: Arc::clone(&usage),
             provider_cost: said.provider_cost,
+            origin,
         };
         recall::store(&self.rooms, reusable, reply);
         Some(Offered { result: StoreResult::Stored, usage: Some(usage) })
@@ -399,7 +424,7 @@ impl Pump {
             trailers: ForLeader(Mutex::new(self.trailers)),
             all: (self.is_stream && is_complete(end.said.ending)).then_some(log.total()),
             others,
-            bill: ForLeader::new(Bill { end, fetched: self.fetched, offered, led, meter }),
+            bill: ForLeader::new(Bill { end, ended_by: self.ended_by, fetched: self.fetched, offered, led, meter }),
         }
     }
 }
@@ -418,6 +443,7 @@ pub(super) struct Finished {
 /// What it comes to for whoever asked.
 struct Bill {
     end: End,
+    ended_by: Option<Arc<str>>,
     fetched: Fetched,
     offered: Option<Offered>,
     led: bool,
@@ -478,6 +504,9 @@ impl Bill {
     /// Notes what was done for it; how it ended.
     fn note(self, entry: &mut Entry) -> End {
         entry.brought(self.fetched);
+        if let Some(budget) = self.ended_by {
+            entry.tell(|told| told.budget = Some(budget));
+        }
         if let Some(meter) = self.meter {
             entry.metered(meter);
         }

@@ -107,7 +107,7 @@ pub(super) async fn recall(
 ) -> Recalled {
     if let Some(reusable) = reusable.as_deref_mut().filter(|reusable| reusable.terms.may_answer()) {
         let mut found = in_memory(rooms, endpoint, reusable, &mut entry);
-        if found.is_err() && crossing::fetch(rooms, endpoint, reusable).await {
+        if found.is_err() && fetch(rooms, endpoint, reusable, &mut entry).await {
             found = look_up(rooms, endpoint, reusable, Instant::now());
             entry.fetched(status_of(&found));
         }
@@ -143,6 +143,16 @@ fn in_memory(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut
     let found = look_up(rooms, endpoint, reusable, started);
     entry.looked_up(status_of(&found), Some(started.elapsed()));
     found
+}
+
+/// Looks in what replicas share, and tells the entry.
+async fn fetch(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut Entry) -> bool {
+    let began = Instant::now();
+    let is_there = crossing::fetch(rooms, endpoint, reusable).await;
+    if rooms.cache.is_shared() {
+        entry.asked_shared(began, is_there);
+    }
+    is_there
 }
 
 /// Looks in memory.

@@ -35,6 +35,7 @@ use crate::provider::session::open;
 use crate::record::Attempt;
 use crate::record::call::Delivery;
 use crate::record::outcome::{BypassReason, CacheStatus};
+use crate::record::trace::Trace;
 use crate::upstream::RequestBody;
 
 /// The protocol that is switched to.
@@ -81,7 +82,7 @@ pub(super) async fn walk(
     let app = hyper::upgrade::on(&mut request);
     let (mut head, _) = request.into_parts();
     let opened = open(route.target.path(), route.target.query());
-    prepare_to_switch(rooms, route, &mut head.headers, opened.is_some());
+    prepare_to_switch(rooms, route, entry.trace(), &mut head.headers, opened.is_some());
     let mut upward = Request::new(RequestBody::whole(Bytes::new()));
     *upward.uri_mut() = route.target.clone();
     *upward.headers_mut() = head.headers;
@@ -89,6 +90,7 @@ pub(super) async fn walk(
     entry.call_mut().delivery = Delivery::Stream;
     entry.looked_up(CacheStatus::Bypass(BypassReason::Uncacheable), None);
     entry.sending();
+    entry.tell(|told| told.target = Some(route.target.clone()));
     let mut answer = match route.to.upstream.switch(upward).await {
         Ok(answer) => answer,
         Err(failure) => return reply::failed(rooms, &route.to.provider, &failure, entry),
@@ -99,7 +101,7 @@ pub(super) async fn walk(
             rooms,
             route.endpoint,
             answer,
-            Wishes { reusable: None, recordable: None, weir_asked: false, meter: None, pacing: None },
+            Wishes { reusable: None, recordable: None, weir_asked: false, meter: None, pacing: None, origin: None },
         );
         return forward(rooms, &head, pump, entry);
     }
@@ -114,8 +116,8 @@ pub(super) async fn walk(
 }
 
 /// Makes the head fit for the provider. A session that is read must not be compressed.
-fn prepare_to_switch(rooms: &Rooms, route: &Route, headers: &mut HeaderMap, is_read: bool) {
-    prepare(rooms, route, headers);
+fn prepare_to_switch(rooms: &Rooms, route: &Route, trace: Option<&Trace>, headers: &mut HeaderMap, is_read: bool) {
+    prepare(rooms, route, trace, headers);
     announce_switch(headers);
     if is_read {
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);

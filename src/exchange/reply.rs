@@ -1,6 +1,7 @@
 //! Reply: what the app gets. The only place where weir chooses a status code.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -178,6 +179,8 @@ pub(super) fn stored(
     if rooms.settings.response_headers {
         headers.insert(AGE, age.as_secs().into());
     }
+    entry.owes(reply.origin);
+    entry.tell(|told| told.age = Some(*age));
     let (ttl, similarity) = (ttl(stored.lifetime(), *age), entry.similarity());
     announce(rooms, &mut headers, &entry, Told::Stored { ttl, is_rendered, similarity });
     entry.handed(reply.status.as_u16());
@@ -235,6 +238,7 @@ pub(super) fn shared(rooms: &Rooms, head: &Head, body: Bytes, end: End, mut entr
 fn follow(rooms: &Rooms, head: &Head, entry: &mut Entry) -> HeaderMap {
     let mut headers = head.kept.as_ref().clone();
     entry.followed();
+    entry.owes(head.origin);
     announce(rooms, &mut headers, entry, Told::Collapsed);
     entry.handed(head.status.as_u16());
     headers
@@ -342,12 +346,15 @@ pub(super) fn not_stored(rooms: &Rooms, entry: Entry) -> Response<Body> {
 }
 
 /// A limit or a budget that the operator set has no room for the call.
-pub(super) fn refused(rooms: &Rooms, provider: &Provider, refusal: &Refusal, entry: Entry) -> Response<Body> {
+pub(super) fn refused(rooms: &Rooms, provider: &Provider, refusal: &Refusal, mut entry: Entry) -> Response<Body> {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let (outcome, code) = match refusal.why {
         Why::Full(_) => (Outcome::RateLimited, quotas::RATE_LIMIT_EXCEEDED),
         Why::Over(_) => (Outcome::BudgetBlocked, quotas::INSUFFICIENT_QUOTA),
     };
+    if outcome == Outcome::BudgetBlocked {
+        entry.tell(|told| told.budget = Some(Arc::clone(&refusal.rule)));
+    }
     let message = refusal.to_string();
     let again = again(refusal);
     let end = End::unread(outcome, Some(ErrorType::Status(status.as_u16())));

@@ -146,6 +146,7 @@ mod tests {
             version_prefix: api.dialect().version_prefix,
             models: BTreeMap::new(),
             ask_for_usage: true,
+            propagate_upstream: false,
             prices: PricedAs::Unknown,
             credential: CredentialSource::App,
         }

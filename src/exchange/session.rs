@@ -16,7 +16,7 @@ use crate::frames::websocket::{CLOSE, Decoder, goodbye};
 use crate::limits::refusal::Refusal;
 use crate::provider::session::{News, Opened, ReadSession, Told, Turn};
 use crate::provider::{Ending, Said};
-use crate::record::call::{Caller, Operation};
+use crate::record::call::Operation;
 use crate::record::outcome::{ErrorType, Outcome};
 
 /// Close codes that say that all is well (RFC 6455, section 7.4.1): done, going away, none given.
@@ -84,7 +84,6 @@ pub(super) struct Downward {
 struct Books {
     rooms: Arc<Rooms>,
     to: Arc<Destination>,
-    caller: Caller,
     credential: Option<Box<str>>,
     model: Option<Box<str>>,
     session: Entry,
@@ -113,7 +112,6 @@ pub(super) fn open(
     let books = Books {
         rooms: Arc::clone(rooms),
         to: Arc::clone(to),
-        caller: session.call().caller.clone(),
         credential,
         model,
         session,
@@ -180,6 +178,9 @@ impl Downward {
             (_, closed) if app_closed || closed.is_some() => end_of(StatusCode::OK, said),
             _ => cut(said),
         };
+        if let Some(refusal) = &self.books.refused {
+            self.books.session.tell(|told| told.budget = Some(Arc::clone(&refusal.rule)));
+        }
         self.books.session.upstream_done();
         self.books.session.close(end);
     }
@@ -228,7 +229,7 @@ impl Books {
     }
 
     fn entry(&self, operation: Operation, model: Option<Box<str>>) -> Entry {
-        let mut entry = Entry::in_session(&self.rooms, &self.to, operation, model, self.caller.clone());
+        let mut entry = Entry::in_session(&self.rooms, &self.to, operation, model, &self.session);
         admission::charge(&self.rooms, &self.to, self.credential.as_deref(), &mut entry);
         entry
     }

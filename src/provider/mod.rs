@@ -20,6 +20,7 @@ mod llamacpp;
 pub mod ollama;
 pub mod openai;
 pub mod output;
+pub mod parameters;
 pub mod quotas;
 pub mod reader;
 pub mod session;
@@ -86,6 +87,9 @@ pub struct Settings {
     /// again). Turn it off for servers that refuse `stream_options`. It is off by itself for `api: cohere`, which does,
     /// and for vendors that are known to tell their usage unasked.
     pub ask_for_usage: Option<bool>,
+    /// Whether the app's context in traces (`traceparent`, `tracestate`, `baggage`) goes on to the provider, with weir's
+    /// own span for its parent where traces are kept. For servers of your own: it tells of the inside of your house.
+    pub propagate_upstream: bool,
 }
 
 /// The APIs weir can read.
@@ -242,6 +246,8 @@ pub struct Provider {
     pub version_prefix: &'static str,
     /// Whether weir may ask for usage on streams.
     pub ask_for_usage: bool,
+    /// Whether the app's context in traces goes on to it.
+    pub propagate_upstream: bool,
     /// Whose prices apply.
     pub prices: PricedAs,
     /// The models behind names that the price table does not know.

@@ -15,6 +15,8 @@ pub struct HeadFacts {
     pub retry_after: Option<Duration>,
     /// What is left of the quotas the call was counted against, indexed as [`QuotaKind::ALL`].
     pub quotas: [Quota; QuotaKind::ALL.len()],
+    /// The version of HTTP that it came by: `network.protocol.version`.
+    pub http: Option<&'static str>,
     /// When the head came; `None` if none did.
     pub came_at: Option<Instant>,
 }

@@ -234,6 +234,10 @@ pub struct Timing {
     pub overhead_response: Option<Duration>,
     /// Request handed to the upstream → last byte of its answer, or its failure.
     pub upstream: Option<Duration>,
+    /// Request head read → request handed to the upstream; of a response within a session, its beginning.
+    pub sent: Option<Duration>,
+    /// Request handed to the upstream → first piece of a streamed reply, whatever it says.
+    pub first_chunk: Option<Duration>,
     /// Request handed to the upstream → first content, reasoning or tool delta of a streamed reply.
     pub first_token: Option<Duration>,
 }

@@ -149,12 +149,16 @@ pub struct Trace {
     pub state: Option<Box<str>>,
     /// Whether its spans are kept. If not, nothing of it is sent anywhere.
     pub is_sampled: bool,
+    /// Whether it is handed on to providers that may know of it.
+    pub is_handed_on: bool,
     /// The span of the call as its app sees it. Of a response within a session: the session's.
     pub server: SpanId,
     /// The span of the call as its model sees it.
     pub model_call: SpanId,
     /// The span of the one attempt to have it answered.
     pub attempt: SpanId,
+    /// The span of the look-up in what replicas share.
+    pub lookup: SpanId,
     /// What kind of call it is.
     pub part: Part,
     /// The model call that brought its answer, where that is another's.

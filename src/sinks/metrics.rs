@@ -32,7 +32,9 @@ use crate::sinks::custom::{self, Custom};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
-use crate::sinks::now::{Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, Watched};
+use crate::sinks::now::{
+    Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, WatchTraces, Watched,
+};
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
 use crate::sinks::series::{
@@ -200,6 +202,7 @@ impl Metrics {
             cache: OnceLock::new(),
             store: OnceLock::new(),
             state: OnceLock::new(),
+            traces: OnceLock::new(),
             limits: OnceLock::new(),
             reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
@@ -282,6 +285,11 @@ impl Metrics {
     /// Has `watch` asked at each scrape whether what has to survive a restart can be kept. The first one stays.
     pub fn watch_state(&self, watch: WatchState) {
         let _ = self.now.state.set(watch);
+    }
+
+    /// Has `watch` asked at each scrape how the queue of spans stands. The first one stays.
+    pub fn watch_traces(&self, watch: WatchTraces) {
+        let _ = self.now.traces.set(watch);
     }
 
     /// Has `limits` asked at each scrape how they stand. The first ones stay.

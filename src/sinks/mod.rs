@@ -15,18 +15,22 @@ mod rules;
 pub mod samples;
 pub mod series;
 pub mod sides;
+pub mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
 use crate::record::outcome::{NoVector, SimilarResult, Verdict};
+use crate::record::trace::Trace;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::Metrics;
+use crate::sinks::traces::queue::Traces;
 
 /// What the operator writes of telemetry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +42,8 @@ pub struct Settings {
     pub semconv: Conventions,
     /// Metrics.
     pub metrics: metrics::Settings,
+    /// Traces, sent in the OpenTelemetry protocol (docs/traces.md).
+    pub traces: traces::Settings,
     /// Log lines, on standard error.
     pub log: log::Settings,
 }
@@ -61,15 +67,28 @@ pub enum Conventions {
 pub struct Sinks {
     metrics: Arc<Metrics>,
     log: CallLog,
+    traces: Option<Traces>,
     opened: AtomicU64,
     closed: AtomicU64,
 }
 
 impl Sinks {
-    /// Sends records to `metrics`, then to `log`.
+    /// Sends records to `metrics`, then to `log`, then to `traces`, where any are kept.
     #[must_use]
-    pub const fn new(metrics: Arc<Metrics>, log: CallLog) -> Self {
-        Self { metrics, log, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+    pub const fn new(metrics: Arc<Metrics>, log: CallLog, traces: Option<Traces>) -> Self {
+        Self { metrics, log, traces, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+    }
+
+    /// The place in traces of a request with these headers; `None` where none are kept.
+    #[must_use]
+    pub fn begin_trace(&self, headers: &HeaderMap) -> Option<Trace> {
+        self.traces.as_ref().map(|traces| traces.begin(headers))
+    }
+
+    /// The place of a response within the session whose own place this is.
+    #[must_use]
+    pub fn trace_turn(&self, session: &Trace) -> Option<Trace> {
+        self.traces.as_ref().map(|traces| traces.turn(session))
     }
 
     /// An exchange with `provider` (the value of the label) has begun.
@@ -82,6 +101,9 @@ impl Sinks {
     pub fn closed(&self, record: &Record) {
         self.metrics.closed(record);
         self.log.closed(record);
+        if let Some(traces) = &self.traces {
+            traces.closed(record);
+        }
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -26,6 +26,7 @@ use crate::sinks::quotas::Quotas;
 use crate::sinks::reloads::Reloads;
 use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
+use crate::sinks::traces::Standing;
 use crate::units::Backlog;
 
 /// How full the cache is.
@@ -96,6 +97,9 @@ impl Queue {
 /// Says how full a queue is now; `None` once it is gone.
 pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
 
+/// Says how the queue of spans stands now.
+pub type WatchTraces = Arc<dyn Fn() -> Standing + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -111,6 +115,8 @@ pub(super) struct Now {
     pub(super) store: OnceLock<WatchStore>,
     /// Set if there is something that has to survive a restart.
     pub(super) state: OnceLock<WatchState>,
+    /// Set if there are traces.
+    pub(super) traces: OnceLock<WatchTraces>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
     /// The files that are read again.
@@ -179,6 +185,9 @@ impl Collector for Now {
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
         write(encoder, &semconv::STATE_KEPT, state)?;
+        if let Some(watch) = self.traces.get() {
+            write_traces(encoder, watch())?;
+        }
         if let Some(watch) = self.cache.get() {
             let sizes = watch();
             let each = |part: fn(&CacheSize) -> u64| {
@@ -260,6 +269,15 @@ fn write_price_table(encoder: &mut DescriptorEncoder<'_>, prices: &PriceTable) -
     let metric = &semconv::PRICE_TABLE_INFO;
     let info = Info::new(vec![(label::VERSION, prices.version.clone()), (label::SOURCE, prices.source.clone())]);
     info.encode(encoder.encode_descriptor(metric.stem(), &format!("{}.", metric.help), None, info.metric_type())?)
+}
+
+fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: Standing) -> fmt::Result {
+    let Standing { exported, queue_full, export_failed, length, capacity } = standing;
+    let dropped = [("queue_full", queue_full), ("export_failed", export_failed)];
+    write(encoder, &semconv::OTLP_EXPORTED_SPANS, [([], ConstCounter::new(exported))])?;
+    write(encoder, &semconv::OTLP_DROPPED_SPANS, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;
+    write(encoder, &semconv::OTLP_QUEUE_LENGTH, [([], ConstGauge::new(length))])?;
+    write(encoder, &semconv::OTLP_QUEUE_CAPACITY, [([], ConstGauge::new(capacity))])
 }
 
 pub(super) fn whole(count: usize) -> u64 {

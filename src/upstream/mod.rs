@@ -164,7 +164,7 @@ pub struct Trust(Arc<ClientConfig>);
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A file of certificate authorities cannot be used.
-    #[error("upstream.ca_files: {} holds no usable PEM certificate", path.display())]
+    #[error("{} holds no usable PEM certificate", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
@@ -183,17 +183,7 @@ impl Trust {
     /// # Panics
     /// Never: ring supports the protocol versions named here.
     pub fn load(settings: &Settings) -> Result<Self, TrustError> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        for path in &settings.ca_files {
-            let added = read_authorities(path).and_then(|authorities| {
-                authorities.into_iter().try_for_each(|authority| roots.add(authority).map_err(Into::into))
-            });
-            added.map_err(|source| TrustError::CaFile { path: path.clone(), source })?;
-        }
+        let roots = authorities(&settings.ca_files)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -204,6 +194,25 @@ impl Trust {
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self(Arc::new(config)))
     }
+}
+
+/// The system's certificate authorities (Mozilla's where the system has none) and those in `files`.
+///
+/// # Errors
+/// If a file cannot be read, or holds none.
+pub fn authorities(files: &[PathBuf]) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for path in files {
+        let added = read_authorities(path).and_then(|authorities| {
+            authorities.into_iter().try_for_each(|authority| roots.add(authority).map_err(Into::into))
+        });
+        added.map_err(|source| TrustError::CaFile { path: path.clone(), source })?;
+    }
+    Ok(roots)
 }
 
 fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BoxError> {

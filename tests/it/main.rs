@@ -39,6 +39,8 @@ mod shutdown;
 mod similar;
 mod streaming;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod vendors;
 mod warming;
 mod wire;

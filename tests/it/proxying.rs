@@ -53,11 +53,11 @@ async fn the_apps_bytes_and_headers_are_untouched_but_for_the_hop() {
         ("openai-organization", "org"),
         ("x-stainless-retry-count", "1"),
         ("user-agent", "OpenAI/Python"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     let mut sent = kept.to_vec();
     let stops_here = ["x-agent-id", "x-user-id", "x-loop-type", "x-run-id", "x-workspace-id", "x-cache-namespace"];
-    sent.extend(stops_here.map(|name| (name, "me")));
+    let tells_of_the_house = ["traceparent", "tracestate", "baggage"];
+    sent.extend(stops_here.iter().chain(&tells_of_the_house).map(|name| (*name, "me")));
     sent.extend([("connection", "x-hop"), ("x-hop", "1"), ("proxy-authorization", "Basic eDp5")]);
     weir.post(CHAT, &sent, ASK).await;
     let received = fake.received().pop().unwrap();
@@ -65,7 +65,9 @@ async fn the_apps_bytes_and_headers_are_untouched_but_for_the_hop() {
     for (name, value) in kept {
         assert_eq!(received.header(name), Some(value));
     }
-    for name in stops_here.iter().chain(&["x-hop", "proxy-authorization", "x-forwarded-for", "via"]) {
+    for name in
+        stops_here.iter().chain(&tells_of_the_house).chain(&["x-hop", "proxy-authorization", "x-forwarded-for", "via"])
+    {
         assert_eq!(received.header(name), None, "{name}");
     }
     assert_eq!(received.header("host"), Some(fake.address.to_string().as_str()));

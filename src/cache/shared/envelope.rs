@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::pace::Pace;
 use crate::cache::{About, Reply};
 use crate::record::ReplyFacts;
+use crate::record::trace::Context;
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
 
@@ -72,6 +73,9 @@ struct Head<'a> {
     /// Of each piece: the microseconds before it, and its length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pace: Option<Vec<(u64, usize)>>,
+    /// The span that brought it, as `traceparent` writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Cow<'a, str>>,
 }
 
 /// The bytes of `letter`, compressed if it is larger than `compress_above` and that makes it smaller. `None` if it has
@@ -120,7 +124,7 @@ pub(super) fn unpack(packed: &[u8], max_body: usize) -> Option<Content> {
 
 fn head(letter: Letter<'_>) -> Option<Head<'_>> {
     let Letter { reply, about, asked, stored_at, lifetime, keep_for } = letter;
-    let Reply { status, headers, body: _, pace, facts, usage, provider_cost } = reply;
+    let Reply { status, headers, body: _, pace, facts, usage, provider_cost, origin } = reply;
     let pieces = |pace: &Pace| pace.pieces().map(|(after, bytes)| (microseconds(after), bytes)).collect();
     let headers = headers.iter().map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())));
     Some(Head {
@@ -138,6 +142,7 @@ fn head(letter: Letter<'_>) -> Option<Head<'_>> {
         usage: usage.get().filter(|usage| !usage.is_estimated()).map(counts),
         provider_cost: provider_cost.map(|cost| cost.pico().to_string()),
         pace: pace.as_ref().map(pieces),
+        origin: origin.map(|origin| origin.to_string().into()),
     })
 }
 
@@ -160,6 +165,7 @@ fn content_of(head: Head<'_>, body: &[u8]) -> Option<Content> {
             facts: head.facts.into_owned(),
             usage: Arc::new(usage),
             provider_cost,
+            origin: head.origin.and_then(|origin| Context::parse(origin.as_bytes())),
         },
         about: About {
             provider: (&*head.provider).into(),
@@ -220,6 +226,7 @@ mod tests {
             facts: ReplyFacts { id: Some("chatcmpl-1".into()), tools: vec!["look".into()], ..ReplyFacts::default() },
             usage: Arc::new(known),
             provider_cost: Some(PicoUsd::new(u128::MAX)),
+            origin: Context::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         }
     }
 
@@ -243,7 +250,7 @@ mod tests {
             let packed = pack(letter(&reply, &about), 1024).expect("plain data");
             let content = unpack(&packed, MAX).expect("what was packed");
             assert_eq!(content.reply.body, body);
-            assert_eq!(content.reply.pace, reply.pace);
+            assert_eq!((content.reply.pace, content.reply.origin), (reply.pace.clone(), reply.origin));
             assert_eq!((content.reply.status, &content.reply.headers), (reply.status, &reply.headers));
             assert_eq!((&content.reply.facts, content.reply.provider_cost), (&reply.facts, reply.provider_cost));
             assert_eq!(content.reply.usage.get(), Some(&usage));

@@ -1,6 +1,8 @@
 //! What the tests stand on: a real weir on port 0, a scripted provider, and a plain client.
 
 pub(crate) mod client;
+#[cfg(feature = "otlp")]
+pub(crate) mod collector;
 pub(crate) mod fake;
 pub(crate) mod process;
 #[path = "../../fixture/random.rs"]

@@ -34,7 +34,12 @@ pub(crate) const TOKEN: &str = "sesame";
 impl Weir {
     /// Starts with `yaml` beside addresses on port 0.
     pub(crate) async fn start(yaml: &str) -> Self {
-        Self::start_in(&tempfile::tempdir().unwrap(), "", yaml).await
+        Self::start_in(&tempfile::tempdir().unwrap(), "", yaml, &[]).await
+    }
+
+    /// Starts in front of a provider at `url`, with these environment variables.
+    pub(crate) async fn in_environment(url: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_in(&tempfile::tempdir().unwrap(), "", &in_front_of(url, yaml), environment).await
     }
 
     /// Starts in front of a provider at `url`, with a token: [`TOKEN`].
@@ -43,15 +48,17 @@ impl Weir {
         let token = dir.path().join("token");
         std::fs::write(&token, TOKEN).unwrap();
         let token = format!(", token_file: {}", token.display());
-        let weir = Self::start_in(&dir, &token, &in_front_of(url, yaml)).await;
+        let weir = Self::start_in(&dir, &token, &in_front_of(url, yaml), &[]).await;
         Self { files: Some(dir), ..weir }
     }
 
-    async fn start_in(dir: &TempDir, admin: &str, yaml: &str) -> Self {
+    async fn start_in(dir: &TempDir, admin: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let path = dir.path().join("weir.yaml");
         let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0{admin} }}\n{yaml}");
         std::fs::write(&path, text).unwrap();
-        let sources = Sources { file: Some(path), environment: BTreeMap::new(), flags: Vec::new() };
+        let environment: BTreeMap<String, String> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let sources = Sources { file: Some(path), environment, flags: Vec::new() };
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::bind(config).await.unwrap();
         let (app_address, admin_address) = (app.app_address().unwrap(), app.admin_address().unwrap());

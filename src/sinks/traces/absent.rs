@@ -1,0 +1,58 @@
+//! Queue, in a build without the feature `otlp`: no call has a place in traces, and whoever wants one is told why.
+
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::record::Record;
+use crate::record::trace::Trace;
+use crate::sinks::traces::Standing;
+use crate::sinks::traces::plan::Plan;
+
+/// Where the spans of calls go: in this build, nowhere.
+#[derive(Clone, Debug)]
+pub enum Traces {}
+
+/// What sends spans: in this build, there is none.
+#[derive(Debug)]
+pub enum Exporter {}
+
+/// No queue.
+///
+/// # Errors
+/// Always, in this build.
+pub fn open(_: Plan) -> Result<(Traces, Exporter), &'static str> {
+    Err("this weir was built without the feature `otlp`: remove it, or build with `--features otlp`")
+}
+
+impl Traces {
+    /// Never called.
+    #[must_use]
+    pub fn begin(&self, _: &HeaderMap) -> Trace {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn turn(&self, _: &Trace) -> Trace {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn closed(&self, _: &Record) {
+        match *self {}
+    }
+
+    /// Never called.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match *self {}
+    }
+}
+
+impl Exporter {
+    /// Never called.
+    #[expect(clippy::unused_async, reason = "as in a build with the feature")]
+    pub async fn run(self, _: CancellationToken) {
+        match self {}
+    }
+}
