@@ -15,10 +15,10 @@ import yaml
 
 from house import ROOT, STOP_WITHIN_S, WEIR, eventually, get, get_json, running, sides_of
 from recorder import WEBHOOK, recorder
+from rules import RULES
 from scale import FACTOR, SCRAPE_S, scaled_alertmanager, scaled_rules
 from test_prometheus import free_port, needed
 
-RULES = sorted((ROOT / "prometheus/rules").glob("*.rules.yml"))
 SECRETS = "/etc/alertmanager/secrets"
 TEMPLATES = "/etc/alertmanager/templates"
 TOKEN = "test-token"
@@ -184,7 +184,7 @@ def write_history(folder, series, hourly):
 @contextlib.contextmanager
 def open_stack(folder, history):
     """Prometheus and Alertmanager, and nothing scraped yet. `history`: the recorded series that go back seven days."""
-    programs = [needed("prometheus"), shutil.which("alertmanager") or needed("prometheus-alertmanager")]
+    prometheus = needed("prometheus")
     for name in ("targets", "rules", "data"):
         (folder / name).mkdir()
     with recorder() as recorded, contextlib.ExitStack() as processes:
@@ -198,25 +198,32 @@ def open_stack(folder, history):
             write_history(folder, series, hourly)
         commands = {
             stack.prometheus: [
-                programs[0],
+                prometheus,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={stack.prometheus.removeprefix('http://')}",
                 "--log.level=warn",
             ],
-            stack.alertmanager: [
-                programs[1],
-                f"--config.file={folder / 'alertmanager.yml'}",
-                f"--storage.path={folder / 'alertmanager'}",
-                f"--web.listen-address={stack.alertmanager.removeprefix('http://')}",
-                "--cluster.listen-address=",
-                "--log.level=warn",
-            ],
+            stack.alertmanager: alertmanager_command(
+                folder / "alertmanager.yml", folder / "alertmanager", stack.alertmanager
+            ),
         }
         for url, command in commands.items():
             process = processes.enter_context(running(command))
             eventually(lambda: process.process.poll() is None and is_up(url), within_s=60)
         yield stack
+
+
+def alertmanager_command(config, data, url):
+    """The command that runs an Alertmanager by itself. Debian calls the program by another name."""
+    return [
+        shutil.which("alertmanager") or needed("prometheus-alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={data}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--cluster.listen-address=",
+        "--log.level=warn",
+    ]
 
 
 def is_up(url):
