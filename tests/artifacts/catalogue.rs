@@ -8,9 +8,10 @@ use promql_parser::parser::{
     self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
 };
 use regex::Regex;
-use weir::semconv::{Kind, METRICS};
+use weir::semconv::values::{Most, VALUES, Values, of_metric};
+use weir::semconv::{Kind, METRICS, Metric};
 
-use crate::shipped::{read, rules};
+use crate::shipped::rules;
 
 /// What the scraper knows of a target: part of every series.
 pub(crate) const TARGET: [&str; 3] = ["namespace", "job", "instance"];
@@ -19,10 +20,6 @@ pub(crate) const TARGET: [&str; 3] = ["namespace", "job", "instance"];
 const PROMETHEUS_OWN: &[(&str, &[&str])] =
     &[("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity", "category"])];
 
-/// Labels whose values come from configuration and apps.
-const OPEN: [&str; 8] =
-    ["provider", "gen_ai_provider_name", "budget", "limit", "agent", "loop_type", "tool", "consumer"];
-
 type Labels = BTreeSet<String>;
 /// Takes what is wrong with an expression.
 type Tell<'a> = &'a mut dyn FnMut(String);
@@ -30,20 +27,20 @@ type Tell<'a> = &'a mut dyn FnMut(String);
 /// What can be asked for: series with their labels, and the values of labels.
 pub(crate) struct Known {
     pub(crate) series: BTreeMap<String, Labels>,
-    /// The values that docs/metrics.md lists, by label.
-    values: BTreeMap<String, Vec<String>>,
+    /// Which metric a series is of, where weir exports it.
+    metrics: BTreeMap<String, &'static Metric>,
 }
 
 impl Known {
     pub(crate) fn read() -> Self {
-        let mut known = Self { series: BTreeMap::new(), values: documented_values() };
+        let mut known = Self { series: BTreeMap::new(), metrics: BTreeMap::new() };
         for metric in METRICS {
-            if metric.kind == Kind::Histogram {
-                known.add(&format!("{}_bucket", metric.name), metric.labels, Some("le"));
-                known.add(&format!("{}_sum", metric.name), metric.labels, None);
-                known.add(&format!("{}_count", metric.name), metric.labels, None);
-            } else {
-                known.add(metric.name, metric.labels, None);
+            let (plain, with_bound) =
+                (&[("", None)][..], &[("_bucket", Some("le")), ("_sum", None), ("_count", None)][..]);
+            for (end, bound) in if metric.kind == Kind::Histogram { with_bound } else { plain } {
+                let name = format!("{}{end}", metric.name);
+                known.add(&name, metric.labels, *bound);
+                known.metrics.insert(name, metric);
             }
         }
         for (name, labels) in PROMETHEUS_OWN {
@@ -101,7 +98,7 @@ impl Known {
             if !labels.contains(&matcher.name) {
                 tell(format!("{name} has no label {}", matcher.name));
             }
-            if let Some(unknown) = self.unknown_value(matcher) {
+            if let Some(unknown) = self.unknown_value(name, matcher) {
                 tell(format!("{} is never {unknown:?}", matcher.name));
             }
         }
@@ -136,8 +133,8 @@ impl Known {
     }
 
     /// A value that a label with a closed set of values does not have. Patterns have to match one of them.
-    fn unknown_value(&self, matcher: &Matcher) -> Option<String> {
-        let values = self.values.get(&matcher.name)?;
+    fn unknown_value(&self, series: &str, matcher: &Matcher) -> Option<String> {
+        let values = self.values(series, &matcher.name)?;
         let is_pattern = matches!(matcher.op, MatchOp::Re(_) | MatchOp::NotRe(_));
         let wanted: Vec<_> = if is_pattern { matcher.value.split('|').collect() } else { vec![&*matcher.value] };
         let fits = |wanted: &str| {
@@ -148,6 +145,19 @@ impl Known {
         };
         let is_open = |wanted: &str| wanted.is_empty() || wanted.starts_with('$');
         wanted.into_iter().find(|wanted| !is_open(wanted) && !fits(wanted)).map(str::to_owned)
+    }
+
+    /// The values that a label of a series may have; none where that is not a closed set. Of recorded series, those that
+    /// the label has anywhere.
+    fn values(&self, series: &str, label: &str) -> Option<Vec<&'static str>> {
+        let is_closed = |values: &&Values| matches!(values.most, Most::Closed(_));
+        let found: Vec<_> = match self.metrics.get(series) {
+            Some(metric) => of_metric(metric, label).into_iter().filter(is_closed).collect(),
+            None => VALUES.iter().filter(|values| values.label == label).filter(is_closed).collect(),
+        };
+        // What is said of them has each value in backquotes.
+        let words = found.iter().flat_map(|values| values.say.split('`').skip(1).step_by(2));
+        (!found.is_empty()).then(|| words.collect())
     }
 }
 
@@ -180,26 +190,6 @@ fn joined(binary: &BinaryExpr, left: Labels, right: Labels, tell: Tell<'_>) -> L
         _ if is_comparison && matching.is_none() => left,
         _ => compared,
     }
-}
-
-/// The values that docs/metrics.md lists in its table of labels, for labels whose values are a closed set.
-fn documented_values() -> BTreeMap<String, Vec<String>> {
-    let words = Regex::new("`([^`]+)`").expect("a pattern");
-    let words = |cell: &str| words.captures_iter(cell).map(|found| found[1].to_owned()).collect::<Vec<_>>();
-    let docs = read("docs/metrics.md");
-    let table = docs.split("\n## Labels\n").nth(1).expect("a section about labels");
-    let rows = table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with('|'));
-    let mut values = BTreeMap::new();
-    for row in rows {
-        let (labels, listed) = row[1..].split_once(" | ").expect("two columns");
-        for label in
-            words(labels).into_iter().filter(|label| !OPEN.contains(&label.as_str()) && !label.contains("model"))
-        {
-            values.insert(label, words(listed));
-        }
-    }
-    assert!(values.len() > 15, "the table of labels is read");
-    values
 }
 
 /// Shows every part of an expression, with the parts around it, outermost first.

@@ -292,6 +292,7 @@ fn what_is_wrong_with_an_expression_is_found() {
         ("rate(weir_requests_total{workspace=\"a\"}[5m])", "weir_requests_total has no label workspace"),
         ("rate(weir_requests_total{outcome=\"failed\"}[5m])", "outcome is never \"failed\""),
         ("rate(weir_requests_total{outcome=~\"success|failed\"}[5m])", "outcome is never \"failed\""),
+        ("rate(weir_cache_stores_total{result=\"hit\"}[5m])", "result is never \"hit\""),
         ("sum by (tool) (rate(weir_requests_total[5m]))", "tool is not a label of what is put together"),
         ("sum without (tool) (rate(weir_requests_total[5m]))", "tool is not a label of what is put together"),
         (
