@@ -488,7 +488,7 @@ def cache():
             "Hit ratio": (share(total(hits, "provider, model"), total(looked_up, "provider, model")), *SHARE),
             "Saved": (total("weir_cost_saved_usd_total{M}", "provider, model"), *CENTS),
         }, width=12, sort="Saved"),
-        table("By namespace", "`X-Cache-Namespace`. Off unless `telemetry.metrics.namespaces` is set.", {
+        table("By namespace", "`X-Cache-Namespace`. Off unless `telemetry.metrics.cache_namespaces` is set.", {
             "Hit ratio": (share(total(f'{by_namespace}{{S, result="hit"}}', "cache_namespace"),
                                 total(f'{by_namespace}{{S, result!="bypass"}}', "cache_namespace")), *SHARE),
         }, width=12, none="not counted"),
