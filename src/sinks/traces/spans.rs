@@ -331,9 +331,8 @@ impl Telling<'_> {
     fn shared(&self, lookup: SharedLookup) -> SpanData {
         let mut attributes = Attributes::default();
         attributes.add(attribute::DB_SYSTEM_NAME, "redis").add(attribute::DB_OPERATION_NAME, "GET");
-        let parent = Some((self.trace.server, Remote::No));
-        let mut span =
-            self.span(self.trace.lookup, parent, SpanKind::Client, "GET".into(), (lookup.after, lookup.took));
+        let place = Place::below(self.trace.server, self.trace.lookup);
+        let mut span = self.span(place, SpanKind::Client, "GET".into(), (lookup.after, lookup.took));
         conclude(&mut span, attributes, None);
         span
     }
