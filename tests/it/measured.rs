@@ -6,7 +6,9 @@ use std::fs;
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
+use crate::support::client::Client;
 use crate::support::fake::{Fake, Script};
+use crate::support::process::Process;
 use crate::support::weir::Weir;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -92,6 +94,24 @@ async fn the_process_is_as_the_kernel_says() {
         let value = weir.metric(series).await;
         assert!(value >= least, "{series}: {value}");
     }
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_recorded_or_logged_waits_in_queues_that_say_so() {
+    let (fake, dir) = (Fake::always(answer()).await, tempfile::tempdir().unwrap());
+    let yaml = format!("cache: {{ mode: record, recordings: \"{}\" }}", dir.path().display());
+    let weir = Weir::before_with(&fake.url(), &yaml).await;
+    assert_eq!(weir.metric(r#"weir_queue_capacity{queue="recordings"}"#).await, 1024.0);
+    weir.stop().await;
+
+    let weir = Process::start(&fake.url(), &[], &[]).await;
+    let answer = Client::default().get(&format!("{}/metrics", weir.admin)).await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    for line in [r#"weir_queue_capacity{queue="log_lines"} 8192"#, r#"weir_queue_dropped_total{queue="log_lines"} 0"#] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains(r#"weir_queue_length{queue="log_lines"}"#), "nobody can tell");
     weir.stop().await;
 }
 

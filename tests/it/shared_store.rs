@@ -121,6 +121,8 @@ async fn what_one_replica_asked_answers_at_the_other() {
     assert_eq!(house.asked(), before + 1);
 
     other.settled().await;
+    let writes = async |what: &str| one.metric(&format!(r#"weir_queue_{what}{{queue="cache_writes"}}"#)).await;
+    assert_eq!([writes("length").await, writes("capacity").await, writes("dropped_total").await], [0.0, 1024.0, 0.0]);
     assert_eq!(other.metric(&lookups("memory", "miss")).await, misses_before + 1.0);
     assert_eq!(other.metric(&lookups("redis", "hit")).await, hits_before + 1.0);
     assert_eq!(other.metric_sum("weir_tokens_saved_total{").await, 15.0, "what it used came with it");
