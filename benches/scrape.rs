@@ -27,7 +27,7 @@ const SCRAPES: usize = 50;
 const CALLS: usize = 100_000;
 const ROUNDS: usize = 5;
 /// Calls in one round that need new series.
-const NEW: usize = 500;
+const NEW: usize = 50;
 const OPEN_METRICS: Option<&str> = Some("application/openmetrics-text");
 const PROTOBUF: Option<&str> =
     Some("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited");
