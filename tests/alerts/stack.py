@@ -197,16 +197,18 @@ def open_stack(folder, history):
         for series, hourly in history.items():
             write_history(folder, series, hourly)
         commands = {
+            stack.alertmanager: alertmanager_command(
+                folder / "alertmanager.yml", folder / "alertmanager", stack.alertmanager
+            ),
             stack.prometheus: [
                 prometheus,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={stack.prometheus.removeprefix('http://')}",
+                # A minute by default. Not a second: of what it has not heard of four times that, Alertmanager says it is over.
+                "--rules.alert.resend-delay=10s",
                 "--log.level=warn",
             ],
-            stack.alertmanager: alertmanager_command(
-                folder / "alertmanager.yml", folder / "alertmanager", stack.alertmanager
-            ),
         }
         for url, command in commands.items():
             process = processes.enter_context(running(command))
