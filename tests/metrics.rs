@@ -1093,7 +1093,12 @@ fn a_reload_has_worked_once_every_file_is_in_force_as_it_is() {
 
 /// Counters that begin with what they count, because nobody knows all values of their labels before. `true`: once the
 /// others of the same provider and model are there, they are too.
-const NOT_FROM_THE_START: [(&str, bool); 8] = [
+const NOT_FROM_THE_START: [(&str, bool); 13] = [
+    ("gen_ai_client_inference_usage_input_tokens_total", true),
+    ("gen_ai_client_inference_usage_output_tokens_total", true),
+    ("gen_ai_client_inference_usage_cache_read_input_tokens_total", true),
+    ("gen_ai_client_inference_usage_cache_write_input_tokens_total", true),
+    ("gen_ai_client_inference_usage_reasoning_output_tokens_total", true),
     ("weir_requests_total", true),
     ("weir_tokens_total", true),
     ("weir_tokens_saved_total", true),

@@ -523,7 +523,10 @@ impl Metrics {
         let error =
             (record.outcome != Outcome::Success).then(|| record.error_type.unwrap_or(ErrorType::Other).as_str());
         for (side, counter) in [(Side::Input, Counter::InputTokens), (Side::Output, Counter::OutputTokens)] {
-            if let (Some(histogram), Some(count)) = (call.usage(families, side), usage.and_then(|it| it.get(counter))) {
+            // In this order: a series is made only for what is counted.
+            if let Some(count) = usage.and_then(|usage| usage.get(counter))
+                && let Some(histogram) = call.usage(families, side)
+            {
                 histogram.observe(as_f64(count));
             }
         }
