@@ -13,6 +13,8 @@ use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 use prost::Message;
 
+use crate::sinks::exemplars::Exemplars;
+
 /// A scrape's answer.
 #[derive(Debug)]
 pub struct Exposition {
@@ -129,6 +131,15 @@ impl Document {
         match &self.content {
             Content::Text(text) => text.lines().filter(|line| !line.starts_with('#')).count(),
             Content::Families(families) => families.iter().flat_map(|family| &family.metric).map(series).sum(),
+        }
+    }
+
+    /// Adds exemplars to what is there, where this form has room for them.
+    pub(super) fn exemplify(&mut self, exemplars: &Exemplars) {
+        match &mut self.content {
+            Content::Text(_) if self.format == Format::Classic => {}
+            Content::Text(text) => *text = exemplars.by_series().write_into_text(text),
+            Content::Families(families) => exemplars.by_series().write_into(families),
         }
     }
 

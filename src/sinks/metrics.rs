@@ -23,12 +23,14 @@ use crate::labels::{self, Limiter};
 use crate::limits::Limits;
 use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
+use crate::record::trace::Trace;
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
 use crate::runs;
 use crate::semconv::{self, label};
 use crate::sinks;
 use crate::sinks::custom::{self, Custom};
+use crate::sinks::exemplars::{Exemplar, Exemplars, Of};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
@@ -146,6 +148,7 @@ pub struct Metrics {
     calls: Shelf<CallNames, Arc<CallSeries>>,
     sides: Sides,
     loops: Loops,
+    exemplars: Exemplars,
 }
 
 /// The capped labels.
@@ -226,6 +229,7 @@ impl Metrics {
             calls: Shelf::new(),
             sides,
             loops,
+            exemplars: Exemplars::default(),
         }
     }
 
@@ -424,6 +428,9 @@ impl Metrics {
         }
         self.count_cache(record, &call);
         self.loops.closed(&self.families, record);
+        if let Some(trace) = record.trace.as_deref().filter(|trace| trace.is_sampled) {
+            self.point_at(record, trace, &call);
+        }
         if let Some(reuse) = record.cache.reuse() {
             let (tokens, cost) = call.saved(reuse);
             count_saved(record, tokens, cost);
@@ -459,6 +466,7 @@ impl Metrics {
         self.loops.look(&self.families);
         let mut document = Document::new(Format::accepted(accept));
         document.add(&self.registry);
+        document.exemplify(&self.exemplars);
         // Apart, because it counts the rest.
         let mut last = Registry::default();
         let gauge = Gauge::<i64>::default();
@@ -477,6 +485,26 @@ impl Metrics {
     pub fn samples(&self, prefix: &str) -> Samples {
         self.loops.look(&self.families);
         Samples::read(&exposition::text(&self.registry), prefix)
+    }
+
+    /// Has the series that counted a traced call say where it is told.
+    fn point_at(&self, record: &Record, trace: &Trace, call: &CallSeries) {
+        let at = record.arrived_at + record.timing.total;
+        let note = |of, labels, span, value| {
+            self.exemplars.note(of, labels, Exemplar { context: trace.context_of(span), value, at });
+        };
+        if record.is_of_app() {
+            note(Of::Request, call.labels_of_duration(&record.cache), trace.server, record.timing.total.as_secs_f64());
+        }
+        if record.cache.reuse().is_some() || record.attempt.is_none() {
+            return;
+        }
+        if let Some(took) = record.timing.upstream {
+            note(Of::Operation, call.labels_of_operation(failure(record)), trace.model_call, took.as_secs_f64());
+        }
+        if let Some(cost) = record.cost.amount() {
+            note(Of::Cost, call.labels_of_cost(), trace.model_call, cost.to_usd_f64());
+        }
     }
 
     fn count_call(&self, record: &Record, call: &CallSeries) {
@@ -520,8 +548,7 @@ impl Metrics {
         let families = &self.families;
         // The conventions: no counts of one's own in place of the provider's, unless somebody asks for them.
         let usage = billed(record).filter(|usage| !usage.is_estimated());
-        let error =
-            (record.outcome != Outcome::Success).then(|| record.error_type.unwrap_or(ErrorType::Other).as_str());
+        let error = failure(record);
         for (side, counter) in [(Side::Input, Counter::InputTokens), (Side::Output, Counter::OutputTokens)] {
             // In this order: a series is made only for what is counted.
             if let Some(count) = usage.and_then(|usage| usage.get(counter))
@@ -653,6 +680,11 @@ fn count_saved(record: &Record, tokens: &PromCounter, cost: &Amount) {
 }
 
 /// What a call bought: tokens and their price.
+/// Why an operation failed, if it did.
+fn failure(record: &Record) -> Option<&'static str> {
+    (record.outcome != Outcome::Success).then(|| record.error_type.unwrap_or(ErrorType::Other).as_str())
+}
+
 fn count_bought(record: &Record, call: &CallSeries, agent: &AgentSeries) {
     if let Some(usage) = billed(record) {
         // Fees come last among the classes and count no tokens.

@@ -1,6 +1,7 @@
 //! Sinks: where a finished record goes. Never slows a call.
 
 pub mod custom;
+mod exemplars;
 pub mod exposition;
 mod families;
 mod family;

@@ -392,19 +392,30 @@ impl CallSeries {
 
     /// `weir_request_duration_seconds`, where an expired answer is as good as none: a miss.
     pub(super) fn duration(&self, families: &Families, cache: &CacheFacts) -> &Histogram {
-        let (position, value) = match (cache.reuse(), cache.status) {
-            (Some(Reuse::Coalesced), _) => (3, "coalesced"),
-            (Some(Reuse::Stored | Reuse::Similar), _) | (None, CacheStatus::Hit) => (0, "hit"),
-            (None, CacheStatus::Miss | CacheStatus::Expired) => (1, "miss"),
-            (None, CacheStatus::Bypass(_)) => (2, "bypass"),
-        };
-        self.durations[position].get_or_init(|| {
-            families.request_duration.with(&vec![
-                (label::PROVIDER, Arc::clone(&self.names.provider)),
-                (label::OPERATION, text(self.names.operation.as_str())),
-                (label::CACHE, text(value)),
-            ])
-        })
+        let (position, _) = part_of_cache(cache);
+        self.durations[position].get_or_init(|| families.request_duration.with(&self.labels_of_duration(cache)))
+    }
+
+    /// The labels of [`CallSeries::duration`].
+    pub(super) fn labels_of_duration(&self, cache: &CacheFacts) -> Labels {
+        vec![
+            (label::PROVIDER, Arc::clone(&self.names.provider)),
+            (label::OPERATION, text(self.names.operation.as_str())),
+            (label::CACHE, text(part_of_cache(cache).1)),
+        ]
+    }
+
+    /// The labels of [`CallSeries::success`], or where there is space of [`CallSeries::failure`].
+    pub(super) fn labels_of_operation(&self, error: Option<&'static str>) -> Labels {
+        match error {
+            None => self.names.gen_ai(),
+            Some(error) => beside(&self.names.gen_ai(), label::ERROR_TYPE, text(error)),
+        }
+    }
+
+    /// The labels of `request_cost`.
+    pub(super) fn labels_of_cost(&self) -> Labels {
+        self.names.provider_and_model()
     }
 
     /// `gen_ai_client_token_usage` of one type, if it goes by that name.
@@ -476,6 +487,16 @@ impl CallSeries {
             .with_space(Origin::Outside, &labels(&self.names, error))
             .or_else(|| series.with_space(self.origin, &labels(&self.names, any)))
             .unwrap_or_else(|| series.with(&labels(&self.names.folded(), any)))
+    }
+}
+
+/// What the cache did, as the label `cache` says it, and the number of that.
+const fn part_of_cache(cache: &CacheFacts) -> (usize, &'static str) {
+    match (cache.reuse(), cache.status) {
+        (Some(Reuse::Coalesced), _) => (3, "coalesced"),
+        (Some(Reuse::Stored | Reuse::Similar), _) | (None, CacheStatus::Hit) => (0, "hit"),
+        (None, CacheStatus::Miss | CacheStatus::Expired) => (1, "miss"),
+        (None, CacheStatus::Bypass(_)) => (2, "bypass"),
     }
 }
 
