@@ -214,6 +214,7 @@ fn explain(path: &Path, value: &Value, reason: &str) -> String {
         }
         (Kind::Choice, _) => explain_choice(knob, value, &text),
         (Kind::Boolean, _) => format!("{text} is neither true nor false: write true or false"),
+        (Kind::Number, Value::Number(_)) if reason.contains("is not a share") => reason.to_owned(),
         (Kind::Number, _) => format!("{text} is not a whole number: write one such as 100"),
         (Kind::Text, Value::String(_)) if reason.starts_with("invalid socket address") => {
             format!("{text} is not an address: write an IP address and a port, such as 127.0.0.1:9347")

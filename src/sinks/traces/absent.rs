@@ -1,5 +1,7 @@
 //! Queue, in a build without the feature `otlp`: no call has a place in traces, and whoever wants one is told why.
 
+use std::convert::Infallible;
+
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
@@ -10,11 +12,11 @@ use crate::sinks::traces::plan::Plan;
 
 /// Where the spans of calls go: in this build, nowhere.
 #[derive(Clone, Debug)]
-pub enum Traces {}
+pub struct Traces(Infallible);
 
 /// What sends spans: in this build, there is none.
 #[derive(Debug)]
-pub enum Exporter {}
+pub struct Exporter(Infallible);
 
 /// No queue.
 ///
@@ -28,24 +30,24 @@ impl Traces {
     /// Never called.
     #[must_use]
     pub fn begin(&self, _: &HeaderMap) -> Trace {
-        match *self {}
+        match self.0 {}
     }
 
     /// Never called.
     #[must_use]
     pub fn turn(&self, _: &Trace) -> Trace {
-        match *self {}
+        match self.0 {}
     }
 
     /// Never called.
     pub fn closed(&self, _: &Record) {
-        match *self {}
+        match self.0 {}
     }
 
     /// Never called.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        match *self {}
+        match self.0 {}
     }
 }
 
@@ -53,6 +55,6 @@ impl Exporter {
     /// Never called.
     #[expect(clippy::unused_async, reason = "as in a build with the feature")]
     pub async fn run(self, _: CancellationToken) {
-        match self {}
+        match self.0 {}
     }
 }
