@@ -165,6 +165,22 @@ fn expect_sums(samples: &BTreeMap<String, f64>) {
 }
 
 #[test]
+fn junk_that_comes_first_leaves_space_for_what_is_known() {
+    let metrics = metrics(&Settings::default());
+    send_junk(&metrics, JUNK / 20);
+    let samples = scraped(&metrics);
+    assert!(samples.len() <= MOST_SERIES, "{}: {:#?}", samples.len(), by_name(&samples));
+    call_all(&metrics, KNOWN);
+    let samples = scraped(&metrics);
+    for model in MODELS {
+        let of_model = format!(r#"provider="openai",model="{model}""#);
+        let calls = format!(r#"weir_requests_total{{{of_model},operation="chat",outcome="success"}}"#);
+        expect(&samples, &calls, KNOWN as f64);
+        expect(&samples, &format!(r#"weir_cost_usd_total{{{of_model},token_type="output"}}"#), 2.0 * KNOWN as f64);
+    }
+}
+
+#[test]
 fn models_of_the_price_table_make_no_more_series_than_are_allowed() {
     let settings = Settings::default();
     let metrics = metrics(&settings);

@@ -58,27 +58,37 @@ pub(super) enum Origin {
 pub(super) struct Room {
     limit: usize,
     pub(super) made: AtomicUsize,
+    /// Those of them that are there from the start.
+    made_first: AtomicUsize,
 }
 
 impl Room {
     /// More than the series that one new name adds at once.
     pub(super) const LARGEST_SET: usize = 64;
-    /// The part of the space that names from outside have: one in so many.
+    /// The part of the space that names from outside have, in hundredths.
     const OUTSIDE: usize = 8;
 
     pub(super) const fn new(limit: usize) -> Self {
-        Self { limit, made: AtomicUsize::new(0) }
+        Self { limit, made: AtomicUsize::new(0), made_first: AtomicUsize::new(0) }
     }
 
     pub(super) const fn limit(&self) -> usize {
         self.limit
     }
 
+    /// What was made until now is there from the start, and takes nobody's part.
+    pub(super) fn begin(&self) {
+        self.made_first.store(self.made.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Whether another set of series may get names of its own.
     pub(super) fn has_space(&self, origin: Origin) -> bool {
         let limit = match origin {
             Origin::Listed => self.limit,
-            Origin::Outside => self.limit / Self::OUTSIDE,
+            Origin::Outside => {
+                let part = self.limit.saturating_mul(Self::OUTSIDE) / 100;
+                self.limit.min(part.saturating_add(self.made_first.load(Ordering::Relaxed)))
+            }
         };
         self.made.load(Ordering::Relaxed).saturating_add(Self::LARGEST_SET) <= limit
     }

@@ -51,8 +51,8 @@ use crate::units::PicoUsd;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Most series exposed. When it is reached, new label values count as `other`, whose few series always have
-    /// room; what exists goes on. An eighth of it is for what neither the configuration nor the price table names: other
-    /// models, agents, loops, tools, and providers that are only known.
+    /// room; what exists goes on. Eight hundredths of it are for what neither the configuration nor the price table names:
+    /// other models, agents, loops, tools, and providers that are only known.
     pub max_series: usize,
     /// Most models ever named by a label that the price table does not know; later ones count as `other`.
     pub max_models: usize,
@@ -215,8 +215,10 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&now)));
         let custom = Arc::new(Custom::new(settings.custom.clone()));
         registry.register_collector(Box::new(Arc::clone(&custom)));
+        let process = ProcessSeries::new(&families);
+        families.room.begin();
         Self {
-            process: ProcessSeries::new(&families),
+            process,
             shared: OnceLock::new(),
             providers,
             about,
