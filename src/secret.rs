@@ -122,7 +122,11 @@ mod tests {
             ("and again another one", Some("third"), &[Reread::Taken]),
         ] {
             match text {
-                Some(text) => std::fs::write(&path, text).expect("a written file"),
+                // At once, as Kubernetes does it: a file that is written in place is empty for a moment.
+                Some(text) => {
+                    let next = dir.path().join("next");
+                    std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &path)).expect("a written file");
+                }
                 None => std::fs::remove_file(&path).expect("a removed file"),
             }
             // One that had begun may have seen what was there before.

@@ -26,6 +26,7 @@ use weir::record::outcome::{
     BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, RunStatus, SimilarResult, StoreResult, Verdict,
 };
 use weir::record::provenance::Provenance;
+use weir::record::trace::{Part, SpanId, Told, Trace, TraceId};
 use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
 use weir::runs::run::{Ended, Reason};
@@ -1534,6 +1535,60 @@ fn all_forms_say_the_same() {
 /// A metric's native histogram. Prometheus knows one by its zero bucket.
 fn native(metric: &proto::Metric) -> Option<&proto::Histogram> {
     metric.histogram.as_ref().filter(|histogram| histogram.zero_threshold > 0.0)
+}
+
+#[test]
+fn exemplars_lead_to_calls_whose_spans_are_kept_and_to_no_others() {
+    let trace = |is_sampled| Trace {
+        id: TraceId::new(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c).expect("an id"),
+        parent: None,
+        state: None,
+        is_sampled,
+        is_handed_on: false,
+        server: SpanId::new(1).expect("an id"),
+        model_call: SpanId::new(2).expect("an id"),
+        attempt: SpanId::new(3).expect("an id"),
+        lookup: SpanId::new(4).expect("an id"),
+        part: Part::Whole,
+        origin: None,
+        told: Told::default(),
+    };
+    let metrics = metrics(&Settings { histograms: Histograms::Both, ..Settings::default() });
+    let open_metrics = |metrics: &Metrics| text(metrics.encode(Some("application/openmetrics-text")));
+    metrics.opened("openai");
+    metrics.closed(&Record { trace: Some(Box::new(trace(false))), ..answered() });
+    assert!(!open_metrics(&metrics).contains("trace_id"), "nobody could look at it");
+
+    metrics.opened("openai");
+    let kept = Record { trace: Some(Box::new(trace(true))), ..answered() };
+    metrics.closed(&kept);
+    let scrape = open_metrics(&metrics);
+    let pointed: Vec<_> = scrape.lines().filter_map(|line| line.split_once(" # ")).collect();
+    assert_eq!(pointed.len(), 3, "{pointed:?}");
+    for (name, labels, bound, value, span) in [
+        ("weir_request_duration_seconds", r#"provider="openai",operation="chat",cache="miss""#, 5.0, 3.5, 1),
+        ("gen_ai_client_operation_duration_seconds", r#"gen_ai_request_model="gpt-5""#, 5.12, 3.0, 2),
+        ("weir_request_cost_usd", r#"provider="openai",model="gpt-5""#, 5.0, 3.0, 2),
+    ] {
+        let found = pointed.iter().find(|(line, _)| line.starts_with(&format!("{name}_bucket{{")));
+        let (line, exemplar) = found.unwrap_or_else(|| panic!("{name} has none: {pointed:?}"));
+        assert!(line.contains(labels) && line.contains(&format!("le=\"{bound:?}\"")), "{line}");
+        let expected = format!(
+            "{{trace_id=\"0af7651916cd43dd8448eb211c80319c\",span_id=\"{span:016x}\"}} {value:?} {:.3}",
+            (kept.arrived_at + kept.timing.total).duration_since(UNIX_EPOCH).expect("after it").as_secs_f64()
+        );
+        assert_eq!(*exemplar, expected);
+
+        let families = families(&metrics);
+        let family = families.iter().find(|family| family.name == name).expect("it is exposed");
+        let buckets = family.metric.iter().flat_map(|metric| &metric.histogram).flat_map(|it| &it.bucket);
+        let with: Vec<_> = buckets.filter(|bucket| bucket.exemplar.is_some()).collect();
+        let [bucket] = &*with else { panic!("{name}: {with:?}") };
+        let exemplar = bucket.exemplar.as_ref().expect("chosen for it");
+        assert_eq!((bucket.upper_bound, exemplar.value), (bound, value), "{name}");
+        assert_eq!(exemplar.label[1].value, format!("{span:016x}"));
+    }
+    assert!(!text_of(&metrics).contains("trace_id"), "classic text has no room for them");
 }
 
 #[test]
