@@ -8,6 +8,7 @@
 //! process's limit of open files. Where there are no such files, as on other systems, nothing is said of the two.
 
 pub mod cgroup;
+pub mod container;
 pub mod machine;
 pub mod process;
 

@@ -11,7 +11,7 @@ use crate::sinks::custom::value::Kind;
 
 /// What every name begins with: whatever an app calls a metric, it cannot be one of weir's.
 pub(super) const PREFIX: &str = "app_";
-/// Longest name, in bytes, with its unit and without [`PREFIX`].
+/// Longest name, in bytes, with its unit and without `app_`.
 pub const MAX_NAME: usize = 128;
 /// Most labels of one metric.
 pub const MAX_LABELS: usize = 4;
@@ -63,7 +63,7 @@ const PER_UNITS: [(&str, &str); 8] = [
     ("y", "year"),
 ];
 
-/// The name of a metric: without [`PREFIX`], with its unit, without the `_total` of a counter.
+/// The name of a metric: without `app_`, with its unit, without the `_total` of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Box<str>);
 

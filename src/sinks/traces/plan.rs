@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use sysinfo::System;
 
+use crate::host::container;
 use crate::sinks::traces::sampling::Sampler;
 use crate::sinks::traces::{Protocol, Settings};
 
@@ -298,6 +299,7 @@ impl<'a> Reading<'a> {
         add("service.version", Some(env!("CARGO_PKG_VERSION")));
         add("service.instance.id", Some(&instance));
         add("host.name", host.as_deref());
+        add("container.id", container::id(Path::new("/")).as_deref());
         add("process.pid", Some(&pid));
         add("k8s.namespace.name", namespace);
         add("k8s.pod.name", pod);
