@@ -27,7 +27,7 @@ use crate::cache::freshness::Directives;
 use crate::cache::invalidation::MAX_TEXT;
 use crate::cache::key::{Key, Question};
 use crate::cache::policy::{Lifetime, Preferences, Terms};
-use crate::cache::{About, Lookup, Reply, Reusable, Stored, Usable};
+use crate::cache::{About, Fetched, Lookup, Reply, Reusable, Stored, Usable};
 use crate::exchange::recall::may_be_credential;
 use crate::record::ReplyFacts;
 use crate::record::outcome::{CacheStatus, StoreResult};
@@ -53,7 +53,7 @@ pub(super) async fn get(
     let cache = &admin.cache.cache;
     let mut found = cache.look_up(&reusable, started);
     let in_memory = (status_of(&found), started.elapsed());
-    if !matches!(found, Lookup::Usable(_)) && cache.fetch(&reusable.key).await {
+    if !matches!(found, Lookup::Usable(_)) && cache.fetch(&reusable.key).await == Fetched::There {
         found = cache.look_up(&reusable, Instant::now());
     }
     let provider = admin.cache.label(&asked.provider);

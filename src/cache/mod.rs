@@ -32,7 +32,7 @@ use crate::cache::memory::{Memory, Occupancy, OnEvicted, Place};
 use crate::cache::pace::Pace;
 use crate::cache::policy::{Mode, Policy, Preferences, Rule, Terms};
 use crate::cache::refresh::{Refresh, Refreshes};
-use crate::cache::shared::Shared;
+use crate::cache::shared::{Shared, Unasked};
 use crate::record::ReplyFacts;
 use crate::record::call::Form;
 use crate::record::outcome::BypassReason;
@@ -167,6 +167,17 @@ pub struct Usable {
     pub refresh: Option<Refresh>,
 }
 
+/// What a look into the second level came to. Of several looks, the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fetched {
+    /// There is no second level, or it was not asked, because it would not answer.
+    Unasked,
+    /// It has nothing.
+    Nothing,
+    /// What it has is in memory, or something newer is: it is worth looking there again.
+    There,
+}
+
 impl Cache {
     /// An empty cache. `on_evicted` is told of each response given up.
     #[must_use]
@@ -241,15 +252,18 @@ impl Cache {
     }
 
     /// Looks for a response in the second level, if there is one, and takes it into memory unless a newer one has come
-    /// there since: whether it is worth looking there again. Waits no longer than the store's deadline. Dropping the
-    /// future gives up the look-up.
-    pub async fn fetch(&self, key: &Key) -> bool {
-        let Some(shared) = &self.shared else { return false };
-        let Some(stored) = shared.find(key, &self.rules).await else { return false };
+    /// there since. Waits no longer than the store's deadline. Dropping the future gives up the look-up.
+    pub async fn fetch(&self, key: &Key) -> Fetched {
+        let Some(shared) = &self.shared else { return Fetched::Unasked };
+        let stored = match shared.find(key, &self.rules).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Fetched::Nothing,
+            Err(Unasked) => return Fetched::Unasked,
+        };
         if self.memory.get(key).is_none_or(|own| own.since < stored.since) {
             self.memory.put(*key, Arc::new(stored));
         }
-        true
+        Fetched::There
     }
 
     /// Writes what is stored to the second level, if there is one, tells rules to the others who share it, and hears

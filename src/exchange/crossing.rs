@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use serde_json_borrow::Value;
 use tokio::time::Instant;
 
-use crate::cache::{Lookup, Reusable, Usable};
+use crate::cache::{Fetched, Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
 use crate::exchange::filter::Filter;
 use crate::exchange::route::{self, Route};
@@ -94,14 +94,14 @@ pub(super) fn look_up(
     })
 }
 
-/// Fetches what replicas share of an answer, in the form asked for and in others, all at once; whether there is any.
-pub(super) async fn fetch(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable) -> bool {
+/// Fetches what replicas share of an answer, in the form asked for and in others, all at once.
+pub(super) async fn fetch(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable) -> Fetched {
     if reusable.forms.is_none() {
         return rooms.cache.fetch(&reusable.key).await;
     }
     let keys = iter::once(reusable.key).chain(others(endpoint, reusable).map(|(_, other)| other.key));
     let fetched = join_all(keys.map(|key| async move { rooms.cache.fetch(&key).await })).await;
-    fetched.contains(&true)
+    fetched.into_iter().max().unwrap_or(Fetched::Unasked)
 }
 
 /// The same request in each other form that its answers have.

@@ -18,7 +18,7 @@ use crate::cache::flight::{Boarding, Flights, Ride};
 use crate::cache::key::{self, Key};
 use crate::cache::policy::Preferences;
 use crate::cache::refresh::Refresh;
-use crate::cache::{self, About, Lookup, Reusable, Usable};
+use crate::cache::{self, About, Fetched, Lookup, Reusable, Usable};
 use crate::exchange::Rooms;
 use crate::exchange::crossing::{self, Crossed};
 use crate::exchange::entry::{End, Entry};
@@ -148,11 +148,11 @@ fn in_memory(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut
 /// Looks in what replicas share, and tells the entry.
 async fn fetch(rooms: &Rooms, endpoint: Endpoint, reusable: &Reusable, entry: &mut Entry) -> bool {
     let began = Instant::now();
-    let is_there = crossing::fetch(rooms, endpoint, reusable).await;
-    if rooms.cache.is_shared() {
-        entry.asked_shared(began, is_there);
+    let fetched = crossing::fetch(rooms, endpoint, reusable).await;
+    if fetched != Fetched::Unasked {
+        entry.asked_shared(began, fetched == Fetched::There);
     }
-    is_there
+    fetched == Fetched::There
 }
 
 /// Looks in memory.

@@ -20,7 +20,7 @@ use crate::cache::key::Key;
 use crate::cache::memory::Occupancy;
 use crate::cache::similar::{self, Candidates, Direction, Near, Settings, Sought, is_near};
 use crate::cache::wording::Wording;
-use crate::cache::{Reusable, Usable};
+use crate::cache::{Fetched, Reusable, Usable};
 use crate::exchange::crossing::{self, Crossed};
 use crate::exchange::embedding::{self, Embedder, For};
 use crate::exchange::entry::Entry;
@@ -138,7 +138,7 @@ impl Similar {
             let other = reusable.for_other(question);
             let look_up = || recall::look_up(rooms, endpoint, &other, Instant::now());
             let mut found = look_up();
-            if found.is_err() && crossing::fetch(rooms, endpoint, &other).await {
+            if found.is_err() && crossing::fetch(rooms, endpoint, &other).await == Fetched::There {
                 found = look_up();
             }
             match found {

@@ -752,24 +752,24 @@ async fn an_answer_of_another_replica_is_linked_to_the_call_there() {
         "cache: {{ redis: {{ url: \"{url}\", secret_file: {secret}, deadline: 2s }} }}\n{}",
         collector.configured()
     );
-    let one = Weir::in_environment(&fake.url(), &yaml, &[AT_ONCE]).await;
-    let other = Weir::in_environment(&fake.url(), &yaml, &[AT_ONCE]).await;
-    for weir in [&one, &other] {
-        until_metric(weir, "weir_shared_store_up", |up| up == 1.0).await;
-    }
     // A replica uses what others have stored once it knows what they hold for dead.
-    for weir in [&one, &other] {
+    let current = async || {
+        let weir = Weir::in_environment(&fake.url(), &yaml, &[AT_ONCE]).await;
+        until_metric(&weir, "weir_shared_store_up", |up| up == 1.0).await;
         let mut number = 0;
         while weir.metric("weir_cache_lookup_duration_seconds_count{backend=\"redis\",result=\"miss\"}").await == 0.0 {
             let body = format!(r#"{{"model":"gpt-5-mini","messages":[],"refuse":{number}}}"#);
             weir.post(CHAT, &[("traceparent", &sampled("00"))], body.as_bytes()).await;
             number += 1;
         }
-    }
+        weir
+    };
+    let one = current().await;
     ask(&one, &[], ASK).await;
     let stored = r#"weir_cache_stores_total{backend="redis",result="stored"}"#;
     until_metric(&one, stored, |stored| stored >= 1.0).await;
     let origin = named(&collector.until(4).await, "chat gpt-5-mini").clone();
+    let other = current().await;
     assert_eq!(ask(&other, &[], ASK).await.header("x-cache"), "HIT");
     let spans = collector.until(6).await;
     let hit = spans.iter().find(|it| !it.span.links.is_empty()).unwrap();
@@ -783,4 +783,24 @@ async fn an_answer_of_another_replica_is_linked_to_the_call_there() {
     }
     one.stop().await;
     other.stop().await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_store_that_is_not_asked_has_no_span() {
+    let (fake, collector) = (Fake::start(|_| whole()).await, Collector::http(Manner::Takes).await);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let yaml = format!(
+        "cache: {{ redis: {{ url: \"redis://{gone}\", secret_file: {} }} }}\n{}",
+        secret.path().display(),
+        collector.configured()
+    );
+    let weir = Weir::in_environment(&fake.url(), &yaml, &[AT_ONCE]).await;
+    assert_eq!(ask(&weir, &[], ASK).await.header("x-cache"), "MISS");
+    let spans = collector.until(3).await;
+    let names: Vec<_> = spans.iter().map(|it| it.span.name.as_str()).collect();
+    assert!(!names.contains(&"GET"), "{names:?}");
+    weir.stop().await;
 }

@@ -105,6 +105,9 @@ pub(super) async fn work(cache: &Arc<Cache>, shared: &Arc<Shared>) {
     tokio::join!(writer::write(cache, shared), rules::follow(cache, shared), rules::clear(shared));
 }
 
+/// The server was not asked.
+pub(super) struct Unasked;
+
 impl Shared {
     /// A second level in `store`, for bodies of at most `max_body` bytes, sealed with the secret of `installation`.
     #[must_use]
@@ -136,11 +139,14 @@ impl Shared {
 
     /// Looks for a response that others, or this weir in an earlier life, have stored under this key, within the
     /// store's deadline. Dropping the future gives up the look-up.
-    pub(super) async fn find(&self, key: &Key, rules: &Rules) -> Option<Stored> {
+    ///
+    /// # Errors
+    /// If the server was not asked, because its answer would be of no use, or would not come.
+    pub(super) async fn find(&self, key: &Key, rules: &Rules) -> Result<Option<Stored>, Unasked> {
         let started = Instant::now();
         if !self.rules_hold(started) {
             self.tell(Event::Failed(Work::Get));
-            return None;
+            return Err(Unasked);
         }
         let name = self.name_of(key);
         let answered = self.store.run(&Commands::one("GET", &[name.as_bytes()])).await;
@@ -148,13 +154,13 @@ impl Shared {
             Ok(Some(Answer::Nothing)) => None,
             Ok(Some(Answer::Bytes(sealed))) => match self.open(&name, sealed) {
                 Some(content) => self.place_among(rules, content, started),
-                None => return self.failed_to_get(started),
+                None => return Ok(self.failed_to_get(started)),
             },
             Err(Unavailable::Down | Unavailable::Busy) => {
                 self.tell(Event::Failed(Work::Get));
-                return None;
+                return Err(Unasked);
             }
-            Err(Unavailable::Late | Unavailable::Broken) | Ok(_) => return self.failed_to_get(started),
+            Err(Unavailable::Late | Unavailable::Broken) | Ok(_) => return Ok(self.failed_to_get(started)),
         };
         let now = Instant::now();
         let what = match &found {
@@ -163,7 +169,7 @@ impl Shared {
             None => Found::Nothing,
         };
         self.tell(Event::LookedUp(what, now.saturating_duration_since(started)));
-        found
+        Ok(found)
     }
 
     fn failed_to_get(&self, started: Instant) -> Option<Stored> {
