@@ -570,7 +570,11 @@ impl RateLimit {
 
 /// How a rate stands that is filled until then.
 fn quota(rate: &Rate, until: u64, now: Now) -> Quota {
-    let filled = until.saturating_sub(now.nanos);
+    quota_filled(rate, until.saturating_sub(now.nanos))
+}
+
+/// How a rate stands of which so many nanoseconds' worth are filled.
+pub(in crate::limits) fn quota_filled(rate: &Rate, filled: u64) -> Quota {
     let free = u128::from(rate.period_nanos().saturating_sub(filled));
     let remaining = free * u128::from(rate.limit) / rate.period.as_nanos();
     Quota {

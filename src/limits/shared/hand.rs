@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::limits::budget::{Allowance, Amount};
-use crate::limits::rate::{self, Mark, Quota, Rate, Unit, given_back};
+use crate::limits::rate::{self, Mark, Quota, Rate, Unit, given_back, quota_filled};
 use crate::limits::shared::Footing;
 use crate::limits::shared::lease::{Lease, NO_ROOM_HOLDS, Why};
 use crate::limits::shared::script::Taken;
@@ -169,16 +169,7 @@ impl Hand {
 
     /// How a rate stands, as far as is known.
     pub(in crate::limits) fn quota(&self, place: usize, rate: &Rate, now: Now) -> Quota {
-        let filled = self.filled(place, rate, now);
-        let free = u128::from(rate.period_nanos().saturating_sub(filled));
-        let remaining = free * u128::from(rate.limit) / rate.period.as_nanos();
-        Quota {
-            unit: rate.unit,
-            limit: rate.limit,
-            period: Some(rate.period),
-            remaining: u64::try_from(remaining).unwrap_or(u64::MAX),
-            reset: Some(Duration::from_nanos(filled)),
-        }
+        quota_filled(rate, self.filled(place, rate, now))
     }
 
     /// How many calls of a limit may be in progress at a replica that goes by itself: its part, for no call in progress
