@@ -30,6 +30,13 @@ pub(super) enum Of {
 }
 
 impl Of {
+    const ALL: [Self; 3] = [Self::Request, Self::Operation, Self::Cost];
+
+    /// Whether the metric of this name has exemplars.
+    fn may_be(name: &str) -> bool {
+        Self::ALL.iter().flat_map(|of| of.metrics()).any(|metric| metric.name == name)
+    }
+
     const fn metrics(self) -> &'static [&'static Metric] {
         match self {
             Self::Request => &[&REQUEST_DURATION],
@@ -70,14 +77,17 @@ impl Exemplars {
         }
     }
 
-    /// All of them, as documents name series.
-    pub(super) fn by_series(&self) -> BySeries {
+    /// All of them, as documents name series; `None` where there are none, as without traces.
+    pub(super) fn by_series(&self) -> Option<BySeries> {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if latest.is_empty() {
+            return None;
+        }
         let named = latest.into_iter().flat_map(|((of, labels), exemplar)| {
             let labels = spelt(labels.iter().map(|(name, value)| (*name, &**value)));
             of.metrics().iter().map(move |metric| (format!("{}{{{labels}}}", metric.name), exemplar))
         });
-        BySeries(named.collect())
+        Some(BySeries(named.collect()))
     }
 }
 
@@ -110,9 +120,7 @@ impl BySeries {
 
     /// The same, in protobuf.
     pub(super) fn write_into(&self, families: &mut [MetricFamily]) {
-        let known: Vec<&str> =
-            [Of::Request, Of::Operation, Of::Cost].iter().flat_map(|of| of.metrics()).map(|it| it.name).collect();
-        for family in families.iter_mut().filter(|family| known.contains(&family.name.as_str())) {
+        for family in families.iter_mut().filter(|family| Of::may_be(&family.name)) {
             for metric in &mut family.metric {
                 let labels = spelt(metric.label.iter().map(|pair| (pair.name.as_str(), pair.value.as_str())));
                 let Some(exemplar) = self.0.get(&format!("{}{{{labels}}}", family.name)) else { continue };
@@ -125,9 +133,10 @@ impl BySeries {
     }
 }
 
-/// The series of a line of OpenMetrics, without its bucket, and that bucket's bound; `None` where it is no bucket.
+/// The series of a line of OpenMetrics, without its bucket, and that bucket's bound; `None` where it is no bucket of
+/// a histogram that has exemplars.
 fn bucket(line: &str) -> Option<(String, f64)> {
-    let (name, rest) = line.split_once("_bucket{")?;
+    let (name, rest) = line.split_once("_bucket{").filter(|(name, _)| Of::may_be(name))?;
     let (labels, _count) = rest.rsplit_once("} ")?;
     let (before, rest) = match labels.strip_prefix("le=\"") {
         Some(rest) => ("", rest),

@@ -136,10 +136,13 @@ impl Document {
 
     /// Adds exemplars to what is there, where this form has room for them.
     pub(super) fn exemplify(&mut self, exemplars: &Exemplars) {
+        if self.format == Format::Classic {
+            return;
+        }
+        let Some(exemplars) = exemplars.by_series() else { return };
         match &mut self.content {
-            Content::Text(_) if self.format == Format::Classic => {}
-            Content::Text(text) => *text = exemplars.by_series().write_into_text(text),
-            Content::Families(families) => exemplars.by_series().write_into(families),
+            Content::Text(text) => *text = exemplars.write_into_text(text),
+            Content::Families(families) => exemplars.write_into(families),
         }
     }
 

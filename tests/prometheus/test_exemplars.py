@@ -1,12 +1,11 @@
 """A real Prometheus keeps exemplars, which lead from a duration and a cost to the trace of a call."""
 
-import json
 import urllib.parse
-import urllib.request
 
 import pytest
 
 from house import CONFIG, eventually, get_json, open_house
+from test_histograms import call
 from test_prometheus import free_port, prometheus_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -26,16 +25,10 @@ def house(tmp_path):
         yield own
 
 
-def call(house, sampled):
-    body = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "What is a weir?"}]}
-    headers = {
-        "authorization": "Bearer sk-1",
-        "content-type": "application/json",
-        "traceparent": f"00-{TRACE if sampled else TRACE[::-1]}-{PARENT}-{int(sampled):02}",
-    }
-    request = urllib.request.Request(f"{house.app}/openai/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        assert reply.headers["x-weir-trace-id"] == (TRACE if sampled else None)
+def call_in_trace(house, sampled):
+    trace = TRACE if sampled else TRACE[::-1]
+    head = call(house, {"traceparent": f"00-{trace}-{PARENT}-{int(sampled):02}"})
+    assert head["x-weir-trace-id"] == (TRACE if sampled else None)
 
 
 def exemplars(prometheus, metric):
@@ -47,8 +40,8 @@ def exemplars(prometheus, metric):
 @pytest.mark.parametrize("form", [[], ["native-histograms"]], ids=["text", "protobuf"])
 def test_exemplars_name_the_trace_of_a_call_whose_spans_are_kept(house, tmp_path, form):
     with prometheus_of(house, tmp_path / "prometheus", "exemplar-storage", *form) as prometheus:
-        call(house, sampled=True)
-        call(house, sampled=False)
+        call_in_trace(house, sampled=True)
+        call_in_trace(house, sampled=False)
         for metric in HISTOGRAMS:
             eventually(lambda metric=metric: exemplars(prometheus, metric), within_s=30)
             for exemplar in exemplars(prometheus, metric):
