@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod frames;
 pub mod host;
 pub mod labels;
+pub mod ledger;
 pub mod limits;
 pub mod listener;
 pub mod pattern;

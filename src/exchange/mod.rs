@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -278,6 +278,7 @@ impl Who {
             run: text(&self.run),
             run_ends: headers.get(&self.run_status).and_then(|word| RunStatus::of_word(word.as_bytes())),
             is_retry: headers.get(RETRY_COUNT).is_some_and(is_above_zero),
+            client: text(&USER_AGENT),
         }
     }
 

@@ -136,6 +136,8 @@ pub struct Caller {
     pub run_ends: Option<RunStatus>,
     /// `X-Stainless-Retry-Count`, above 0: the app's SDK has asked this before, and says so.
     pub is_retry: bool,
+    /// `User-Agent`: which program asks, an SDK and its version as a rule.
+    pub client: Option<Box<str>>,
 }
 
 /// A name for one exchange, unique in this process and unlikely to repeat elsewhere: start time and a counter.

@@ -1,0 +1,49 @@
+//! Ledger: every call that is over, one row each, in an embedded `SQLite`; on disk and bounded, or in memory.
+//!
+//! One thread writes; calls hand their entries over and go on, whatever becomes of the disk. Questions are answered from
+//! sums by hour and by day where they can be. Knows records; no wire format, no HTTP.
+
+pub mod entry;
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Span};
+
+/// What the operator writes of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where every call is written down: `disk` (the file `ledger.db` in `state_dir`), `memory` (gone with the process),
+    /// or `off`.
+    pub mode: Mode,
+    /// How long a call stays. Sums by hour and by day stay as long as there is room.
+    pub retention: Span,
+    /// Most bytes on disk, or in memory. When it is reached, the oldest calls go, then the oldest sums.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Disk,
+            retention: Span::from_secs(Duration::from_hours(30 * 24).as_secs()),
+            max_bytes: ByteSize::mib(1024),
+        }
+    }
+}
+
+/// Where a ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// In a file.
+    #[default]
+    Disk,
+    /// In memory: for trying, and for where nothing may be written.
+    Memory,
+    /// Nowhere.
+    Off,
+}
