@@ -4,6 +4,19 @@
 //! sums by hour and by day where they can be. Knows records; no wire format, no HTTP.
 
 pub mod entry;
+#[cfg(feature = "ledger")]
+pub mod insert;
+#[cfg(feature = "ledger")]
+pub mod open;
+#[cfg(feature = "ledger")]
+pub mod row;
+#[cfg(feature = "ledger")]
+pub mod sums;
+
+#[cfg(feature = "ledger")]
+mod names;
+#[cfg(all(test, feature = "ledger"))]
+mod specimens;
 
 use std::time::Duration;
 
@@ -11,6 +24,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Span};
+
+#[cfg(feature = "ledger")]
+use crate::ledger::entry::Micros;
+
+/// An hour, which sums are made by.
+#[cfg(feature = "ledger")]
+pub const HOUR: Micros = 3_600 * 1_000_000;
+/// A day (UTC), which sums are made by.
+#[cfg(feature = "ledger")]
+pub const DAY: Micros = 24 * HOUR;
+
+/// The first moment of the hour or the day that `at` is in.
+#[cfg(feature = "ledger")]
+#[must_use]
+pub const fn start_of(grain: Micros, at: Micros) -> Micros {
+    at - at.rem_euclid(grain)
+}
 
 /// What the operator writes of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

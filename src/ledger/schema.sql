@@ -1,6 +1,9 @@
 -- The ledger, version 1. Times are microseconds since 1970 (UTC), money is pico-dollars, durations are microseconds.
 -- What is not known is NULL, never 0.
 
+-- Nothing enforces a reference: the one thread that writes keeps them right, and every check would cost a look-up per
+-- row. Whoever deletes calls deletes their contents first.
+
 -- Who asks, as far as sums are kept of it.
 CREATE TABLE scopes (
   id        INTEGER PRIMARY KEY,
@@ -17,6 +20,9 @@ CREATE TABLE series (
   operation TEXT NOT NULL,
   model     TEXT
 ) STRICT;
+
+CREATE INDEX scopes_by_name ON scopes (agent, namespace, workspace);
+CREATE INDEX series_by_name ON series (scope, model, operation, provider);
 
 -- End users. The only place where a user's name is: whoever is erased goes from here.
 CREATE TABLE users (
@@ -48,7 +54,7 @@ CREATE TABLE calls (
   error_message       TEXT,
   cache               TEXT NOT NULL,
   reuse               TEXT,
-  usage_estimated     INTEGER NOT NULL,
+  usage_estimated     INTEGER,   -- NULL where no usage is known at all
   input_tokens        INTEGER,
   output_tokens       INTEGER,
   cache_read_tokens   INTEGER,
@@ -69,7 +75,7 @@ CREATE TABLE calls (
 
 -- What was said, where that is kept, compressed with zstd.
 CREATE TABLE contents (
-  call     INTEGER PRIMARY KEY REFERENCES calls (id) ON DELETE CASCADE,
+  call     INTEGER PRIMARY KEY REFERENCES calls (id),
   request  BLOB,
   response BLOB
 ) STRICT;
@@ -92,7 +98,7 @@ CREATE TABLE hours (
   coalesced          INTEGER NOT NULL,  -- answered by an equal call in flight
   looked_up          INTEGER NOT NULL,  -- asked the cache: hits, misses, expired
   unpriced           INTEGER NOT NULL,
-  estimated          INTEGER NOT NULL,
+  estimated          INTEGER NOT NULL,  -- what was spent on them rests on estimated usage
   input_tokens       INTEGER NOT NULL,  -- bought; what reuse saved is `saved_tokens`
   output_tokens      INTEGER NOT NULL,
   cache_read_tokens  INTEGER NOT NULL,
@@ -100,7 +106,7 @@ CREATE TABLE hours (
   reasoning_tokens   INTEGER NOT NULL,
   saved_tokens       INTEGER NOT NULL,
   cost               INTEGER NOT NULL,
-  estimated_cost     INTEGER NOT NULL,  -- the part of it whose usage was estimated
+  estimated_cost     INTEGER NOT NULL,  -- the part of it that rests on estimated usage
   saved              INTEGER NOT NULL,
   latency            INTEGER NOT NULL,
   first_token        INTEGER NOT NULL,
@@ -128,8 +134,8 @@ CREATE TABLE user_hours (
   user   INTEGER NOT NULL,
   scope  INTEGER NOT NULL,
   calls  INTEGER NOT NULL,
-  errors INTEGER NOT NULL,
-  tokens INTEGER NOT NULL,
+  errors INTEGER NOT NULL,  -- neither successes nor cancelled
+  tokens INTEGER NOT NULL,  -- bought, in and out
   cost   INTEGER NOT NULL,
   saved  INTEGER NOT NULL,
   latest INTEGER NOT NULL,  -- the id of the last call
@@ -149,7 +155,7 @@ CREATE TABLE user_days (
   PRIMARY KEY (start, user, scope)
 ) STRICT, WITHOUT ROWID;
 
--- Every latency of an hour or a day that is over, sorted, each as the difference from the one before (LEB128): exact
+-- Every latency of a series in an hour or a day that is over, sorted, each as the difference from the one before (LEB128): exact
 -- percentiles of a month without reading its rows. Made once the period is over; until then the rows are asked.
 CREATE TABLE hour_latencies (
   start       INTEGER NOT NULL,
@@ -182,3 +188,20 @@ CREATE TABLE audit (
   action TEXT NOT NULL,
   detail TEXT NOT NULL       -- a JSON object
 ) STRICT;
+
+-- For people: calls with their names and times, dollars with a point, the way `sqlite3 ledger.db 'SELECT * FROM ledger'`
+-- shows them.
+CREATE VIEW ledger AS
+SELECT
+  calls.id,
+  strftime('%Y-%m-%dT%H:%M:%f', calls.id / 1e6, 'unixepoch') || 'Z' AS time,
+  scopes.workspace, scopes.namespace, scopes.agent, users.name AS user,
+  series.provider, series.operation, series.model, calls.response_model,
+  calls.outcome, calls.error_type, calls.status, calls.cache, calls.reuse,
+  calls.input_tokens, calls.output_tokens,
+  calls.cost / 1e12 AS cost_usd, calls.provenance, calls.saved / 1e12 AS saved_usd,
+  calls.latency / 1e3 AS latency_ms, calls.request_id
+FROM calls
+JOIN series ON series.id = calls.series
+JOIN scopes ON scopes.id = series.scope
+LEFT JOIN users ON users.id = calls.user;

@@ -1,0 +1,258 @@
+//! Open: the database of a ledger, made where there is none, brought up to date where it is older.
+//!
+//! Knows `SQLite` and where a database is; not what is written into it, nor what becomes of one that is damaged.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::ledger::{DAY, HOUR};
+
+/// What brings a database from each version to the next; how many there are is the version that this weir writes.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// `weir` in ASCII: what file(1) and weir know a ledger by.
+const APPLICATION_ID: i64 = 0x7765_6972;
+/// How long a connection waits for another one's lock.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+
+/// Where a ledger's database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this file.
+    File(PathBuf),
+    /// In memory, shared by the connections of this process under this name; gone with the last of them.
+    Memory(Box<str>),
+}
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later weir has written it. It stays as it is.
+    #[error("it is of version {found}, and this weir knows versions up to {known}")]
+    Later {
+        /// Its version.
+        found: usize,
+        /// The latest version that this weir knows.
+        known: usize,
+    },
+    /// Another program's. It stays as it is.
+    #[error("it is a database, but no ledger")]
+    Foreign,
+    /// It is no database, or not whole.
+    #[error("it is damaged")]
+    Damaged(#[source] rusqlite::Error),
+    /// It cannot be reached, or not now.
+    #[error("it cannot be opened")]
+    Unreachable(#[source] rusqlite::Error),
+    /// The file cannot be made.
+    #[error("it cannot be made")]
+    Unmade(#[from] io::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_damage(&error) { Self::Damaged(error) } else { Self::Unreachable(error) }
+    }
+}
+
+/// Whether `error` says that the database itself is broken.
+#[must_use]
+pub fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+impl Place {
+    /// The ledger of the state directory `dir`.
+    #[must_use]
+    pub fn in_dir(dir: &Path) -> Self {
+        Self::File(dir.join("ledger.db"))
+    }
+
+    /// A new one in memory.
+    #[must_use]
+    pub fn memory() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        // What begins with a slash is shared, see memdbOpen() in SQLite's source.
+        Self::Memory(format!("/weir-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).into())
+    }
+
+    /// Opens it for the one who writes: made if it is not there, and of the latest version afterwards.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then nothing was changed.
+    pub fn write(&self) -> Result<Connection, OpenError> {
+        if let Self::File(path) = self {
+            // What is in it names users and agents: it is nobody else's business. SQLite's files beside it take after it.
+            OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        }
+        let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        migrate(&mut connection)?;
+        Ok(connection)
+    }
+
+    /// Opens it for questions.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be opened.
+    pub fn read(&self) -> rusqlite::Result<Connection> {
+        // Whoever reads a WAL needs its shared memory, and may have to make that.
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match self {
+            Self::File(path) => Connection::open_with_flags(path, flags)?,
+            Self::Memory(name) => Connection::open_with_flags_and_vfs(&**name, flags, "memdb")?,
+        };
+        connection.busy_timeout(BUSY_FOR)?;
+        // Sorting must not leave names in a file that nobody knows of.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        // KiB, where negative.
+        connection.pragma_update(None, "cache_size", -8192)?;
+        Ok(connection)
+    }
+}
+
+/// Brings the database to the latest version, in one piece or not at all.
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application, tables) =
+        (number("user_version")?, number("application_id")?, number("schema_version")?);
+    let known = MIGRATIONS.len();
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if application != APPLICATION_ID && (application != 0 || tables != 0) {
+        return Err(OpenError::Foreign);
+    }
+    if version > known {
+        return Err(OpenError::Later { found: version, known });
+    }
+    // Before there is a table, or never.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Memory has no WAL, and says so.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    // What a large transaction made of the WAL is given back.
+    connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |_| Ok(()))?;
+    let change = connection.transaction()?;
+    for migration in &MIGRATIONS[version..] {
+        change.execute_batch(migration)?;
+    }
+    if version == 0 {
+        change.execute_batch(&days_like_hours(&change)?)?;
+    }
+    change.pragma_update(None, "application_id", APPLICATION_ID)?;
+    change.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX))?;
+    change.commit()?;
+    Ok(())
+}
+
+/// `days` has the columns of `hours`, whatever they are.
+fn days_like_hours(connection: &Connection) -> rusqlite::Result<String> {
+    let hours: String =
+        connection.query_row("SELECT sql FROM sqlite_schema WHERE name = 'hours'", [], |row| row.get(0))?;
+    Ok(hours.replacen("hours", "days", 1))
+}
+
+/// The table of sums over periods that long, and the table of their latencies.
+#[must_use]
+pub const fn tables_of(grain: i64) -> (&'static str, &'static str) {
+    assert!(grain == HOUR || grain == DAY, "sums are by hour and by day");
+    if grain == HOUR { ("hours", "hour_latencies") } else { ("days", "day_latencies") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
+        connection.pragma_query_value(None, name, |row| row.get(0)).expect("a value")
+    }
+
+    #[test]
+    fn a_new_file_is_private_and_as_it_should_be() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place::in_dir(dir.path());
+        let connection = place.write().expect("opened");
+        assert_eq!(pragma::<String>(&connection, "journal_mode"), "wal");
+        assert_eq!(pragma::<i64>(&connection, "auto_vacuum"), 2, "incremental");
+        assert_eq!(pragma::<i64>(&connection, "user_version"), 1);
+        assert_eq!(pragma::<i64>(&connection, "secure_delete"), 1);
+        assert_eq!(pragma::<i64>(&connection, "foreign_keys"), 0);
+        for file in fs::read_dir(dir.path()).expect("read").map(|file| file.expect("a file")) {
+            assert_eq!(file.metadata().expect("its mode").permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+        let columns = |table: &str| -> Vec<String> {
+            let mut question = connection.prepare("SELECT name FROM pragma_table_info(?)").expect("SQL");
+            let names = question.query_map([table], |row| row.get(0)).expect("asked");
+            names.map(|name| name.expect("text")).collect()
+        };
+        assert_eq!(columns("days"), columns("hours"));
+        assert_eq!(columns("user_days"), columns("user_hours"));
+        drop(connection);
+        place.write().expect("opened again");
+    }
+
+    #[test]
+    fn memory_is_shared_by_name_and_gone_with_the_last() {
+        let (place, other) = (Place::memory(), Place::memory());
+        let writes = place.write().expect("opened");
+        let _other = other.write().expect("opened");
+        writes.execute("INSERT INTO users (name) VALUES ('alice')", []).expect("written");
+        let count = |place: &Place| -> i64 {
+            let reads = place.read().expect("opened");
+            reads.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).expect("counted")
+        };
+        assert_eq!((count(&place), count(&other)), (1, 0));
+        drop(writes);
+        place.write().expect("made anew");
+        let writes = place.write().expect("made anew");
+        assert_eq!(count(&place), 0);
+        drop(writes);
+    }
+
+    #[test]
+    fn who_asks_cannot_write() {
+        let place = Place::memory();
+        let _writes = place.write().expect("opened");
+        let reads = place.read().expect("opened");
+        assert!(reads.execute("INSERT INTO users (name) VALUES ('alice')", []).is_err());
+    }
+
+    #[test]
+    fn files_that_are_not_ours_stay_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place::in_dir(dir.path());
+        let path = dir.path().join("ledger.db");
+        let later = |connection: &Connection| {
+            connection.pragma_update(None, "application_id", APPLICATION_ID).expect("set");
+            connection.pragma_update(None, "user_version", 99).expect("set");
+        };
+        let foreign = |connection: &Connection| connection.execute_batch("CREATE TABLE mine (a)").expect("made");
+        for (rule, make, expected) in [
+            ("of a later version", &later as &dyn Fn(&Connection), "version 99"),
+            ("another program's", &foreign, "no ledger"),
+        ] {
+            make(&Connection::open(&path).expect("made"));
+            let before = fs::read(&path).expect("read");
+            let error = place.write().expect_err(rule).to_string();
+            assert!(error.contains(expected), "{rule}: {error}");
+            assert_eq!(fs::read(&path).expect("read"), before, "{rule}");
+            fs::remove_file(&path).expect("removed");
+        }
+        fs::write(&path, "not a database, but long enough to be taken for one".repeat(100)).expect("written");
+        assert!(matches!(place.write(), Err(OpenError::Damaged(_))));
+    }
+}
