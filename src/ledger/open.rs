@@ -164,6 +164,9 @@ fn days_like_hours(connection: &Connection) -> rusqlite::Result<String> {
 }
 
 /// The table of sums over periods that long, and the table of their latencies.
+///
+/// # Panics
+/// If it is neither an hour nor a day.
 #[must_use]
 pub const fn tables_of(grain: i64) -> (&'static str, &'static str) {
     assert!(grain == HOUR || grain == DAY, "sums are by hour and by day");

@@ -26,7 +26,7 @@ impl Random {
     }
 
     fn maybe<T>(&mut self, of: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        (self.next() % 2 == 0).then(|| of(self))
+        self.next().is_multiple_of(2).then(|| of(self))
     }
 
     fn one<T: Clone>(&mut self, of: &[T]) -> T {
@@ -51,7 +51,7 @@ pub(super) fn entry(random: &mut Random, at: Micros) -> Entry {
         ended_at: at,
         started_at: at - random.below(10_000_000),
         request_id: format!("{:016x}", random.next()).into(),
-        trace_id: random.maybe(|it| it.next()).and_then(|id| TraceId::new(u128::from(id) << 60)),
+        trace_id: random.maybe(Random::next).and_then(|id| TraceId::new(u128::from(id) << 60)),
         workspace_id: random.maybe(|it| it.name("workspace")),
         namespace: random.maybe(|it| it.name("namespace")),
         user_id: random.maybe(|it| it.name("user")),
@@ -67,7 +67,7 @@ pub(super) fn entry(random: &mut Random, at: Micros) -> Entry {
         downgraded_from: random.maybe(|it| it.name("model")),
         service_tier: random.maybe(|it| it.name("tier")),
         provider_request_id: random.maybe(|it| it.name("req")),
-        streamed: random.next() % 2 == 0,
+        streamed: random.next().is_multiple_of(2),
         status: random.maybe(|it| it.one(&[200, 429, 500])),
         outcome: random.one(&Outcome::ALL).as_str().into(),
         error_type: random.maybe(|it| it.one(&["timeout", "rate_limit", "server_error"]).into()),
@@ -94,5 +94,5 @@ fn usage(random: &mut Random) -> Usage {
     let parts: Vec<_> =
         Counter::ALL.iter().skip(2).map(|counter| (*counter, count(random).filter(|it| it % 3 == 0))).collect();
     let usage = Usage::cache_inside(input, output, &parts);
-    if random.next() % 4 == 0 { usage.with_estimates(None, None) } else { usage }
+    if random.next().is_multiple_of(4) { usage.with_estimates(None, None) } else { usage }
 }
