@@ -1,0 +1,87 @@
+//! The ledger under load: how many calls it takes per second, and what handing one over costs the call.
+//!
+//! `cargo bench --bench ledger` measures, on one core with `taskset -c 0`; `cargo bench --bench ledger -- seed FILE
+//! --calls 5000000 --days 60` writes a ledger to ask questions of.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
+
+mod seeded;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use weir::ledger::entry::Entry;
+use weir::ledger::insert::Inserter;
+use weir::ledger::open::Place;
+
+use crate::seeded::{Plan, Seeded};
+
+/// As many as the writer takes at once.
+const BATCH: usize = 1_000;
+/// The midnight that 2026-07-06 begins with, in microseconds.
+const UNTIL: i64 = 1_783_296_000_000_000;
+
+fn main() {
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench").peekable();
+    let mut plan = Plan { seed: 1, calls: 500_000, days: 60, until: UNTIL };
+    let mut file = None;
+    while let Some(word) = words.next() {
+        let mut number = |what: &str| -> u64 {
+            let number = words.next().and_then(|word| word.parse().ok());
+            number.unwrap_or_else(|| panic!("--{what} takes a number"))
+        };
+        match &*word {
+            "seed" => file = words.next().map(PathBuf::from),
+            "--seed" => plan.seed = number("seed"),
+            "--calls" => plan.calls = number("calls"),
+            "--days" => plan.days = number("days") as u32,
+            "--until" => plan.until = number("until") as i64,
+            other => panic!("what is `{other}`? See the head of benches/ledger/main.rs"),
+        }
+    }
+    match file {
+        Some(file) => report(&file, plan, fill(&file, plan)),
+        None => measure(plan),
+    }
+}
+
+fn measure(plan: Plan) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("ledger.db");
+    report(&file, plan, fill(&file, plan));
+}
+
+/// Writes the ledger; returns how long the writing took, without the making up.
+fn fill(file: &Path, plan: Plan) -> Duration {
+    let mut ledger = Place::File(file.to_owned()).write().expect("opened");
+    let mut inserter = Inserter::default();
+    let mut calls = Seeded::new(plan);
+    let mut took = Duration::ZERO;
+    loop {
+        let batch: Vec<Entry> = calls.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return took;
+        }
+        let begun = Instant::now();
+        inserter.insert(&mut ledger, &batch).expect("written");
+        took += begun.elapsed();
+    }
+}
+
+fn report(file: &Path, plan: Plan, took: Duration) {
+    let per_second = plan.calls as f64 / took.as_secs_f64();
+    let bytes = std::fs::metadata(file).expect("the file").len();
+    println!(
+        "written: {} calls in {:.1} s, {per_second:.0} a second with their sums; {} MiB, {} bytes a call",
+        plan.calls,
+        took.as_secs_f64(),
+        bytes >> 20,
+        bytes / plan.calls.max(1)
+    );
+}
