@@ -5,13 +5,31 @@
 
 pub mod entry;
 #[cfg(feature = "ledger")]
+pub mod filter;
+#[cfg(feature = "ledger")]
 pub mod insert;
 #[cfg(feature = "ledger")]
 pub mod open;
 #[cfg(feature = "ledger")]
+pub mod packed;
+#[cfg(feature = "ledger")]
+pub mod page;
+#[cfg(feature = "ledger")]
+pub mod people;
+#[cfg(feature = "ledger")]
+pub mod percentiles;
+#[cfg(feature = "ledger")]
+pub mod questions;
+#[cfg(feature = "ledger")]
+pub mod reader;
+#[cfg(feature = "ledger")]
 pub mod row;
 #[cfg(feature = "ledger")]
 pub mod sums;
+#[cfg(feature = "ledger")]
+pub mod totals;
+#[cfg(feature = "ledger")]
+pub mod window;
 
 #[cfg(feature = "ledger")]
 mod names;

@@ -1,0 +1,302 @@
+//! Questions: what calls come to: all together, over time, by what they have in common, by how they failed.
+//!
+//! Whole days and hours are answered from their sums, the rest of a window from its calls; nobody can tell.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use rusqlite::{Row, Transaction, params_from_iter};
+
+use crate::ledger::entry::Micros;
+use crate::ledger::filter::{Condition, Filter};
+use crate::ledger::reader::{Answer, Error, Kept, Reader};
+use crate::ledger::sums::SUMS;
+use crate::ledger::totals::Totals;
+use crate::ledger::window::{Grain, Piece, Step, Window, floor, pieces};
+
+/// Most points of a series over time: two months of hours, a day of minutes.
+pub const MAX_POINTS: u64 = 1_500;
+
+/// What calls have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// The workspace.
+    Workspace,
+    /// The namespace.
+    Namespace,
+    /// The agent.
+    Agent,
+    /// The provider.
+    Provider,
+    /// The operation.
+    Operation,
+    /// The model that was asked for.
+    Model,
+}
+
+impl Dimension {
+    /// Its name in the ledger, and what it is of.
+    const fn names(self) -> &'static str {
+        match self {
+            Self::Workspace => "SELECT series.id, workspace FROM series JOIN scopes ON scopes.id = series.scope",
+            Self::Namespace => "SELECT series.id, namespace FROM series JOIN scopes ON scopes.id = series.scope",
+            Self::Agent => "SELECT series.id, agent FROM series JOIN scopes ON scopes.id = series.scope",
+            Self::Provider => "SELECT id, provider FROM series",
+            Self::Operation => "SELECT id, operation FROM series",
+            Self::Model => "SELECT id, model FROM series",
+        }
+    }
+}
+
+/// Which come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Those that cost most.
+    Cost,
+    /// Those with the most calls.
+    Calls,
+}
+
+/// Totals by what calls have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// The first in the order asked for. A group without a name is of the calls that said none.
+    pub first: Vec<(Option<Box<str>>, Totals)>,
+    /// How many groups there are beside.
+    pub others: usize,
+    /// All of those together.
+    pub rest: Totals,
+}
+
+/// How many calls ended so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// How, in the words of outcomes.
+    pub outcome: Box<str>,
+    /// Why, if that is known.
+    pub error_type: Option<Box<str>>,
+    /// So many.
+    pub calls: u64,
+}
+
+impl Reader {
+    /// What all calls come to.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn totals(&self, window: Window, filter: &Filter) -> Result<Answer<Totals>, Error> {
+        self.ask(|snapshot| {
+            let mut found = Totals::default();
+            let covers =
+                each(snapshot, &Asked { window, filter, coarsest: Grain::Days }, |_, _, totals| found.add(totals))?;
+            Ok(Answer { found, covers })
+        })
+    }
+
+    /// What calls come to in each step of the window, by when the step begins. Where nothing happened, there is a zero.
+    ///
+    /// # Errors
+    /// [`Error`]; `TooManyPoints` beyond [`MAX_POINTS`].
+    pub fn over_time(
+        &self,
+        window: Window,
+        filter: &Filter,
+        step: Step,
+    ) -> Result<Answer<Vec<(Micros, Totals)>>, Error> {
+        let points = step.points_in(window);
+        if points > MAX_POINTS {
+            return Err(Error::TooManyPoints { points, most: MAX_POINTS });
+        }
+        self.ask(|snapshot| {
+            let first = floor(window.from, step.length());
+            let starts = (0..).map(|at| first + at * step.length()).take_while(|start| *start < window.to);
+            let mut found: Vec<(Micros, Totals)> = starts.map(|start| (start, Totals::default())).collect();
+            let asked = Asked { window, filter, coarsest: Grain::of_step(step) };
+            let covers = each(snapshot, &asked, |at, _, totals| {
+                let point = usize::try_from((at - first) / step.length()).unwrap_or(usize::MAX);
+                if let Some((_, sum)) = found.get_mut(point) {
+                    sum.add(totals);
+                }
+            })?;
+            Ok(Answer { found, covers })
+        })
+    }
+
+    /// What calls come to by what they have in common: the first `limit` of them, and the rest in one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn by(
+        &self,
+        dimension: Dimension,
+        window: Window,
+        filter: &Filter,
+        (order, limit): (Order, usize),
+    ) -> Result<Answer<Groups>, Error> {
+        let groups = self.ask(|snapshot| groups(snapshot, dimension, window, filter))?;
+        Ok(groups.map(|groups| {
+            let mut first: Vec<_> = groups.into_iter().collect();
+            // By name where they are equal: the same question has the same answer.
+            first.sort_unstable_by(|(one, of_one), (other, of_other)| {
+                let key = |of: &Totals| match order {
+                    Order::Cost => Reverse((of.cost.pico(), of.calls)),
+                    Order::Calls => Reverse((u128::from(of.calls), 0)),
+                };
+                key(of_one).cmp(&key(of_other)).then_with(|| one.cmp(other))
+            });
+            let mut rest = Totals::default();
+            let others = first.split_off(limit.min(first.len()));
+            others.iter().for_each(|(_, totals)| rest.add(totals));
+            Groups { first, others: others.len(), rest }
+        }))
+    }
+
+    /// How many agents made calls.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn active_agents(&self, window: Window, filter: &Filter) -> Result<Answer<u64>, Error> {
+        let groups = self.ask(|snapshot| groups(snapshot, Dimension::Agent, window, filter))?;
+        Ok(groups.map(|groups| groups.keys().flatten().map(|_| 1).sum()))
+    }
+
+    /// How calls ended that did not end well, the most frequent first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn failures(&self, window: Window, filter: &Filter) -> Result<Answer<Vec<Failures>>, Error> {
+        self.ask(|snapshot| {
+            let mut kinds: HashMap<(Box<str>, Box<str>), u64> = HashMap::new();
+            let (kept, covers) =
+                plan(snapshot, window, if filter.is_by_series() { Grain::Hours } else { Grain::Calls })?;
+            for piece in kept {
+                let (select, condition) = match piece.grain {
+                    Grain::Calls => {
+                        let of_calls = "SELECT outcome, ifnull(error_type, ''), 1 FROM calls \
+                                        WHERE id >= ? AND id < ? AND outcome <> 'success'";
+                        (of_calls, filter.of_call())
+                    }
+                    Grain::Hours | Grain::Days => {
+                        let of_hours =
+                            "SELECT outcome, error_type, calls FROM hour_errors WHERE start >= ? AND start < ?";
+                        (of_hours, filter.of_series())
+                    }
+                };
+                rows(snapshot, select, piece.window, &condition, |row| {
+                    let calls = kinds.entry((row.get(0)?, row.get(1)?)).or_default();
+                    *calls += row.get::<_, i64>(2)?.unsigned_abs();
+                    Ok(())
+                })?;
+            }
+            let mut found: Vec<Failures> = kinds
+                .into_iter()
+                .map(|((outcome, error_type), calls)| Failures {
+                    outcome,
+                    error_type: Some(error_type).filter(|it| !it.is_empty()),
+                    calls,
+                })
+                .collect();
+            found.sort_unstable_by(|one, other| {
+                let key = |it: &Failures| (Reverse(it.calls), it.outcome.clone(), it.error_type.clone());
+                key(one).cmp(&key(other))
+            });
+            Ok(Answer { found, covers })
+        })
+    }
+}
+
+fn groups(
+    snapshot: &Transaction<'_>,
+    dimension: Dimension,
+    window: Window,
+    filter: &Filter,
+) -> Result<Answer<HashMap<Option<Box<str>>, Totals>>, Error> {
+    let mut by_series: HashMap<i64, Totals> = HashMap::new();
+    let covers = each(snapshot, &Asked { window, filter, coarsest: Grain::Days }, |_, series, totals| {
+        by_series.entry(series).or_default().add(totals);
+    })?;
+    let mut found: HashMap<Option<Box<str>>, Totals> = HashMap::new();
+    let mut names = snapshot.prepare_cached(dimension.names())?;
+    let mut names = names.query([])?;
+    while let Some(row) = names.next()? {
+        if let Some(totals) = by_series.get(&row.get(0)?) {
+            found.entry(row.get(1)?).or_default().add(totals);
+        }
+    }
+    Ok(Answer { found, covers })
+}
+
+/// What is asked for, and the coarsest sums that can tell.
+struct Asked<'a> {
+    window: Window,
+    filter: &'a Filter,
+    coarsest: Grain,
+}
+
+/// Goes through all that is asked for, in the order of time: when, which series, and what it comes to. The part of the
+/// window that it covers.
+fn each(
+    snapshot: &Transaction<'_>,
+    asked: &Asked<'_>,
+    mut take: impl FnMut(Micros, i64, &Totals),
+) -> Result<Window, Error> {
+    let coarsest = if asked.filter.is_by_series() { asked.coarsest } else { Grain::Calls };
+    let (kept, covers) = plan(snapshot, asked.window, coarsest)?;
+    let (of_series, of_call) = (asked.filter.of_series(), asked.filter.of_call());
+    for piece in kept {
+        let (select, condition): (&str, _) = match piece.grain {
+            Grain::Calls => (&OF_CALLS, &of_call),
+            Grain::Hours => (&OF_HOURS, &of_series),
+            Grain::Days => (&OF_DAYS, &of_series),
+        };
+        rows(snapshot, select, piece.window, condition, |row| {
+            take(row.get(0)?, row.get(1)?, &Totals::of_row(row, 2)?);
+            Ok(())
+        })?;
+    }
+    Ok(covers)
+}
+
+static OF_HOURS: LazyLock<String> = LazyLock::new(|| of_periods("hours"));
+static OF_DAYS: LazyLock<String> = LazyLock::new(|| of_periods("days"));
+static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
+    let columns = SUMS.map(|sum| sum.sql).join(", ");
+    format!(
+        "SELECT calls.id, calls.series, {columns} FROM calls CROSS JOIN series ON series.id = calls.series \
+         WHERE calls.id >= ? AND calls.id < ?"
+    )
+});
+
+fn of_periods(table: &str) -> String {
+    let columns = SUMS.map(|sum| sum.name).join(", ");
+    format!("SELECT start, series, {columns} FROM {table} WHERE start >= ? AND start < ?")
+}
+
+/// Where what is known of a window is looked up, and which part of it that covers.
+pub(super) fn plan(snapshot: &Transaction<'_>, window: Window, coarsest: Grain) -> Result<(Vec<Piece>, Window), Error> {
+    if window.is_empty() {
+        return Ok((Vec::new(), window));
+    }
+    let kept = Kept::of(snapshot)?;
+    let wide = kept.widened(window);
+    let (pieces, covers) = kept.since.kept(pieces(wide, coarsest), wide);
+    Ok((pieces, covers.within(window)))
+}
+
+/// Every row of what is selected in a window, as far as it meets the condition.
+pub(super) fn rows(
+    snapshot: &Transaction<'_>,
+    select: &str,
+    window: Window,
+    condition: &Condition,
+    mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> Result<(), Error> {
+    let mut select = snapshot.prepare_cached(&format!("{select}{}", condition.sql))?;
+    let ends = [window.from.into(), window.to.into()];
+    let mut rows = select.query(params_from_iter(ends.iter().chain(&condition.values)))?;
+    while let Some(row) = rows.next()? {
+        take(row)?;
+    }
+    Ok(())
+}
