@@ -1,5 +1,7 @@
 //! Insert: a batch of entries into the ledger in one transaction: rows, names and sums, or nothing.
 
+use std::borrow::Borrow;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::ledger::entry::Entry;
@@ -18,7 +20,7 @@ impl Inserter {
     ///
     /// # Errors
     /// Those of the database; then nothing was written.
-    pub fn insert(&mut self, ledger: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    pub fn insert<E: Borrow<Entry>>(&mut self, ledger: &mut Connection, entries: &[E]) -> rusqlite::Result<()> {
         let written = self.write(ledger, entries);
         if written.is_err() {
             // Names that were made with the batch went with it.
@@ -32,11 +34,11 @@ impl Inserter {
         self.names.forget();
     }
 
-    fn write(&mut self, ledger: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    fn write<E: Borrow<Entry>>(&mut self, ledger: &mut Connection, entries: &[E]) -> rusqlite::Result<()> {
         let batch = ledger.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
         let mut insert = batch.prepare_cached(row::INSERT)?;
-        for entry in entries {
+        for entry in entries.iter().map(Borrow::borrow) {
             let series = self.names.series(entry, &batch)?;
             let user = self.names.user(entry, &batch)?;
             let mut id = entry.ended_at;

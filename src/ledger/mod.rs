@@ -4,8 +4,11 @@
 //! sums by hour and by day where they can be. Knows records; no wire format, no HTTP.
 
 pub mod entry;
+pub mod erase;
 #[cfg(feature = "ledger")]
 pub mod filter;
+#[cfg(feature = "ledger")]
+pub mod home;
 #[cfg(feature = "ledger")]
 pub mod insert;
 #[cfg(feature = "ledger")]
@@ -28,13 +31,22 @@ pub mod row;
 pub mod sums;
 #[cfg(feature = "ledger")]
 pub mod totals;
+pub mod upkeep;
 #[cfg(feature = "ledger")]
 pub mod window;
+#[cfg(feature = "ledger")]
+pub mod writer;
 
 #[cfg(feature = "ledger")]
 mod names;
+#[cfg(feature = "ledger")]
+mod seal;
 #[cfg(all(test, feature = "ledger"))]
 mod specimens;
+#[cfg(all(test, feature = "ledger"))]
+mod tests;
+#[cfg(feature = "ledger")]
+mod trouble;
 
 use std::time::Duration;
 
@@ -71,6 +83,10 @@ pub struct Settings {
     pub retention: Span,
     /// Most bytes on disk, or in memory. When it is reached, the oldest calls go, then the oldest sums.
     pub max_bytes: ByteSize,
+    /// The same where the ledger is in memory, whether that was asked for or there is no place on disk.
+    pub memory_max_bytes: ByteSize,
+    /// Most calls that wait to be written. Further ones are not written down, and counted.
+    pub queue: usize,
 }
 
 impl Default for Settings {
@@ -79,6 +95,8 @@ impl Default for Settings {
             mode: Mode::Disk,
             retention: Span::from_secs(Duration::from_hours(30 * 24).as_secs()),
             max_bytes: ByteSize::mib(1024),
+            memory_max_bytes: ByteSize::mib(64),
+            queue: 10_000,
         }
     }
 }

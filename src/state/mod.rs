@@ -3,6 +3,7 @@
 //! Knows files and that they fail; not what is in them. Nothing here is ever in the way of a call: who has something to
 //! keep is asked for it, at most once a second, and what cannot be kept is complained about and left.
 
+pub mod aside;
 pub mod kept;
 
 mod file;

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::state::aside::Aside;
 use crate::state::file::{Damage, Form};
 
 /// What locks the directory for one weir.
 const LOCK: &str = "lock";
 /// A file larger than this is none that weir wrote: what it keeps is bounded to far less.
 const MOST_BYTES: u64 = 256 << 20;
-/// How many damaged files stay, the newest ones: enough to look into, not enough to fill a disk.
-const MOST_SET_ASIDE: usize = 8;
+/// Where damaged files go.
+const ASIDE: Aside = Aside { word: "corrupt", companions: &[], most: 8 };
 
 /// Where something is kept.
 #[derive(Debug)]
@@ -104,24 +105,7 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
             Err(error) => Unusable::Unreadable(error),
         };
-        Found::Damaged(unusable, self.set_aside(Timestamp::now()))
-    }
-
-    /// Moves the file to a name that says when, and removes the oldest that were moved before.
-    fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
-        let prefix = format!("{}.corrupt-", self.form.name);
-        let aside = self.dir.join(format!("{prefix}{}", now.strftime("%Y%m%dT%H%M%SZ")));
-        fs::rename(self.path(), &aside)?;
-        let entries = fs::read_dir(&self.dir)?.filter_map(Result::ok);
-        let is_aside = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
-        };
-        let mut before: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_aside).collect();
-        before.sort_unstable();
-        for oldest in &before[..before.len().saturating_sub(MOST_SET_ASIDE)] {
-            let _ = fs::remove_file(oldest);
-        }
-        Ok(aside)
+        Found::Damaged(unusable, ASIDE.put(&self.path(), Timestamp::now()))
     }
 
     /// Keeps `state` in the place of what was kept before. Whatever happens, power cuts included, the file is the one
