@@ -18,9 +18,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::admin::access::Token;
+use crate::admin::access::Access;
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
+use crate::admin::tokens::{self, Bearer, Bounds, Role, Token, Tokens};
 use crate::admin::{self, Admin};
 use crate::cache::memory::{self, Occupancy};
 use crate::cache::recording::writer::Writer;
@@ -51,7 +52,6 @@ use crate::sinks::{series, traces};
 use crate::state::kept::Kept;
 use crate::store::Store;
 use crate::store::naming::{Installation, Names};
-use crate::tokens;
 use crate::units::Backlog;
 use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
@@ -102,7 +102,8 @@ struct Built {
     store: Option<Arc<Store>>,
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
-    token: Option<(Arc<Token>, PathBuf)>,
+    access: Access,
+    watched_tokens: Vec<(Arc<Token>, PathBuf)>,
     writer: Option<Writer>,
     fleet: Option<Fleet>,
     exporter: Option<Exporter>,
@@ -167,7 +168,8 @@ impl Built {
         watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         let store = store.map(|(store, _)| store);
-        Ok(Self { rooms, metrics, store, watched_keys, signers, token: token(config)?, writer, fleet, exporter })
+        let (access, watched_tokens) = access(&config.admin)?;
+        Ok(Self { rooms, metrics, store, watched_keys, signers, access, watched_tokens, writer, fleet, exporter })
     }
 }
 
@@ -221,7 +223,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { config, built, kept, downstream, operator } = self;
         let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, token, writer, fleet, exporter, .. } = built;
+        let Built { rooms, metrics, store, access, writer, fleet, exporter, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
             for warmed in config.warm {
                 watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
@@ -241,7 +243,7 @@ impl App {
         let admin = Admin {
             metrics,
             readiness: readiness.clone(),
-            token: token.map(|(token, _)| token),
+            access,
             cache: cache_side(&rooms, Arc::new(config.cache)),
             limits: Arc::clone(&rooms.limits),
             store,
@@ -311,7 +313,7 @@ impl Sending {
 
 /// What the limits have counted survives a restart, if they count anything, or an operator can have them count.
 fn kept(config: &Config, limits: &Limits, metrics: &Metrics) -> Option<Arc<Kept<Limits>>> {
-    let may_come_to_count = config.admin.token_file.is_some() && config.state_dir.is_some();
+    let may_come_to_count = config.admin.allows_changes() && config.state_dir.is_some();
     if !limits.remember() && !may_come_to_count {
         return None;
     }
@@ -326,12 +328,12 @@ fn kept(config: &Config, limits: &Limits, metrics: &Metrics) -> Option<Arc<Kept<
 
 /// Everything that goes on beside the calls, until dropped.
 fn watchers(built: &Built) -> JoinSet<()> {
-    let Built { rooms, metrics, store, watched_keys, signers, token, .. } = built;
+    let Built { rooms, metrics, store, watched_keys, signers, watched_tokens, .. } = built;
     let mut watchers = JoinSet::new();
     for (credential, path) in watched_keys {
         watchers.spawn(Arc::clone(credential).watch(path.clone(), told(metrics)));
     }
-    if let Some((token, path)) = token {
+    for (token, path) in watched_tokens {
         watchers.spawn(Arc::clone(token).watch(path.clone(), told(metrics)));
     }
     let (metrics, told_of_overlay) = (Arc::clone(metrics), told(metrics));
@@ -342,7 +344,7 @@ fn watchers(built: &Built) -> JoinSet<()> {
         }
     };
     watchers.spawn(Arc::clone(&rooms.prices).watch(told));
-    watchers.spawn(tokens::let_unused_go());
+    watchers.spawn(crate::tokens::let_unused_go());
     watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
     watchers.spawn(Arc::clone(&rooms.limits).end_overrides());
     for signer in signers {
@@ -572,11 +574,27 @@ fn cache_side(rooms: &Rooms, settings: Arc<cache::Settings>) -> CacheSide {
     CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }
 }
 
-/// The token of the operator's side, and the file it is in.
-fn token(config: &Config) -> anyhow::Result<Option<(Arc<Token>, PathBuf)>> {
-    let Some(path) = &config.admin.token_file else { return Ok(None) };
-    let token = Token::from_file(path).context("admin.token_file")?;
-    Ok(Some((Arc::new(token), path.clone())))
+/// Who may read and change on the operator's side, and the files their tokens are in.
+fn access(settings: &admin::Settings) -> anyhow::Result<(Access, Vec<(Arc<Token>, PathBuf)>)> {
+    let (mut bearers, mut watched) = (Vec::new(), Vec::new());
+    let mut add = |knob: &str, name: &str, role, bounds, file: &PathBuf| {
+        let token = Arc::new(Token::from_file(file).with_context(|| format!("admin.{knob}"))?);
+        watched.push((Arc::clone(&token), file.clone()));
+        bearers.push(Bearer { name: name.into(), role, bounds, token });
+        anyhow::Ok(())
+    };
+    if let Some(file) = &settings.token_file {
+        add("token_file", tokens::ADMIN, Role::Admin, Bounds::default(), file)?;
+    }
+    if let Some(file) = &settings.reader_token_file {
+        add("reader_token_file", tokens::READER, Role::Reader, Bounds::default(), file)?;
+    }
+    for (position, token) in settings.tokens.iter().enumerate() {
+        add(&format!("tokens[{position}].file"), &token.name, token.role, token.bounds(), &token.file)?;
+    }
+    let tokens = Arc::new(Tokens::of(bearers).context("admin.tokens")?);
+    let admin::Settings { require_token, require_workspace, .. } = *settings;
+    Ok((Access { tokens, require_token, require_workspace }, watched))
 }
 
 /// The price table, and every provider's place in it.

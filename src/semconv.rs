@@ -188,6 +188,8 @@ pub mod attribute {
     pub const WEIR_AUDIT_ACTION: &str = "weir.audit.action";
     /// How many cache entries that removed.
     pub const WEIR_AUDIT_ENTRIES: &str = "weir.audit.entries";
+    /// The name of the token that was shown.
+    pub const WEIR_AUDIT_TOKEN: &str = "weir.audit.token";
     /// What it was done to, in JSON.
     pub const WEIR_AUDIT_WHAT: &str = "weir.audit.what";
     /// What the cache said.

@@ -1,86 +1,36 @@
 //! Access: who may read and who may change what on the operator's side.
 //!
-//! Changes need the token, always. What is below `/api/v1/` may be read from the same machine without it. A handler
-//! says what it needs by what it takes: a `Reader`, an `Operator` or a `Neighbour`. Knows no resource.
+//! Changes need a token, always. What is below `/api/v1/` may be read from the same machine without one, unless the
+//! operator says otherwise. A handler says what it needs by what it takes: a `Reader`, an `Asker`, an `Operator` or a
+//! `Neighbour`. Knows no resource.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use crate::admin::problem::Problem;
+use crate::admin::problem::{Fault, Problem};
+use crate::admin::tokens::{Bearer, Bounds, Role, Tokens};
 use crate::admin::{Admin, audit};
-use crate::secret::{self, Secret, Told};
 
-/// The token could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file cannot be read.
-    #[error("cannot read the token file {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is nothing in it, or something that no header can carry.
-    #[error("the token in {} is empty, or has characters other than printable ASCII without spaces", .0.display())]
-    Unusable(PathBuf),
-}
+/// The header that names the workspace whose calls are asked for.
+pub(super) const WORKSPACE: &str = "x-workspace-id";
+/// Longest name of a workspace, in bytes: as much as the ledger keeps of one.
+const MAX_WORKSPACE: usize = 256;
 
-/// The token that changes need. Only its hash is kept, so that comparing takes as long for any two.
-#[derive(Debug)]
-pub struct Token(RwLock<Digested>);
-
-type Digested = [u8; 32];
-
-impl Token {
-    /// The token that the file at `path` holds.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or holds no token.
-    pub fn from_file(path: &Path) -> Result<Self, TokenError> {
-        Ok(Self(RwLock::new(read(path, std::fs::read_to_string(path).map(Secret::new))?)))
-    }
-
-    /// Reads the file at `path` again and again; what is no token never replaces one. `told` is told what comes
-    /// of it. Runs until it is dropped.
-    pub async fn watch(self: Arc<Self>, path: PathBuf, told: Told) {
-        let take = |secret| {
-            let fresh = read(&path, secret)?;
-            let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let is_new = *current != fresh;
-            *current = fresh;
-            Ok::<_, TokenError>(is_new)
-        };
-        secret::reread(&path, "admin token", told, take).await;
-    }
-
-    fn is(&self, presented: &str) -> bool {
-        let current = *self.0.read().unwrap_or_else(PoisonError::into_inner);
-        current.ct_eq(&digest(presented)).into()
-    }
-}
-
-fn read(path: &Path, file: io::Result<Secret>) -> Result<Digested, TokenError> {
-    let secret = file.map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
-    let token = secret.expose().trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(TokenError::Unusable(path.to_owned()));
-    }
-    Ok(digest(token))
-}
-
-fn digest(token: &str) -> Digested {
-    Sha256::digest(token).into()
+/// Who may read and change, as the operator wants it.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The tokens there are.
+    pub tokens: Arc<Tokens>,
+    /// Whether programs on this machine have to show one too.
+    pub require_token: bool,
+    /// Whether questions have to name a workspace.
+    pub require_workspace: bool,
 }
 
 /// Where a request comes from.
@@ -101,7 +51,7 @@ impl FromRequestParts<Admin> for Peer {
     }
 }
 
-/// Somebody who may read what is below `/api/v1/`: anybody on this machine, others with the token.
+/// Somebody who may read what is of the whole instance: anybody on this machine, others with a token that is not bound.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader;
 
@@ -110,26 +60,91 @@ impl FromRequestParts<Admin> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let Ok(peer) = Peer::from_request_parts(parts, admin).await;
-        if is_neighbour(peer, &parts.headers) {
-            return Ok(Self);
+        let bearer = reader(&admin.access, peer, &parts.headers).map_err(Denied::problem)?;
+        if bearer.is_some_and(|bearer| !bearer.bounds.are_none()) || parts.headers.contains_key(WORKSPACE) {
+            let detail = "this is of the whole instance, and not of one workspace or user: ask with a token that is not \
+                          bound to any, and without `X-Workspace-ID`";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
         }
-        authenticated(admin.token.as_deref(), &parts.headers).map(|()| Self).map_err(Denied::problem)
+        Ok(Self)
     }
 }
 
-/// Somebody who may change things: whoever has the token.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Operator(pub(super) Peer);
+/// Somebody who may ask about calls: the same, and whoever has a token that is bound to some of them.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    /// Whose calls they see.
+    pub(super) bounds: Bounds,
+    /// The name of the token they showed; none, if they are on this machine and showed none.
+    pub(super) token: Option<Arc<str>>,
+}
+
+impl FromRequestParts<Admin> for Asker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let Ok(peer) = Peer::from_request_parts(parts, admin).await;
+        let bearer = reader(&admin.access, peer, &parts.headers).map_err(Denied::problem)?;
+        let bounds = bearer.map(|bearer| bearer.bounds.clone()).unwrap_or_default();
+        let named = workspace(&parts.headers)?;
+        Ok(Self {
+            bounds: bounded(bounds, named, admin.access.require_workspace)?,
+            token: bearer.map(|bearer| Arc::clone(&bearer.name)),
+        })
+    }
+}
+
+/// The workspace that a request is about, if it says so.
+fn workspace(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
+    let mut fields = headers.get_all(WORKSPACE).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    let is_name = |name: &&str| !name.is_empty() && name.len() <= MAX_WORKSPACE;
+    match std::str::from_utf8(field.as_bytes()).ok().filter(is_name) {
+        Some(name) if fields.next().is_none() => Ok(Some(name.into())),
+        _ => {
+            let detail = format!("names no workspace: write one name of 1 to {MAX_WORKSPACE} bytes");
+            Err(Problem::of_parameters(vec![Fault::of_header("X-Workspace-ID", detail)]))
+        }
+    }
+}
+
+/// Those within `bounds` that are in the workspace `named`.
+fn bounded(bounds: Bounds, named: Option<Box<str>>, require_workspace: bool) -> Result<Bounds, Problem> {
+    match (&bounds.workspace, named) {
+        (Some(own), Some(named)) if *own != named => Err(elsewhere("the workspace that `X-Workspace-ID` names")),
+        (None, None) if require_workspace => {
+            let detail = "is missing, and `admin.require_workspace` wants it: name the workspace that is asked about";
+            Err(Problem::of_parameters(vec![Fault::of_header("X-Workspace-ID", detail)]))
+        }
+        (None, Some(named)) => Ok(Bounds { workspace: Some(named), ..bounds }),
+        _ => Ok(bounds),
+    }
+}
+
+/// That somebody may not see `what`.
+pub(super) fn elsewhere(what: &str) -> Problem {
+    let detail = format!("{what} is not for this caller: the token or `X-Workspace-ID` is bound to another");
+    Problem::new(StatusCode::FORBIDDEN, detail)
+}
+
+/// Somebody who may change things: whoever has a token for that.
+#[derive(Clone, Debug)]
+pub(super) struct Operator {
+    /// Where they are.
+    pub(super) peer: Peer,
+    /// The name of their token.
+    pub(super) token: Arc<str>,
+}
 
 impl FromRequestParts<Admin> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let Ok(peer) = Peer::from_request_parts(parts, admin).await;
-        match authenticated(admin.token.as_deref(), &parts.headers) {
-            Ok(()) => Ok(Self(peer)),
+        match operator(&admin.access, &parts.headers) {
+            Ok(bearer) => Ok(Self { peer, token: Arc::clone(&bearer.name) }),
             Err(denied) => {
-                audit::denied(peer, parts.uri.path(), denied);
+                audit::denied(peer, parts.uri.path(), &denied);
                 Err(denied.problem())
             }
         }
@@ -165,22 +180,33 @@ fn is_neighbour(peer: Peer, headers: &HeaderMap) -> bool {
 }
 
 /// Why somebody may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     /// There is no token that could be shown.
     NoToken,
     /// None was shown.
     NotShown,
-    /// Another one was shown.
+    /// What was shown is none.
     Wrong,
+    /// The token of this name is for reading.
+    ReadsOnly(Arc<str>),
 }
 
 impl Denied {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(&self) -> &'static str {
         match self {
             Self::NoToken => "no token is configured",
             Self::NotShown => "no token was shown",
             Self::Wrong => "another token was shown",
+            Self::ReadsOnly(_) => "a reader's token was shown",
+        }
+    }
+
+    /// The name of the token that was shown, if it has one.
+    pub(super) fn token(&self) -> Option<&str> {
+        match self {
+            Self::ReadsOnly(name) => Some(name),
+            Self::NoToken | Self::NotShown | Self::Wrong => None,
         }
     }
 
@@ -189,28 +215,54 @@ impl Denied {
         match self {
             Self::NoToken => Problem::new(
                 StatusCode::FORBIDDEN,
-                "this needs a token, and this weir has none: set `admin.token_file` to a file that holds one, and send \
-                 it as `Authorization: Bearer <token>`",
+                "this needs a token, and this weir has none for it: set `admin.token_file` to a file that holds one, and \
+                 send it as `Authorization: Bearer <token>`",
             ),
             Self::NotShown => Problem::unauthorized(
                 r#"Bearer realm="weir""#,
-                "this needs the token that `admin.token_file` holds: send it as `Authorization: Bearer <token>`",
+                "this needs a token, such as the one that `admin.token_file` holds: send it as `Authorization: Bearer \
+                 <token>`",
             ),
             Self::Wrong => Problem::unauthorized(
                 r#"Bearer realm="weir", error="invalid_token""#,
-                "the token is not the one that `admin.token_file` holds: a changed file counts after two seconds",
+                "the token is none of those that the files of `admin` hold: a changed file counts after two seconds",
             ),
+            Self::ReadsOnly(name) => {
+                let detail = format!("the token `{name}` is for reading: changes need one with the role `admin`");
+                Problem::new(StatusCode::FORBIDDEN, detail)
+            }
         }
     }
 }
 
-/// Whether the request shows the token.
-fn authenticated(token: Option<&Token>, headers: &HeaderMap) -> Result<(), Denied> {
-    let token = token.ok_or(Denied::NoToken)?;
+/// Who reads: the token they showed, or nobody in particular on this machine.
+fn reader<'a>(access: &'a Access, peer: Peer, headers: &HeaderMap) -> Result<Option<&'a Bearer>, Denied> {
+    match authenticated(&access.tokens, headers) {
+        Ok(bearer) => Ok(Some(bearer)),
+        Err(_) if is_neighbour(peer, headers) && !access.require_token => Ok(None),
+        Err(denied) => Err(denied),
+    }
+}
+
+/// Who changes something.
+fn operator<'a>(access: &'a Access, headers: &HeaderMap) -> Result<&'a Bearer, Denied> {
+    let bearer = authenticated(&access.tokens, headers)?;
+    match bearer.role {
+        Role::Admin => Ok(bearer),
+        Role::Reader if access.tokens.can_change() => Err(Denied::ReadsOnly(Arc::clone(&bearer.name))),
+        Role::Reader => Err(Denied::NoToken),
+    }
+}
+
+/// Whose token the request shows.
+fn authenticated<'a>(tokens: &'a Tokens, headers: &HeaderMap) -> Result<&'a Bearer, Denied> {
+    if tokens.are_none() {
+        return Err(Denied::NoToken);
+    }
     let shown = headers.get(AUTHORIZATION).ok_or(Denied::NotShown)?;
     let (scheme, shown) = shown.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Denied::Wrong)?;
-    let is_right = scheme.eq_ignore_ascii_case("bearer") && token.is(shown.trim());
-    if is_right { Ok(()) } else { Err(Denied::Wrong) }
+    let bearer = if scheme.eq_ignore_ascii_case("bearer") { tokens.shown_by(shown.trim()) } else { None };
+    bearer.ok_or(Denied::Wrong)
 }
 
 #[cfg(test)]
@@ -218,29 +270,39 @@ mod tests {
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
-
-    fn file_holding(text: &str) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("token");
-        std::fs::write(&path, text).expect("a written file");
-        (dir, path)
-    }
+    use crate::admin::tokens::Token;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         fields.iter().map(field).collect()
     }
 
+    fn bearer(name: &str, token: &str, role: Role, bounds: Bounds) -> Bearer {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), token).expect("a written file");
+        let token = Arc::new(Token::from_file(file.path()).expect("a token"));
+        Bearer { name: name.into(), role, bounds, token }
+    }
+
+    /// An administrator's, a reader's, and one of a reader who sees one workspace.
+    fn access(require_token: bool) -> Access {
+        let bounds = Bounds { workspace: Some("a".into()), user: None };
+        let bearers = vec![
+            bearer("admin", "sesame", Role::Admin, Bounds::default()),
+            bearer("reader", "look", Role::Reader, Bounds::default()),
+            bearer("team-a", "mine", Role::Reader, bounds),
+        ];
+        Access { tokens: Arc::new(Tokens::of(bearers).expect("tokens")), require_token, require_workspace: false }
+    }
+
     #[test]
-    fn only_the_token_opens() {
-        let (_dir, path) = file_holding("open sesame\n");
-        assert!(matches!(Token::from_file(&path), Err(TokenError::Unusable(_))), "a token has no spaces");
-        let (_dir, path) = file_holding("sesame\n");
-        let token = Token::from_file(&path).expect("a token");
+    fn only_a_token_opens() {
+        let access = access(false);
         for (shown, expected) in [
             (None, Err(Denied::NotShown)),
-            (Some("Bearer sesame"), Ok(())),
-            (Some("bearer  sesame"), Ok(())),
+            (Some("Bearer sesame"), Ok("admin")),
+            (Some("bearer  sesame"), Ok("admin")),
+            (Some("Bearer look"), Ok("reader")),
             (Some("Bearer Sesame"), Err(Denied::Wrong)),
             (Some("Bearer sesam"), Err(Denied::Wrong)),
             (Some("Bearer sesame1"), Err(Denied::Wrong)),
@@ -250,9 +312,69 @@ mod tests {
             (Some("sesame"), Err(Denied::Wrong)),
         ] {
             let fields = shown.map(|shown| headers(&[("authorization", shown)])).unwrap_or_default();
-            assert_eq!(authenticated(Some(&token), &fields), expected, "{shown:?}");
-            assert_eq!(authenticated(None, &fields), Err(Denied::NoToken), "{shown:?}");
+            let name = |bearer: &'_ Bearer| bearer.name.to_string();
+            let found = authenticated(&access.tokens, &fields).map(name);
+            assert_eq!(found, expected.map(str::to_owned), "{shown:?}");
+            let none = authenticated(&Tokens::default(), &fields).map(name);
+            assert_eq!(none, Err(Denied::NoToken), "{shown:?}");
         }
+    }
+
+    #[test]
+    fn who_reads_and_who_changes() {
+        let reads_only = |name: &str| Err(Denied::ReadsOnly(name.into()));
+        for (peer, shown, require_token, reads, changes) in [
+            ("127.0.0.1:1", None, false, Ok(None), Err(Denied::NotShown)),
+            ("127.0.0.1:1", Some("Bearer of-the-provider"), false, Ok(None), Err(Denied::Wrong)),
+            ("127.0.0.1:1", Some("Bearer mine"), false, Ok(Some("team-a")), reads_only("team-a")),
+            ("127.0.0.1:1", Some("Bearer look"), false, Ok(Some("reader")), reads_only("reader")),
+            ("127.0.0.1:1", None, true, Err(Denied::NotShown), Err(Denied::NotShown)),
+            ("127.0.0.1:1", Some("Bearer wrong"), true, Err(Denied::Wrong), Err(Denied::Wrong)),
+            ("127.0.0.1:1", Some("Bearer sesame"), true, Ok(Some("admin")), Ok("admin")),
+            ("10.0.0.1:1", None, false, Err(Denied::NotShown), Err(Denied::NotShown)),
+            ("10.0.0.1:1", Some("Bearer mine"), false, Ok(Some("team-a")), reads_only("team-a")),
+            ("10.0.0.1:1", Some("Bearer sesame"), false, Ok(Some("admin")), Ok("admin")),
+        ] {
+            let access = access(require_token);
+            let fields = shown.map(|shown| headers(&[("authorization", shown)])).unwrap_or_default();
+            let at = Peer(peer.parse().expect("an address"));
+            let found = reader(&access, at, &fields).map(|bearer| bearer.map(|bearer| &*bearer.name));
+            assert_eq!(found, reads, "{peer} reads with {shown:?}");
+            let found = operator(&access, &fields).map(|bearer| &*bearer.name);
+            assert_eq!(found, changes, "{peer} changes with {shown:?}");
+        }
+        let readers = vec![bearer("reader", "look", Role::Reader, Bounds::default())];
+        let access = Access { tokens: Arc::new(Tokens::of(readers).expect("tokens")), ..Access::default() };
+        let denied = operator(&access, &headers(&[("authorization", "Bearer look")])).map(|bearer| &bearer.name);
+        assert_eq!(denied, Err(Denied::NoToken), "there is none for changes");
+    }
+
+    #[test]
+    fn a_workspace_narrows_what_is_seen_and_never_widens_it() {
+        let of = |workspace: Option<&str>, user: Option<&str>| Bounds {
+            workspace: workspace.map(Into::into),
+            user: user.map(Into::into),
+        };
+        for (token, named, required, expected) in [
+            (of(None, None), None, false, Ok(of(None, None))),
+            (of(None, None), Some("a"), false, Ok(of(Some("a"), None))),
+            (of(None, Some("ann")), Some("a"), false, Ok(of(Some("a"), Some("ann")))),
+            (of(Some("a"), None), None, false, Ok(of(Some("a"), None))),
+            (of(Some("a"), None), Some("a"), true, Ok(of(Some("a"), None))),
+            (of(Some("a"), None), None, true, Ok(of(Some("a"), None))),
+            (of(Some("a"), None), Some("b"), false, Err(403)),
+            (of(None, None), None, true, Err(400)),
+        ] {
+            let found = bounded(token.clone(), named.map(Into::into), required);
+            let found = found.map_err(|problem| problem.status().as_u16());
+            assert_eq!(found, expected, "{token:?} and {named:?}");
+        }
+        assert_eq!(workspace(&headers(&[])).expect("none"), None);
+        assert_eq!(workspace(&headers(&[(WORKSPACE, "a b")])).expect("one").as_deref(), Some("a b"));
+        assert!(workspace(&headers(&[(WORKSPACE, "")])).is_err());
+        let mut two = headers(&[(WORKSPACE, "a")]);
+        two.append(WORKSPACE, HeaderValue::from_static("b"));
+        assert!(workspace(&two).is_err(), "one of them would win by chance");
     }
 
     #[test]
@@ -272,32 +394,5 @@ mod tests {
             let peer_address = Peer(peer.parse().expect("an address"));
             assert_eq!(is_neighbour(peer_address, &headers(fields)), expected, "{peer} {fields:?}");
         }
-    }
-
-    #[test]
-    fn what_is_no_token_is_named_by_its_file() {
-        for text in ["", " \n", "two words", "tök"] {
-            let (_dir, path) = file_holding(text);
-            let error = Token::from_file(&path).expect_err("no token").to_string();
-            assert!(error.contains("token"), "{error}");
-            assert!(text.trim().is_empty() || !error.contains(text), "a token never prints: {error}");
-        }
-        assert!(Token::from_file(Path::new("/nowhere")).expect_err("no file").to_string().contains("/nowhere"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_changed_file_changes_the_token_and_a_broken_one_does_not() {
-        let (_dir, path) = file_holding("first");
-        let token = Arc::new(Token::from_file(&path).expect("a token"));
-        let watcher = tokio::spawn(Arc::clone(&token).watch(path.clone(), Box::new(|_| {})));
-        std::fs::write(&path, "second").expect("a written file");
-        while !token.is("second") {
-            tokio::time::advance(secret::REREAD_EVERY).await;
-            tokio::task::yield_now().await;
-        }
-        assert!(!token.is("first"));
-        assert!(read(&path, Ok(Secret::new(" "))).is_err());
-        watcher.abort();
-        assert!(!format!("{token:?}").contains("second"));
     }
 }

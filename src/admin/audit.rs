@@ -1,17 +1,19 @@
-//! Audit: who changed what, and who tried, as log lines that no log level silences. Never a token.
+//! Audit: who changed what, and who tried, as log lines that no log level silences. Names tokens, and never
+//! shows one.
 
 use tracing::Level;
 
-use crate::admin::access::{Denied, Peer};
+use crate::admin::access::{Denied, Operator, Peer};
 use crate::semconv::attribute;
 use crate::sinks::log::AUDIT;
 
 /// Entries of the cache were removed: so many. `what` was asked for, in JSON.
-pub(super) fn entries_removed(Peer(peer): Peer, action: &str, what: &str, entries: u64) {
+pub(super) fn entries_removed(Operator { peer, token }: &Operator, action: &str, what: &str, entries: u64) {
     tracing::event!(
         target: AUDIT,
         Level::INFO,
-        { attribute::CLIENT_ADDRESS } = %peer,
+        { attribute::CLIENT_ADDRESS } = %peer.0,
+        { attribute::WEIR_AUDIT_TOKEN } = &**token,
         { attribute::WEIR_AUDIT_ACTION } = action,
         { attribute::WEIR_AUDIT_WHAT } = what,
         { attribute::WEIR_AUDIT_ENTRIES } = entries,
@@ -20,11 +22,12 @@ pub(super) fn entries_removed(Peer(peer): Peer, action: &str, what: &str, entrie
 }
 
 /// What a budget allows was changed; `what` says which one, from what to what, in JSON.
-pub(super) fn budget_changed(Peer(peer): Peer, action: &str, what: &str) {
+pub(super) fn budget_changed(Operator { peer, token }: &Operator, action: &str, what: &str) {
     tracing::event!(
         target: AUDIT,
         Level::INFO,
-        { attribute::CLIENT_ADDRESS } = %peer,
+        { attribute::CLIENT_ADDRESS } = %peer.0,
+        { attribute::WEIR_AUDIT_TOKEN } = &**token,
         { attribute::WEIR_AUDIT_ACTION } = action,
         { attribute::WEIR_AUDIT_WHAT } = what,
         "budget changed"
@@ -32,11 +35,12 @@ pub(super) fn budget_changed(Peer(peer): Peer, action: &str, what: &str) {
 }
 
 /// Somebody who may not wanted to change something.
-pub(super) fn denied(Peer(peer): Peer, path: &str, why: Denied) {
+pub(super) fn denied(Peer(peer): Peer, path: &str, why: &Denied) {
     tracing::event!(
         target: AUDIT,
         Level::INFO,
         { attribute::CLIENT_ADDRESS } = %peer,
+        { attribute::WEIR_AUDIT_TOKEN } = why.token(),
         { attribute::WEIR_AUDIT_ACTION } = path,
         "command denied: {}",
         why.as_str()

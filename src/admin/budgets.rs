@@ -44,7 +44,7 @@ pub(super) async fn list(_: Reader, query: Query, State(admin): State<Admin>) ->
 
 /// `POST /api/v1/budgets/{name}/override`.
 pub(super) async fn begin_override(
-    Operator(peer): Operator,
+    operator: Operator,
     State(admin): State<Admin>,
     Named(budget): Named,
     body: Body,
@@ -56,13 +56,13 @@ pub(super) async fn begin_override(
     let begun = members.end_with(begun)?;
     let before = budget.change(now, |terms| terms.overridden.replace(begun.clone()));
     let change = json!({ "budget": &*budget.name, "from": before.as_ref().map(overridden), "to": overridden(&begun) });
-    audit::budget_changed(peer, "budget.override", &change.to_string());
+    audit::budget_changed(&operator, "budget.override", &change.to_string());
     stands(budget, now).await
 }
 
 /// `DELETE /api/v1/budgets/{name}/override`.
 pub(super) async fn end_override(
-    Operator(peer): Operator,
+    operator: Operator,
     State(admin): State<Admin>,
     Named(budget): Named,
 ) -> Result<Response, Problem> {
@@ -76,7 +76,7 @@ pub(super) async fn end_override(
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let change = json!({ "budget": &*budget.name, "from": overridden(&ended), "to": null });
-    audit::budget_changed(peer, "budget.override.end", &change.to_string());
+    audit::budget_changed(&operator, "budget.override.end", &change.to_string());
     stands(budget, now).await
 }
 

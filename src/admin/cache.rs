@@ -131,12 +131,7 @@ fn read<T: FromStr<Err: Display>>(members: &mut Members<'_>, name: &'static str,
 }
 
 /// Removes what `filter` names, and says what came of it.
-async fn remove(
-    Operator(peer): Operator,
-    admin: Admin,
-    action: &'static str,
-    filter: Filter,
-) -> Result<Response, Problem> {
+async fn remove(operator: Operator, admin: Admin, action: &'static str, filter: Filter) -> Result<Response, Problem> {
     let (strategy, what) = (filter.strategy(), json!(filter));
     let cache = Arc::clone(&admin.cache.cache);
     let other_instances = cache.is_shared();
@@ -147,7 +142,7 @@ async fn remove(
     let halfway = "not every entry could be removed, but none of them answers any more";
     let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
     admin.metrics.invalidated(strategy);
-    audit::entries_removed(peer, action, &what.to_string(), removed);
+    audit::entries_removed(&operator, action, &what.to_string(), removed);
     let strategy = strategy.as_str();
     let body = json!({
         "removed": removed,

@@ -16,7 +16,7 @@ use crate::admin::Admin;
 use crate::admin::access::Neighbour;
 use crate::admin::body::{self, Members};
 use crate::admin::cache::answer;
-use crate::admin::problem::{Fault, Problem, shown};
+use crate::admin::problem::{Fault, Place, Problem, shown};
 use crate::pattern::nearest;
 use crate::sinks::custom::naming::{Labels, Name};
 use crate::sinks::custom::value::{Kind, MAX_BOUNDS, MAX_QUANTILES, Summary, Told};
@@ -141,7 +141,8 @@ fn metric(mut members: Members<'_>) -> Result<Reading, Vec<Mistake>> {
 }
 
 fn with_reason(fault: Fault) -> Mistake {
-    let reason = match fault.pointer.split('/').nth(1) {
+    let Place::Pointer(pointer) = &fault.place else { return (Reason::Type, fault) };
+    let reason = match pointer.split('/').nth(1) {
         Some("name" | "unit") => Reason::Name,
         Some("labels") => Reason::Labels,
         _ => Reason::Type,
@@ -292,9 +293,9 @@ mod tests {
     use super::*;
 
     /// Where the mistakes of a push are, what they say of the fix, and what they count as.
-    fn mistakes(body: &str) -> Vec<(String, Reason)> {
+    fn mistakes(body: &str) -> Vec<(Place, Reason)> {
         let mistakes = read(body.as_bytes()).expect("JSON").expect_err(body);
-        mistakes.into_iter().flatten().map(|(reason, fault)| (fault.pointer, reason)).collect()
+        mistakes.into_iter().flatten().map(|(reason, fault)| (fault.place, reason)).collect()
     }
 
     #[test]
@@ -343,7 +344,8 @@ mod tests {
             ("no object", "3", &[("", Reason::Type)]),
         ] {
             let well = r#"{"name":"well","type":"gauge","value":1}"#;
-            let expected: Vec<_> = expected.iter().map(|(at, reason)| (format!("#/metrics/1{at}"), *reason)).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|(at, reason)| (Place::Pointer(format!("#/metrics/1{at}")), *reason)).collect();
             assert_eq!(mistakes(&format!(r#"{{"metrics":[{well},{metric}]}}"#)), expected, "{rule}");
         }
     }

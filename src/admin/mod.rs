@@ -19,6 +19,7 @@ mod monthly;
 mod otlp;
 mod problem;
 mod query;
+pub mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::access::{Peer, Token};
+use crate::admin::access::{Access, Peer};
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::problem::Problem;
@@ -64,11 +65,37 @@ pub struct Settings {
     /// A file that holds the token (`Authorization: Bearer …`) which changes need, and from other machines whatever is
     /// below `/api/v1/`. It is read again when it changes. Without it there are no changes.
     pub token_file: Option<PathBuf>,
+    /// A file that holds a token with which whatever is below `/api/v1/` may be read, and nothing changed.
+    pub reader_token_file: Option<PathBuf>,
+    /// More tokens. A list; each has a `name` and a `file`, and may have a `role`, and a `workspace` or a `user` whose calls
+    /// are all that it shows (docs/admin.md).
+    #[schemars(example = [tokens::Settings::example()])]
+    pub tokens: Vec<tokens::Settings>,
+    /// Whether programs on this machine, too, need a token for reading what is below `/api/v1/`: for pods where the app
+    /// must not see what others spend.
+    pub require_token: bool,
+    /// Whether questions about calls have to name a workspace, in `X-Workspace-ID` or by a token that is bound to one.
+    pub require_workspace: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9348)), token_file: None }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9348)),
+            token_file: None,
+            reader_token_file: None,
+            tokens: Vec::new(),
+            require_token: false,
+            require_workspace: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether somebody may change something.
+    #[must_use]
+    pub fn allows_changes(&self) -> bool {
+        self.token_file.is_some() || self.tokens.iter().any(|token| token.role == tokens::Role::Admin)
     }
 }
 
@@ -79,8 +106,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Whether the app may send calls.
     pub readiness: Readiness,
-    /// What changes need; without one there are none.
-    pub token: Option<Arc<Token>>,
+    /// Who may read and change.
+    pub access: Access,
     /// Stored answers.
     pub cache: CacheSide,
     /// Limits and budgets.
@@ -219,6 +246,7 @@ mod tests {
     use tower_service::Service;
 
     use super::*;
+    use crate::admin::tokens::{Bearer, Bounds, Role, Token, Tokens};
     use crate::cache::Cache;
     use crate::sinks::Settings;
     use crate::sinks::metrics::{About, PriceTable};
@@ -232,7 +260,7 @@ mod tests {
         Admin {
             metrics,
             readiness: Readiness::starting(),
-            token: None,
+            access: Access::default(),
             store: None,
             limits: Arc::new(Limits::new(&[], &[])),
             cache: CacheSide { cache, settings, labels: Arc::default() },
@@ -355,7 +383,10 @@ mod tests {
         const TOKEN: &str = "Bearer sesame";
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "sesame").expect("a written file");
-        let guarded = Admin { token: Some(Arc::new(Token::from_file(file.path()).expect("a token"))), ..admin() };
+        let token = Arc::new(Token::from_file(file.path()).expect("a token"));
+        let bearer = Bearer { name: "admin".into(), role: Role::Admin, bounds: Bounds::default(), token };
+        let tokens = Arc::new(Tokens::of(vec![bearer]).expect("one token"));
+        let guarded = Admin { access: Access { tokens, ..Access::default() }, ..admin() };
         let open = admin();
         let (read, change, health) = ("/api/v1/cache/stats", "/api/v1/cache/clear", "/metrics");
         let aside = "/api/v1/cache/get";
@@ -391,7 +422,7 @@ mod tests {
             }
             let request = request.body(axum::body::Body::empty()).expect("a request");
             let Ok(answer) = router.call(request).await;
-            let token = admin.token.is_some();
+            let token = !admin.access.tokens.are_none();
             assert_eq!(answer.status(), expected, "{peer} asks for {path} with {shown:?}, token configured: {token}");
             let challenge = answer.headers().contains_key("www-authenticate");
             assert_eq!(challenge, expected == 401, "RFC 9110, section 15.5.2: a 401 says how to do better");

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::admin::access::{Operator, Peer, Reader};
+use crate::admin::access::{Operator, Reader};
 use crate::admin::body::{self, Members};
 use crate::admin::budgets::{Between, overridden, used_percentage};
 use crate::admin::cache::answer;
@@ -31,14 +31,14 @@ pub(super) async fn get(_: Reader, State(admin): State<Admin>) -> Result<Respons
 }
 
 /// `PUT /api/v1/cost/budget`.
-pub(super) async fn put(Operator(peer): Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
+pub(super) async fn put(operator: Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     let body = body::read(body, body::COMMAND).await?;
     let mut members = Members::of(&body)?;
     let limit = members.required_usd("monthly_limit_usd");
     let threshold = members.percentage("alert_threshold_percentage");
     let limit = members.end_with(limit)?;
     let configured = &admin.limits.monthly().configured().thresholds;
-    change(&admin, peer, "budget.set", |terms| {
+    change(&admin, &operator, "budget.set", |terms| {
         // Money is what is set here; tokens are what the configuration says.
         terms.allowance.usd = Some(limit);
         terms.origin = Origin::Api;
@@ -51,16 +51,16 @@ pub(super) async fn put(Operator(peer): Operator, State(admin): State<Admin>, bo
 }
 
 /// `DELETE /api/v1/cost/budget`.
-pub(super) async fn delete(Operator(peer): Operator, State(admin): State<Admin>) -> Result<Response, Problem> {
+pub(super) async fn delete(operator: Operator, State(admin): State<Admin>) -> Result<Response, Problem> {
     let configured = admin.limits.monthly().configured();
-    change(&admin, peer, "budget.unset", |terms| {
+    change(&admin, &operator, "budget.unset", |terms| {
         let overridden = terms.overridden.take().filter(|_| configured.allowance != Allowance::default());
         *terms = Terms { overridden, ..configured.clone() };
     });
     stands(&admin).await
 }
 
-fn change(admin: &Admin, peer: Peer, action: &str, change: impl FnOnce(&mut Terms)) {
+fn change(admin: &Admin, operator: &Operator, action: &str, change: impl FnOnce(&mut Terms)) {
     let (budget, now) = (admin.limits.monthly(), admin.limits.now());
     let (from, to) = budget.change(now, |terms| {
         let from = told(terms);
@@ -68,7 +68,7 @@ fn change(admin: &Admin, peer: Peer, action: &str, change: impl FnOnce(&mut Term
         (from, told(terms))
     });
     let what = json!({ "budget": &*budget.name, "from": from, "to": to });
-    audit::budget_changed(peer, action, &what.to_string());
+    audit::budget_changed(operator, action, &what.to_string());
 }
 
 /// What the audit log says of terms.

@@ -1,34 +1,74 @@
 //! Problem: what is wrong with a request to the operator's side, as RFC 9457 says it.
 
+use std::fmt;
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What is wrong with one member of a request's body.
+/// What is wrong with one part of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Fault {
-    /// The member, as a JSON pointer (RFC 6901): `#/older_than`. `#` is the body itself.
-    pub(super) pointer: String,
+    /// Which part.
+    #[serde(flatten)]
+    pub(super) place: Place,
     /// What is wrong, and what mends it.
     pub(super) detail: String,
+}
+
+/// A part of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Place {
+    /// A member of its body, as a JSON pointer (RFC 6901): `#/older_than`. `#` is the body itself.
+    Pointer(String),
+    /// What stands behind this name after the URL's `?`.
+    Parameter(String),
+    /// The header of this name.
+    Header(String),
 }
 
 impl Fault {
     /// A fault of the member `name`.
     pub(super) fn of(name: &str, detail: impl Into<String>) -> Self {
         // RFC 6901, section 3: the two characters that mean something in a pointer are spelt otherwise.
-        Self { pointer: format!("#/{}", shown(name).replace('~', "~0").replace('/', "~1")), detail: detail.into() }
+        let pointer = format!("#/{}", shown(name).replace('~', "~0").replace('/', "~1"));
+        Self { place: Place::Pointer(pointer), detail: detail.into() }
     }
 
     /// The same fault, of a member of the member `parent`, which is a pointer without its `#/`.
     pub(super) fn under(self, parent: &str) -> Self {
-        Self { pointer: format!("#/{parent}{}", &self.pointer[1..]), ..self }
+        match self.place {
+            Place::Pointer(pointer) => Self { place: Place::Pointer(format!("#/{parent}{}", &pointer[1..])), ..self },
+            Place::Parameter(_) | Place::Header(_) => self,
+        }
     }
 
     /// A fault of the body as a whole.
     pub(super) fn of_all(detail: impl Into<String>) -> Self {
-        Self { pointer: "#".to_owned(), detail: detail.into() }
+        Self { place: Place::Pointer("#".to_owned()), detail: detail.into() }
+    }
+
+    /// A fault of the parameter `name`.
+    pub(super) fn of_parameter(name: &str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Parameter(shown(name)), detail: detail.into() }
+    }
+
+    /// A fault of the header `name`.
+    pub(super) fn of_header(name: &str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Header(name.to_owned()), detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Pointer(pointer) => write!(f, "{pointer} {}", self.detail),
+            Place::Parameter(name) => write!(f, "`{name}` {}", self.detail),
+            Place::Header(name) => write!(f, "{name} {}", self.detail),
+        }
     }
 }
 
@@ -39,11 +79,12 @@ pub(super) struct Problem {
     detail: String,
     faults: Vec<Fault>,
     challenge: Option<&'static str>,
+    retry_after: Option<Duration>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), faults: Vec::new(), challenge: None }
+        Self { status, detail: detail.into(), faults: Vec::new(), challenge: None, retry_after: None }
     }
 
     /// What it comes to, for those who want it told in another form.
@@ -59,8 +100,34 @@ impl Problem {
 
     /// A body that cannot be used, with every fault in it, in the manner of RFC 9457, section 3.
     pub(super) fn of_faults(faults: Vec<Fault>) -> Self {
-        let each: Vec<String> = faults.iter().map(|Fault { pointer, detail }| format!("{pointer} {detail}")).collect();
-        Self { faults, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, each.join("; ")) }
+        Self::told(StatusCode::UNPROCESSABLE_ENTITY, faults)
+    }
+
+    /// A URL or a header that cannot be used, in the same manner.
+    pub(super) fn of_parameters(faults: Vec<Fault>) -> Self {
+        Self::told(StatusCode::BAD_REQUEST, faults)
+    }
+
+    fn told(status: StatusCode, faults: Vec<Fault>) -> Self {
+        let each: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        Self { faults, ..Self::new(status, each.join("; ")) }
+    }
+
+    /// What cannot be had now, and in how long it may be asked for again.
+    pub(super) fn later(retry_after: Duration, detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// What it says.
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The status it has.
+    #[cfg(test)]
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
     }
 }
 
@@ -79,6 +146,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, content_type, body.to_string()).into_response();
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(seconds) = self.retry_after.map(|after| after.as_secs().max(1)) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -108,11 +178,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_fault_says_where_it_is() {
+        for (fault, expected) in [
+            (Fault::of("a", "x"), json!({ "pointer": "#/a", "detail": "x" })),
+            (Fault::of_parameter("range", "x"), json!({ "parameter": "range", "detail": "x" })),
+            (Fault::of_header("X-Workspace-ID", "x"), json!({ "header": "X-Workspace-ID", "detail": "x" })),
+        ] {
+            assert_eq!(json!(fault), expected);
+        }
+    }
+
+    #[test]
     fn members_are_pointed_at_and_long_values_are_cut() {
-        assert_eq!(Fault::of("older_than", "").pointer, "#/older_than");
-        assert_eq!(Fault::of("a/b~c", "").pointer, "#/a~1b~0c");
-        assert_eq!(Fault::of("a", "").under("metrics/3").pointer, "#/metrics/3/a");
-        assert_eq!(Fault::of_all("").under("metrics/3").pointer, "#/metrics/3");
+        for (fault, pointer) in [
+            (Fault::of("older_than", ""), "#/older_than"),
+            (Fault::of("a/b~c", ""), "#/a~1b~0c"),
+            (Fault::of("a", "").under("metrics/3"), "#/metrics/3/a"),
+            (Fault::of_all("").under("metrics/3"), "#/metrics/3"),
+        ] {
+            assert_eq!(fault.place, Place::Pointer(pointer.to_owned()));
+        }
         assert_eq!(shown_value(&json!("x".repeat(81))), format!("`{}…`", "x".repeat(80)));
         assert_eq!(shown_value(&json!(5)), "`5`");
         assert_eq!(shown_value(&json!(null)), "`null`");

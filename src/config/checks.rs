@@ -16,7 +16,7 @@ use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
 use crate::config::mistake::{Mistake, Path, Step, shown};
 use crate::config::tree::Tree;
-use crate::config::{limits, providers, yaml};
+use crate::config::{access, limits, providers, yaml};
 use crate::pattern::nearest;
 use crate::provider::KNOWN;
 use crate::runs::run::WINDOW;
@@ -117,9 +117,7 @@ impl<'a> Checks<'a> {
             let message = format!("{} is taken by `listen`: write another port", file.admin.listen);
             self.note(Path::of(["admin", "listen"]), message);
         }
-        if let Some(token) = &file.admin.token_file {
-            self.secret_file(Path::of(["admin", "token_file"]), token, "token");
-        }
+        access::check(&file.admin, self);
         if file.cache.max_entry_bytes > file.cache.max_bytes && file.cache.max_bytes.bytes() > 0 {
             let message = format!("must not be more than `cache.max_bytes`, which is {}", file.cache.max_bytes);
             self.note(Path::of(["cache", "max_entry_bytes"]), message);

@@ -10,30 +10,39 @@ use crate::limits::rate;
 /// The longest name, which becomes the value of a label.
 const LONGEST_NAME: usize = 64;
 
+/// Where the names of rules stand.
+const IN_METRICS: &str = "metrics and in refusals";
+
 /// Checks all of them.
 pub(super) fn check(file: &File, checks: &mut Checks<'_>) {
     for (position, limit) in file.limits.iter().enumerate() {
         let path = Path::of(["limits"]).position(position);
         let earlier = file.limits[..position].iter().map(|earlier| earlier.name.as_str());
-        name(&limit.name, earlier, &path, checks);
+        name(&limit.name, IN_METRICS, earlier, &path, checks);
         checks.provider(file, path.name("match").name("provider"), limit.matching.provider.as_deref());
         rates(limit, &path, checks);
     }
     for (position, budget) in file.budgets.iter().enumerate() {
         let path = Path::of(["budgets"]).position(position);
         let earlier = file.budgets[..position].iter().map(|earlier| earlier.name.as_str());
-        name(&budget.name, earlier, &path, checks);
+        name(&budget.name, IN_METRICS, earlier, &path, checks);
         checks.provider(file, path.name("match").name("provider"), budget.matching.provider.as_deref());
         money(budget, &path, checks);
     }
     fleet_spend(file, checks);
 }
 
-/// A rule's name is how all that happens to it is told.
-fn name<'a>(name: &str, mut earlier: impl Iterator<Item = &'a str>, path: &Path, checks: &mut Checks<'_>) {
+/// A rule's name is how all that happens to it is told; `stands` says where.
+pub(super) fn name<'a>(
+    name: &str,
+    stands: &str,
+    mut earlier: impl Iterator<Item = &'a str>,
+    path: &Path,
+    checks: &mut Checks<'_>,
+) {
     let is_plain = |one: char| one.is_ascii_alphanumeric() || "-_.".contains(one);
     let fault = if name.is_empty() {
-        "is missing: it stands in metrics and in refusals".to_owned()
+        format!("is missing: it stands in {stands}")
     } else if name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
         format!("{} is no name: write up to {LONGEST_NAME} letters, digits and any of -_.", shown(name))
     } else if earlier.any(|known| known == name) {

@@ -9,6 +9,7 @@ pub mod file;
 pub mod knob;
 pub mod mistake;
 
+mod access;
 mod checks;
 mod env;
 mod limits;
@@ -535,6 +536,45 @@ mod tests {
             ("hello\n", "weir.yaml:1: a section is expected, not a text: write names below it"),
         ] {
             assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_of_the_tokens_of_the_admin_side_is_named_with_its_fix() {
+        for (text, expected) in [
+            (
+                "admin: { tokens: [{ file: /dev/null }] }\n",
+                &[
+                    "weir.yaml:1: admin.tokens[0].file: the file is empty: it must hold the token",
+                    "weir.yaml:1: admin.tokens[0].name: is missing: it stands in the audit log",
+                ][..],
+            ),
+            (
+                "admin: { tokens: [{ name: admin }] }\n",
+                &[
+                    "weir.yaml:1: admin.tokens[0].file: is missing: write the file that holds the token",
+                    "weir.yaml:1: admin.tokens[0].name: `admin` is the name of an earlier one: write another",
+                ],
+            ),
+            (
+                "admin:\n  tokens:\n  - { name: a, file: /proc/version, role: admin, workspace: x }\n  - { name: b, file: /proc/version, user: '' }\n",
+                &[
+                    "weir.yaml:3: admin.tokens[0].workspace: has no meaning with `role: admin`, which changes the whole instance: remove one of the two",
+                    "weir.yaml:4: admin.tokens[1].user: is empty: write a name, or leave it out for all of them",
+                ],
+            ),
+            (
+                "admin: { reader_token_file: /dev/null }\n",
+                &["weir.yaml:1: admin.reader_token_file: the file is empty: it must hold the token"],
+            ),
+            (
+                "admin: { require_token: true }\n",
+                &[
+                    "weir.yaml:1: admin.require_token: there is no token: add `admin.token_file`, `admin.reader_token_file` or `admin.tokens`",
+                ],
+            ),
+        ] {
+            assert_eq!(mistakes(text, &[], &[]), expected, "{text}");
         }
     }
 

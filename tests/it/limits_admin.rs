@@ -159,8 +159,8 @@ async fn a_list_that_cannot_be_had_says_why() {
         ("/api/v1/budgets?name=user", 404, "there is no budget `user`: did you mean `users`?"),
         ("/api/v1/budgets?name=x-y-z", 404, "there is no budget `x-y-z`: there are `users`, `app`"),
         ("/api/v1/limits?name=agent", 404, "there is no limit `agent`: did you mean `agents`?"),
-        ("/api/v1/limits?subjects=1000", 400, "`subjects=1000`: write a number from 0 to 100"),
-        ("/api/v1/budgets?subject=1", 400, "`subject` is unknown: what is known here is `name`, `subjects`"),
+        ("/api/v1/limits?subjects=1000", 400, "`subjects` is `1000`: write a number from 0 to 100"),
+        ("/api/v1/budgets?subject=1", 400, "`subject` is unknown: did you mean `subjects`?"),
     ] {
         let answer = asks(&weir, Method::GET, path, &[], "").await;
         assert_eq!((answer.status.as_u16(), &answer.json()["detail"]), (status, &json!(detail)), "{path}");
