@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::access::Access;
+#[cfg(feature = "ledger")]
+use crate::admin::analytics::LedgerSide;
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::tokens::{self, Bearer, Bounds, Role, Token, Tokens};
@@ -246,6 +248,8 @@ impl App {
             access,
             cache: cache_side(&rooms, Arc::new(config.cache)),
             limits: Arc::clone(&rooms.limits),
+            #[cfg(feature = "ledger")]
+            ledger: LedgerSide::new(None),
             store,
         };
         let drained = CancellationToken::new();

@@ -602,6 +602,7 @@ fn assert_budgets_audited(running: &mut Working) {
         let line = running.told("budget changed");
         assert_eq!((&line["target"], &line["weir.audit.action"]), (&"weir::audit".into(), &action.into()));
         assert!(line["client.address"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+        assert_eq!(line["weir.audit.token"], "admin", "a token is told by its name");
         assert!(!line.to_string().contains("sesame"), "{line}");
         let what = line["weir.audit.what"].as_str().expect("a text");
         serde_json::from_str::<serde_json::Value>(what).expect("it is JSON")

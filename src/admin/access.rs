@@ -87,10 +87,12 @@ impl FromRequestParts<Admin> for Asker {
         let bearer = reader(&admin.access, peer, &parts.headers).map_err(Denied::problem)?;
         let bounds = bearer.map(|bearer| bearer.bounds.clone()).unwrap_or_default();
         let named = workspace(&parts.headers)?;
-        Ok(Self {
+        let asker = Self {
             bounds: bounded(bounds, named, admin.access.require_workspace)?,
             token: bearer.map(|bearer| Arc::clone(&bearer.name)),
-        })
+        };
+        audit::asked(peer, parts.uri.path(), asker.token.as_deref());
+        Ok(asker)
     }
 }
 

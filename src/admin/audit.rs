@@ -46,3 +46,13 @@ pub(super) fn denied(Peer(peer): Peer, path: &str, why: &Denied) {
         why.as_str()
     );
 }
+
+/// Somebody asks about calls. Dashboards do so all day: not for every log.
+pub(super) fn asked(Peer(peer): Peer, path: &str, token: Option<&str>) {
+    tracing::debug!(
+        { attribute::CLIENT_ADDRESS } = %peer,
+        { attribute::WEIR_AUDIT_TOKEN } = token,
+        { attribute::WEIR_AUDIT_ACTION } = path,
+        "asked about calls"
+    );
+}

@@ -11,13 +11,15 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::admin::access::{Operator, Reader};
 use crate::admin::body::{self, Members};
 use crate::admin::cache::answer;
 use crate::admin::limits::{SCOPE, how_many, looked_at, matching, per, whose};
+use crate::admin::openapi::{ToChange, ToRead};
 use crate::admin::problem::Problem;
-use crate::admin::query::{Query, no_such};
+use crate::admin::query::{Query, Rules, no_such};
 use crate::admin::{Admin, audit};
 use crate::limits::budget::{Allowance, Budget, Enforce, Origin, Override, Terms};
 use crate::limits::standing::{BudgetNow, SubjectBudget, foremost};
@@ -32,17 +34,43 @@ const MAX_REASON: usize = 500;
 /// The longest time, in bytes.
 const MAX_TIME: usize = 64;
 
-/// `GET /api/v1/budgets`.
+/// How budgets stand.
+#[utoipa::path(
+    get,
+    path = "/api/v1/budgets",
+    tag = "limits",
+    operation_id = "budgets_list",
+    params(Rules),
+    responses((status = 200, body = Listed), ToRead)
+)]
 pub(super) async fn list(_: Reader, query: Query, State(admin): State<Admin>) -> Result<Response, Problem> {
     let budgets = query.choose("budget", admin.limits.budgets().map(Arc::clone), |budget| &budget.name)?;
     let budgets = looked_at(move || {
         let now = admin.limits.now();
         budgets.iter().map(|budget| Shown::of(budget, query.subjects, now)).collect::<Vec<_>>()
     });
-    Ok(answer(StatusCode::OK, &json!({ "budgets": budgets.await? })))
+    Ok(answer(StatusCode::OK, &Listed { budgets: budgets.await? }))
 }
 
-/// `POST /api/v1/budgets/{name}/override`.
+/// Budgets.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Budgets)]
+struct Listed {
+    /// In the order of the configuration.
+    budgets: Vec<Shown>,
+}
+
+/// Lets calls pass for a while although a budget is spent. Needs a token with the role `admin`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/budgets/{name}/override",
+    tag = "limits",
+    operation_id = "override_begin",
+    params(("name" = String, Path, description = "The budget's name.")),
+    request_body(content = OverrideWanted, content_type = "application/json"),
+    responses((status = 200, body = Shown), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn begin_override(
     operator: Operator,
     State(admin): State<Admin>,
@@ -60,7 +88,16 @@ pub(super) async fn begin_override(
     stands(budget, now).await
 }
 
-/// `DELETE /api/v1/budgets/{name}/override`.
+/// Ends that before its time. Needs a token with the role `admin`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/budgets/{name}/override",
+    tag = "limits",
+    operation_id = "override_end",
+    params(("name" = String, Path, description = "The budget's name.")),
+    responses((status = 200, body = Shown), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn end_override(
     operator: Operator,
     State(admin): State<Admin>,
@@ -78,6 +115,21 @@ pub(super) async fn end_override(
     let change = json!({ "budget": &*budget.name, "from": overridden(&ended), "to": null });
     audit::budget_changed(&operator, "budget.override.end", &change.to_string());
     stands(budget, now).await
+}
+
+/// What holds for a while: `until`, or `for`, and why.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "says what `read_override` reads")]
+struct OverrideWanted {
+    /// Until when, RFC 3339: at most 31 days from now.
+    until: Option<String>,
+    /// For how long: a number of seconds, or a text such as `2h`.
+    #[schema(rename = "for", value_type = Option<String>)]
+    span: Option<Value>,
+    /// How much may be spent meanwhile, in US dollars: more than the budget's own limit. Any amount without this.
+    limit_usd: Option<f64>,
+    /// Why.
+    reason: String,
 }
 
 /// The budget that the path names.
@@ -152,24 +204,33 @@ async fn stands(budget: Arc<Budget>, now: Now) -> Result<Response, Problem> {
 }
 
 /// A budget as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Budget)]
 struct Shown {
     name: String,
+    /// Which calls it is for.
     #[serde(rename = "match")]
+    #[schema(value_type = Object)]
     matching: Value,
     per: Option<String>,
     scope: &'static str,
+    #[schema(value_type = String)]
     window: Window,
     time_zone: String,
     period: Between,
     counted_since: String,
+    /// US dollars, in decimal, as all amounts of money here.
+    #[schema(value_type = Option<String>)]
     limit_usd: Option<PicoUsd>,
     limit_tokens: Option<u64>,
+    #[schema(value_type = String)]
     source: Origin,
     thresholds: Vec<u64>,
+    #[schema(value_type = String)]
     enforce: Enforce,
     downgrade_to: Option<String>,
     #[serde(rename = "override")]
+    #[schema(value_type = Option<Object>)]
     overridden: Option<Value>,
     state: &'static str,
     blocked_calls: u64,
@@ -181,20 +242,24 @@ struct Shown {
 }
 
 /// How a budget stands for one subject.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BudgetStanding)]
 struct Standing {
     subject: Option<Box<str>>,
+    #[schema(value_type = String)]
     spent_usd: PicoUsd,
     spent_tokens: u64,
+    #[schema(value_type = String)]
     reserved_usd: PicoUsd,
     reserved_tokens: u64,
+    #[schema(value_type = Option<String>)]
     remaining_usd: Option<PicoUsd>,
     remaining_tokens: Option<u64>,
     used_percentage: f64,
 }
 
 /// A period as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Between {
     start: String,
     end: Option<String>,

@@ -13,9 +13,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::admin::access::{Operator, Reader};
 use crate::admin::body::{self, Members};
+use crate::admin::openapi::{ToChange, ToRead};
 use crate::admin::problem::{Fault, Problem};
 use crate::admin::{Admin, audit};
 use crate::cache::Cache;
@@ -42,7 +44,14 @@ impl CacheSide {
     }
 }
 
-/// `GET /api/v1/cache/stats`.
+/// How the cache does, since the start.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cache/stats",
+    tag = "cache",
+    operation_id = "cache_stats",
+    responses((status = 200, body = Counted), ToRead)
+)]
 pub(super) async fn stats(_: Reader, State(admin): State<Admin>) -> Result<Response, Problem> {
     // As long as a scrape.
     let samples = spawn_blocking(move || admin.metrics.samples("weir_")).await;
@@ -50,7 +59,15 @@ pub(super) async fn stats(_: Reader, State(admin): State<Admin>) -> Result<Respo
     Ok(answer(StatusCode::OK, &counted(&samples.map_err(unread)?)))
 }
 
-/// `GET /api/v1/cache/config`.
+/// What the cache was told to do. Passwords in URLs are left out.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cache/config",
+    tag = "cache",
+    operation_id = "cache_config",
+    responses((status = 200, body = Object, content_type = "application/json", description = "`cache` in the \
+        configuration, as it was understood."), ToRead)
+)]
 pub(super) async fn config(_: Reader, State(admin): State<Admin>) -> Response {
     let mut settings = json!(&*admin.cache.settings);
     hide_credentials(&mut settings);
@@ -73,13 +90,30 @@ fn hide_credentials(value: &mut Value) {
     }
 }
 
-/// `POST /api/v1/cache/clear`.
+/// Removes every entry. Needs a token with the role `admin`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/cache/clear",
+    tag = "cache",
+    operation_id = "cache_clear",
+    responses((status = 200, body = Removed), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn clear(operator: Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     nothing_in(body).await?;
     remove(operator, admin, "cache.clear", Filter::default()).await
 }
 
-/// `POST /api/v1/cache/invalidate`.
+/// Removes the entries for which all holds that is given. Needs a token with the role `admin`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/cache/invalidate",
+    tag = "cache",
+    operation_id = "cache_invalidate",
+    request_body(content = Criteria, content_type = "application/json"),
+    responses((status = 200, body = Removed), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn invalidate(
     operator: Operator,
     State(admin): State<Admin>,
@@ -143,14 +177,43 @@ async fn remove(operator: Operator, admin: Admin, action: &'static str, filter: 
     let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
     admin.metrics.invalidated(strategy);
     audit::entries_removed(&operator, action, &what.to_string(), removed);
-    let strategy = strategy.as_str();
-    let body = json!({
-        "removed": removed,
-        "strategy": strategy,
-        "filter": what,
-        "other_instances": other_instances,
-    });
+    let body = Removed { removed, strategy: strategy.as_str(), filter: what, other_instances };
     Ok(answer(StatusCode::OK, &body))
+}
+
+/// What is to go: at least one of these.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "says what `filter` reads")]
+struct Criteria {
+    /// Entries of this provider.
+    provider: Option<String>,
+    /// Entries of this model.
+    model: Option<String>,
+    /// Entries of this namespace.
+    namespace: Option<String>,
+    /// Entries that are older: a number of seconds, or a text such as `1h`.
+    #[schema(value_type = Option<String>)]
+    older_than: Option<Value>,
+    /// Entries whose `provider/namespace/model` begins so.
+    prefix: Option<String>,
+    /// Entries whose `provider/namespace/model` looks so.
+    pattern: Option<String>,
+    /// The entry of this key: 64 hexadecimal digits.
+    key: Option<String>,
+}
+
+/// What was removed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Removed {
+    /// So many entries of this instance's memory.
+    removed: u64,
+    /// By which criterion.
+    strategy: &'static str,
+    /// What was asked for.
+    #[schema(value_type = Object)]
+    filter: Value,
+    /// Whether others, who share a store with this one, are told.
+    other_instances: bool,
 }
 
 /// An answer in JSON, good for now.
@@ -159,8 +222,54 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
+/// How the cache does.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CacheStats)]
+struct Counted {
+    /// Requests by what the cache said.
+    requests: BTreeMap<String, u64>,
+    /// Hits among look-ups; `null` before the first.
+    hit_ratio: Option<f64>,
+    /// What that saved.
+    saved: Saved,
+    /// Commands by which entries were removed, by criterion.
+    invalidations: BTreeMap<String, u64>,
+    /// Where entries are.
+    backends: BTreeMap<String, Backend>,
+}
+
+/// What was not bought.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CacheSaved)]
+struct Saved {
+    /// Tokens, in and out.
+    tokens: u64,
+    /// US dollars, in decimal.
+    usd: String,
+}
+
+/// How one place for entries does. What is not known is `null`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CacheBackend)]
+struct Backend {
+    /// How many entries there are.
+    entries: Option<u64>,
+    /// What they take, in bytes.
+    bytes: Option<u64>,
+    /// What they may take, in bytes.
+    capacity_bytes: Option<u64>,
+    /// Look-ups by what came of them.
+    lookups: BTreeMap<String, u64>,
+    /// Hits among them; `null` before the first.
+    hit_ratio: Option<f64>,
+    /// Entries that went, by why.
+    evictions: BTreeMap<String, u64>,
+    /// Answers by whether they were stored.
+    stores: BTreeMap<String, u64>,
+}
+
 /// What the metrics say of the cache.
-fn counted(samples: &Samples) -> Value {
+fn counted(samples: &Samples) -> Counted {
     let requests = samples.sums(semconv::CACHE_REQUESTS.name, &[], label::RESULT);
     let saved_usd = samples.sum(semconv::COST_SAVED.name, &[]).unwrap_or_default();
     let lookups = format!("{}_count", semconv::CACHE_LOOKUP_DURATION.name);
@@ -172,27 +281,27 @@ fn counted(samples: &Samples) -> Value {
         let of = [(label::BACKEND, name)];
         let gauge = |metric: &semconv::Metric| samples.sum(metric.name, &of).map(whole);
         let lookups = samples.sums(&lookups, &of, label::RESULT);
-        json!({
-            "entries": gauge(&semconv::CACHE_ENTRIES),
-            "bytes": gauge(&semconv::CACHE_SIZE),
-            "capacity_bytes": gauge(&semconv::CACHE_CAPACITY),
-            "lookups": each_whole(&lookups),
-            "hit_ratio": hit_ratio(&lookups),
-            "evictions": each_whole(&samples.sums(semconv::CACHE_EVICTIONS.name, &of, label::REASON)),
-            "stores": each_whole(&samples.sums(semconv::CACHE_STORES.name, &of, label::RESULT)),
-        })
+        Backend {
+            entries: gauge(&semconv::CACHE_ENTRIES),
+            bytes: gauge(&semconv::CACHE_SIZE),
+            capacity_bytes: gauge(&semconv::CACHE_CAPACITY),
+            lookups: each_whole(&lookups),
+            hit_ratio: hit_ratio(&lookups),
+            evictions: each_whole(&samples.sums(semconv::CACHE_EVICTIONS.name, &of, label::REASON)),
+            stores: each_whole(&samples.sums(semconv::CACHE_STORES.name, &of, label::RESULT)),
+        }
     };
     let all = ["hit", "miss", "expired", "bypass"].map(|result| (result, requests.get(result).copied().unwrap_or(0.0)));
-    json!({
-        "requests": each_whole(&BTreeMap::from(all)),
-        "hit_ratio": hit_ratio(&requests),
-        "saved": {
-            "tokens": whole(samples.sum(semconv::TOKENS_SAVED.name, &[]).unwrap_or_default()),
-            "usd": decimal(saved_usd),
+    Counted {
+        requests: each_whole(&BTreeMap::from(all)),
+        hit_ratio: hit_ratio(&requests),
+        saved: Saved {
+            tokens: whole(samples.sum(semconv::TOKENS_SAVED.name, &[]).unwrap_or_default()),
+            usd: decimal(saved_usd),
         },
-        "invalidations": each_whole(&samples.sums(semconv::CACHE_INVALIDATIONS.name, &[], label::STRATEGY)),
-        "backends": backends.into_iter().map(|name| (name.to_owned(), backend(name))).collect::<BTreeMap<_, _>>(),
-    })
+        invalidations: each_whole(&samples.sums(semconv::CACHE_INVALIDATIONS.name, &[], label::STRATEGY)),
+        backends: backends.into_iter().map(|name| (name.to_owned(), backend(name))).collect(),
+    }
 }
 
 /// Hits among all look-ups; `None` if there were none.

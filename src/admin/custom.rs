@@ -9,13 +9,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
+use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::admin::Admin;
 use crate::admin::access::Neighbour;
 use crate::admin::body::{self, Members};
 use crate::admin::cache::answer;
+use crate::admin::openapi::ToNeighbours;
 use crate::admin::problem::{Fault, Place, Problem, shown};
 use crate::pattern::nearest;
 use crate::sinks::custom::naming::{Labels, Name};
@@ -29,7 +31,17 @@ const MAX_TEXT: usize = 256;
 /// Most faults that are told of one push.
 const MAX_FAULTS: usize = 100;
 
-/// `POST /api/v1/metrics`.
+/// Takes metrics of the app's own. For programs on this machine.
+#[utoipa::path(
+    post,
+    path = "/api/v1/metrics",
+    tag = "metrics",
+    operation_id = "metrics_push",
+    request_body(content = Object, content_type = "application/json",
+        description = "One metric, or several in `metrics`: see docs/custom-metrics.md."),
+    responses((status = 200, body = Accepted), ToNeighbours),
+    security(())
+)]
 pub(super) async fn push(_: Neighbour, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     let custom = admin.metrics.custom();
     if !custom.is_enabled() {
@@ -41,13 +53,20 @@ pub(super) async fn push(_: Neighbour, State(admin): State<Admin>, body: Body) -
         Err(mistakes) => return Err(told(custom, mistakes)),
     };
     match custom.take_all(&readings) {
-        Ok(()) => Ok(answer(StatusCode::OK, &json!({ "accepted": readings.len() }))),
+        Ok(()) => Ok(answer(StatusCode::OK, &Accepted { accepted: readings.len() })),
         Err(refused) => {
             let is_list = Members::of(&body)?.has("metrics");
             let place = |(position, refused)| placed(fault(refused), is_list.then_some(position));
             Err(of_faults(refused.into_iter().map(place).collect()))
         }
     }
+}
+
+/// All of it was taken.
+#[derive(Debug, Serialize, ToSchema)]
+struct Accepted {
+    /// How many metrics that were.
+    accepted: usize,
 }
 
 /// That the operator wants none.

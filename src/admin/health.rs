@@ -5,13 +5,22 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
 use serde_json::json;
+use tokio::time::Instant;
+#[cfg(feature = "ledger")]
+use {std::time::Duration, tokio::time::timeout};
 
 use crate::admin::Admin;
+use crate::admin::cache::answer;
 
 /// Whether weir takes calls. Cloning shares it: the app sets it, the admin side shows it.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    state: Arc<AtomicU8>,
+    since: Instant,
+}
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -21,22 +30,22 @@ impl Readiness {
     /// Not ready: listeners are not bound yet.
     #[must_use]
     pub fn starting() -> Self {
-        Self::default()
+        Self { state: Arc::default(), since: Instant::now() }
     }
 
     /// From now on weir takes calls: its listeners are bound. Nothing changes once it drains.
     pub fn set_ready(&self) {
         // A start that is interrupted must not come back as ready.
-        let _ = self.0.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// From now on weir takes no new calls, and ends once those in progress have.
     pub fn set_draining(&self) {
-        self.0.store(DRAINING, Ordering::Relaxed);
+        self.state.store(DRAINING, Ordering::Relaxed);
     }
 
     fn answer(&self) -> (StatusCode, &'static str) {
-        match self.0.load(Ordering::Relaxed) {
+        match self.state.load(Ordering::Relaxed) {
             READY => (StatusCode::OK, "ready\n"),
             DRAINING => (StatusCode::SERVICE_UNAVAILABLE, "draining: calls in progress end, new ones are not taken\n"),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "starting: listeners are not bound yet\n"),
@@ -56,14 +65,66 @@ pub(super) async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static s
 
 /// `GET /healthz`: the same, and how what weir can do without is doing. That does not change the status: a weir that
 /// is restarted because a store is away is no better off.
-pub(super) async fn healthy(State(admin): State<Admin>) -> (StatusCode, String) {
+pub(super) async fn healthy(State(admin): State<Admin>) -> Response {
     let (status, says) = admin.readiness.answer();
-    let store = match admin.store.as_ref().map(|store| store.is_up()) {
-        None => "",
-        Some(true) => "shared store: up\n",
-        Some(false) => "shared store: down; calls go on without it\n",
+    let dependencies = dependencies(&admin).await;
+    let are_up = dependencies.iter().all(|dependency| dependency.status == UP);
+    let word = says.split([':', '\n']).next().unwrap_or_default();
+    let health = Health {
+        status: if word == "ready" && !are_up { "degraded" } else { word },
+        version: admin.metrics.about().version,
+        uptime_seconds: admin.readiness.since.elapsed().as_secs(),
+        dependencies,
     };
-    (status, format!("{says}{store}"))
+    answer(status, &health)
+}
+
+/// How weir is, in one word, and how what it can do without is.
+#[derive(Debug, Serialize)]
+struct Health {
+    /// `starting`, `ready`, `degraded` (ready, but something it can do without is down) or `draining`.
+    status: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+    dependencies: Vec<Dependency>,
+}
+
+/// Something that weir can do without.
+#[derive(Debug, Serialize)]
+struct Dependency {
+    name: &'static str,
+    status: &'static str,
+    /// How long it took to answer just now; `null` where it was not asked.
+    latency_ms: Option<f64>,
+}
+
+const UP: &str = "up";
+const DOWN: &str = "down";
+
+/// Those that this weir has.
+async fn dependencies(admin: &Admin) -> Vec<Dependency> {
+    let store = admin.store.as_ref().map(|store| Dependency {
+        name: "shared store",
+        status: if store.is_up() { UP } else { DOWN },
+        latency_ms: None,
+    });
+    store.into_iter().chain(ledger(admin).await).collect()
+}
+
+#[cfg(feature = "ledger")]
+async fn ledger(admin: &Admin) -> Option<Dependency> {
+    /// A kubelet waits for a second.
+    const WITHIN: Duration = Duration::from_millis(500);
+    let (asked, ledger) = (Instant::now(), &admin.ledger);
+    let answered = timeout(WITHIN, ledger.is_there()).await.unwrap_or(Some(false))?;
+    let took = (asked.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0;
+    let (status, latency_ms) = if answered { (UP, Some(took)) } else { (DOWN, None) };
+    Some(Dependency { name: "ledger", status, latency_ms })
+}
+
+#[cfg(not(feature = "ledger"))]
+async fn ledger(_: &Admin) -> Option<Dependency> {
+    None
 }
 
 /// `GET /version`.

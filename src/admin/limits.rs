@@ -10,12 +10,14 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
+use utoipa::ToSchema;
 
 use crate::admin::Admin;
 use crate::admin::access::Reader;
 use crate::admin::cache::answer;
+use crate::admin::openapi::ToRead;
 use crate::admin::problem::Problem;
-use crate::admin::query::Query;
+use crate::admin::query::{Query, Rules};
 use crate::limits::Now;
 use crate::limits::matching::{Matching, Per};
 use crate::limits::rate::{Quota, RateLimit};
@@ -24,14 +26,30 @@ use crate::limits::standing::{RateNow, Scope, SubjectRate, fullest};
 /// What counts in this instance alone.
 pub(super) const SCOPE: &str = Scope::Instance.as_str();
 
-/// `GET /api/v1/limits`.
+/// How limits of rate stand.
+#[utoipa::path(
+    get,
+    path = "/api/v1/limits",
+    tag = "limits",
+    operation_id = "limits_list",
+    params(Rules),
+    responses((status = 200, body = Listed), ToRead)
+)]
 pub(super) async fn list(_: Reader, query: Query, State(admin): State<Admin>) -> Result<Response, Problem> {
     let rules = query.choose("limit", admin.limits.rates().iter().map(Arc::clone), |rule| &rule.name)?;
     let limits = looked_at(move || {
         let now = admin.limits.now();
         rules.iter().map(|rule| Shown::of(rule, query.subjects, now)).collect::<Vec<_>>()
     });
-    Ok(answer(StatusCode::OK, &json!({ "limits": limits.await? })))
+    Ok(answer(StatusCode::OK, &Listed { limits: limits.await? }))
+}
+
+/// Limits of rate.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limits)]
+struct Listed {
+    /// In the order of the configuration.
+    limits: Vec<Shown>,
 }
 
 /// What `look` finds, who looks at every subject: not on a thread that serves calls.
@@ -41,10 +59,13 @@ pub(super) async fn looked_at<T: Send + 'static>(look: impl FnOnce() -> T + Send
 }
 
 /// A limit as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
 struct Shown {
     name: String,
+    /// Which calls it is for.
     #[serde(rename = "match")]
+    #[schema(value_type = Object)]
     matching: Value,
     per: Option<String>,
     wait: Option<String>,
@@ -59,7 +80,8 @@ struct Shown {
 }
 
 /// How a limit stands for one subject.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LimitStanding)]
 struct Standing {
     subject: Option<Box<str>>,
     used_percentage: f64,
@@ -67,7 +89,7 @@ struct Standing {
 }
 
 /// How one rate of a limit stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Rate {
     unit: &'static str,
     limit: u64,

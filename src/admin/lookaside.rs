@@ -13,19 +13,20 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::admin::Admin;
 use crate::admin::access::Neighbour;
 use crate::admin::body::{self, Members};
 use crate::admin::cache::{CacheSide, answer};
+use crate::admin::openapi::ToNeighbours;
 use crate::admin::problem::Problem;
 use crate::cache::freshness::Directives;
 use crate::cache::invalidation::MAX_TEXT;
-use crate::cache::key::{Key, Question};
+use crate::cache::key::{self, Key};
 use crate::cache::policy::{Lifetime, Preferences, Terms};
 use crate::cache::{About, Fetched, Lookup, Reply, Reusable, Stored, Usable};
 use crate::exchange::recall::may_be_credential;
@@ -36,7 +37,16 @@ use crate::units::Span;
 /// The first part of what a lookaside key is made of, where a proxied call has the scheme of its URL.
 const KIND: &[u8] = b"lookaside";
 
-/// `POST /api/v1/cache/get`.
+/// Looks for an answer that was brought. For programs on this machine.
+#[utoipa::path(
+    post,
+    path = "/api/v1/cache/get",
+    tag = "cache",
+    operation_id = "cache_get",
+    request_body(content = Question, content_type = "application/json"),
+    responses((status = 200, body = Found), ToNeighbours),
+    security(())
+)]
 pub(super) async fn get(
     _: Neighbour,
     State(admin): State<Admin>,
@@ -60,9 +70,7 @@ pub(super) async fn get(
     admin.metrics.looked_aside(provider, &reusable.about, status_of(&found), in_memory);
     Ok(match found {
         Lookup::Usable(Usable { stored, age, .. }) => answer(StatusCode::OK, &Found::of(&stored, age, reusable.key)),
-        Lookup::Declined | Lookup::Stale | Lookup::Absent => {
-            answer(StatusCode::OK, &json!({ "hit": false, "key": reusable.key }))
-        }
+        Lookup::Declined | Lookup::Stale | Lookup::Absent => answer(StatusCode::OK, &Found::nothing(reusable.key)),
     })
 }
 
@@ -74,7 +82,16 @@ const fn status_of(found: &Lookup) -> CacheStatus {
     }
 }
 
-/// `POST /api/v1/cache/set`.
+/// Brings an answer. For programs on this machine.
+#[utoipa::path(
+    post,
+    path = "/api/v1/cache/set",
+    tag = "cache",
+    operation_id = "cache_set",
+    request_body(content = Brought, content_type = "application/json"),
+    responses((status = 201, body = Kept), ToNeighbours),
+    security(())
+)]
 pub(super) async fn set(
     _: Neighbour,
     State(admin): State<Admin>,
@@ -95,7 +112,7 @@ pub(super) async fn set(
         let detail = format!("`response` has more than {most} bytes, which `cache.max_entry_bytes` is");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
-    let stored = json!({ "key": reusable.key, "ttl_seconds": reusable.terms.lifetime.as_secs() });
+    let stored = Kept { key: reusable.key, ttl_seconds: reusable.terms.lifetime.as_secs() };
     admin.cache.cache.store(reusable, reply(response), Instant::now());
     admin.metrics.stored_aside(StoreResult::Stored);
     Ok(answer(StatusCode::CREATED, &stored))
@@ -174,7 +191,7 @@ impl<'a> Asked<'a> {
             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
             .collect();
         credentials.sort_unstable();
-        Key::of(&Question {
+        Key::of(&key::Question {
             namespace: self.namespace.as_deref(),
             provider: &self.provider,
             // Of a proxied call these are four: no two lists of different lengths make the same key.
@@ -202,13 +219,58 @@ fn reply(response: &RawValue) -> Reply {
     }
 }
 
-/// The answer to a look-up that found something.
-#[derive(Serialize)]
-struct Found<'a> {
-    hit: bool,
-    response: &'a RawValue,
-    age_seconds: u64,
+/// What the app asks, or asked, its model.
+#[derive(ToSchema)]
+#[schema(as = LookasideQuestion)]
+#[expect(dead_code, reason = "says what `Asked` reads")]
+struct Question {
+    provider: String,
+    model: String,
+    namespace: Option<String>,
+    /// What the model is asked: this, or `request`.
+    messages: Option<Vec<serde_json::Value>>,
+    /// What the model is asked, in any JSON.
+    request: Option<serde_json::Value>,
+}
+
+/// The same, and what the model answered.
+#[derive(ToSchema)]
+#[schema(as = LookasideAnswer)]
+#[expect(dead_code, reason = "says what `set` reads")]
+struct Brought {
+    #[serde(flatten)]
+    question: Question,
+    /// What the model answered: any JSON.
+    response: serde_json::Value,
+    /// How long it may answer: a number of seconds, or a text such as `5m`.
+    #[schema(value_type = Option<String>)]
+    ttl: Option<serde_json::Value>,
+}
+
+/// What was brought is there.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LookasideStored)]
+struct Kept {
+    #[schema(value_type = String)]
+    key: Key,
+    /// How long it may answer.
     ttl_seconds: u64,
+}
+
+/// What a look-up found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LookasideFound)]
+struct Found<'a> {
+    /// Whether there is an answer. All but the key are missing otherwise.
+    hit: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    response: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_seconds: Option<u64>,
+    #[schema(value_type = String)]
     key: Key,
 }
 
@@ -216,7 +278,17 @@ impl<'a> Found<'a> {
     fn of(stored: &'a Stored, age: Duration, key: Key) -> Self {
         let response = serde_json::from_slice(&stored.reply().body).expect("what was brought was JSON");
         let ttl_seconds = stored.lifetime().saturating_sub(age).as_secs();
-        Self { hit: true, response, age_seconds: age.as_secs(), ttl_seconds, key }
+        Self {
+            hit: true,
+            response: Some(response),
+            age_seconds: Some(age.as_secs()),
+            ttl_seconds: Some(ttl_seconds),
+            key,
+        }
+    }
+
+    const fn nothing(key: Key) -> Self {
+        Self { hit: false, response: None, age_seconds: None, ttl_seconds: None, key }
     }
 }
 

@@ -5,6 +5,8 @@
 //! `admin::custom` and `admin::otlp`.
 
 pub mod access;
+#[cfg(feature = "ledger")]
+pub mod analytics;
 mod audit;
 mod body;
 mod budgets;
@@ -15,6 +17,7 @@ mod limits;
 mod lookaside;
 pub mod metrics;
 mod monthly;
+mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod problem;
@@ -27,7 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{StatusCode, Uri};
-use axum::routing::{get, post};
+use axum::routing::get;
+#[cfg(feature = "otlp")]
+use axum::routing::post;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -37,10 +42,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::admin::access::{Access, Peer};
 use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
+use crate::admin::openapi::Document;
 use crate::admin::problem::Problem;
 use crate::limits::Limits;
 use crate::sinks::metrics::Metrics;
@@ -112,6 +120,9 @@ pub struct Admin {
     pub cache: CacheSide,
     /// Limits and budgets.
     pub limits: Arc<Limits>,
+    /// Every call that is over.
+    #[cfg(feature = "ledger")]
+    pub ledger: analytics::LedgerSide,
     /// What replicas share, if something is.
     pub store: Option<Arc<Store>>,
 }
@@ -171,55 +182,48 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
 }
 
 fn router(admin: Admin) -> Router {
+    let (api, document) = api().split_for_parts();
     let router = Router::new()
-        .route("/", get(index))
+        .route("/", get(openapi::show_index))
         .route("/metrics", get(metrics::scrape))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/healthz", get(health::healthy))
         .route("/version", get(health::version))
-        .route("/api/v1/cache/stats", get(cache::stats))
-        .route("/api/v1/cache/config", get(cache::config))
-        .route("/api/v1/cache/clear", post(cache::clear))
-        .route("/api/v1/cache/invalidate", post(cache::invalidate))
-        .route("/api/v1/cache/get", post(lookaside::get))
-        .route("/api/v1/cache/set", post(lookaside::set))
-        .route("/api/v1/limits", get(limits::list))
-        .route("/api/v1/budgets", get(budgets::list))
-        .route("/api/v1/budgets/{name}/override", post(budgets::begin_override).delete(budgets::end_override))
-        .route("/api/v1/cost/budget", get(monthly::get).put(monthly::put).delete(monthly::delete))
-        .route("/api/v1/metrics", post(custom::push));
+        .merge(api);
     #[cfg(feature = "otlp")]
     let router = router.route("/v1/metrics", post(otlp::push));
-    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(admin)
+    let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    router.layer(Extension(Document::of(&document))).with_state(admin)
 }
 
-async fn index() -> &'static str {
-    "weir: the operator's side\n\
-     \n\
-     GET    /metrics                         what was counted and measured, for Prometheus\n\
-     GET    /livez                           200 while weir runs\n\
-     GET    /readyz                          200 while weir takes calls, else 503\n\
-     GET    /healthz                         the same as /readyz, and whether the shared store answers\n\
-     GET    /version                         what is running\n\
-     GET    /api/v1/cache/stats              how the cache does\n\
-     GET    /api/v1/cache/config             what the cache was told to do\n\
-     POST   /api/v1/cache/clear              remove every entry; needs the token\n\
-     POST   /api/v1/cache/invalidate         remove the entries that a filter names; needs the token\n\
-     POST   /api/v1/cache/get                an answer that was brought; for programs on this machine\n\
-     POST   /api/v1/cache/set                bring an answer; for programs on this machine\n\
-     GET    /api/v1/limits                   how limits of rate stand\n\
-     GET    /api/v1/budgets                  how budgets stand\n\
-     POST   /api/v1/budgets/{name}/override  let calls pass for a while; needs the token\n\
-     DELETE /api/v1/budgets/{name}/override  no longer; needs the token\n\
-     GET    /api/v1/cost/budget              the budget of all calls for a month\n\
-     PUT    /api/v1/cost/budget              give it another limit; needs the token\n\
-     DELETE /api/v1/cost/budget              give it the configured limit again; needs the token\n\
-     POST   /api/v1/metrics                  metrics of the app's own; for programs on this machine\n\
-     POST   /v1/metrics                      the same from OpenTelemetry, where weir was built with it\n"
+/// All that is below `/api/v1/`, each with its description.
+fn api() -> OpenApiRouter<Admin> {
+    let api = OpenApiRouter::with_openapi(openapi::about())
+        .routes(routes!(openapi::serve))
+        .routes(routes!(cache::stats))
+        .routes(routes!(cache::config))
+        .routes(routes!(cache::clear))
+        .routes(routes!(cache::invalidate))
+        .routes(routes!(lookaside::get))
+        .routes(routes!(lookaside::set))
+        .routes(routes!(limits::list))
+        .routes(routes!(budgets::list))
+        .routes(routes!(budgets::begin_override, budgets::end_override))
+        .routes(routes!(monthly::get, monthly::put, monthly::delete))
+        .routes(routes!(custom::push));
+    #[cfg(feature = "ledger")]
+    let api = api.merge(analytics::routes());
+    api
 }
 
 async fn not_found(uri: Uri) -> Problem {
+    const OF_THE_LEDGER: [&str; 6] = ["analytics/", "usage/", "cost/", "performance/", "stats", "audit"];
+    let rest = uri.path().strip_prefix("/api/v1/").unwrap_or_default();
+    if cfg!(not(feature = "ledger")) && OF_THE_LEDGER.iter().any(|of| rest.starts_with(of)) {
+        let detail = "this weir has no ledger: build it with the feature `ledger`, which it has by default";
+        return Problem::new(StatusCode::NOT_IMPLEMENTED, detail);
+    }
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {}; GET / lists what is here", uri.path()))
 }
 
@@ -251,7 +255,7 @@ mod tests {
     use crate::sinks::Settings;
     use crate::sinks::metrics::{About, PriceTable};
 
-    fn admin() -> Admin {
+    pub(in crate::admin) fn admin() -> Admin {
         let prices = PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };
         let about = About { version: "0.1.0", revision: "abc1234", prices };
         let metrics = Arc::new(Metrics::new(&Settings::default(), &["openai".into()], about));
@@ -263,6 +267,8 @@ mod tests {
             access: Access::default(),
             store: None,
             limits: Arc::new(Limits::new(&[], &[])),
+            #[cfg(feature = "ledger")]
+            ledger: analytics::LedgerSide::new(None),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }
     }
@@ -317,11 +323,14 @@ mod tests {
                 _ => {}
             }
             assert_eq!(admin.get("/livez").await.0.status, 200, "{state}");
-            for path in ["/readyz", "/healthz"] {
-                let (head, body) = admin.get(path).await;
-                assert_eq!(head.status, ready, "{state}: {path}");
-                assert!(body.starts_with(says), "{state}: {body}");
-            }
+            let (head, body) = admin.get("/readyz").await;
+            assert_eq!(head.status, ready, "{state}");
+            assert!(body.starts_with(says), "{state}: {body}");
+            let (head, body) = admin.get("/healthz").await;
+            assert_eq!(head.status, ready, "{state}");
+            let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            let expected = json!({ "status": says, "version": "0.1.0", "uptime_seconds": 0, "dependencies": [] });
+            assert_eq!(health, expected, "{state}");
         }
     }
 

@@ -12,25 +12,43 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::admin::access::{Operator, Reader};
 use crate::admin::body::{self, Members};
 use crate::admin::budgets::{Between, overridden, used_percentage};
 use crate::admin::cache::answer;
 use crate::admin::limits::{SCOPE, looked_at};
+use crate::admin::openapi::{ToChange, ToRead};
 use crate::admin::problem::Problem;
 use crate::admin::{Admin, audit};
+use crate::ledger::entry::exact;
 use crate::limits::Now;
 use crate::limits::budget::{Allowance, Budget, Enforce, Origin, Terms};
 use crate::limits::standing::BudgetNow;
-use crate::units::PicoUsd;
 
-/// `GET /api/v1/cost/budget`.
+/// The budget of all calls for a month.
+#[utoipa::path(
+    get,
+    path = "/api/v1/cost/budget",
+    tag = "cost",
+    operation_id = "cost_budget",
+    responses((status = 200, body = Month), ToRead)
+)]
 pub(super) async fn get(_: Reader, State(admin): State<Admin>) -> Result<Response, Problem> {
     stands(&admin).await
 }
 
-/// `PUT /api/v1/cost/budget`.
+/// Gives it another limit. Needs a token with the role `admin`.
+#[utoipa::path(
+    put,
+    path = "/api/v1/cost/budget",
+    tag = "cost",
+    operation_id = "cost_budget_set",
+    request_body(content = LimitWanted, content_type = "application/json"),
+    responses((status = 200, body = Month), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn put(operator: Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
     let body = body::read(body, body::COMMAND).await?;
     let mut members = Members::of(&body)?;
@@ -50,7 +68,15 @@ pub(super) async fn put(operator: Operator, State(admin): State<Admin>, body: Bo
     stands(&admin).await
 }
 
-/// `DELETE /api/v1/cost/budget`.
+/// Gives it the configured limit again. Needs a token with the role `admin`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/cost/budget",
+    tag = "cost",
+    operation_id = "cost_budget_unset",
+    responses((status = 200, body = Month), ToChange),
+    security(("token" = []))
+)]
 pub(super) async fn delete(operator: Operator, State(admin): State<Admin>) -> Result<Response, Problem> {
     let configured = admin.limits.monthly().configured();
     change(&admin, &operator, "budget.unset", |terms| {
@@ -58,6 +84,18 @@ pub(super) async fn delete(operator: Operator, State(admin): State<Admin>) -> Re
         *terms = Terms { overridden, ..configured.clone() };
     });
     stands(&admin).await
+}
+
+/// Another limit.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "says what `put` reads")]
+struct LimitWanted {
+    /// What may be spent in a month, in US dollars.
+    #[schema(minimum = 0)]
+    monthly_limit_usd: f64,
+    /// From which part of it on a line is logged, in percent.
+    #[schema(minimum = 0, maximum = 100)]
+    alert_threshold_percentage: Option<u64>,
 }
 
 fn change(admin: &Admin, operator: &Operator, action: &str, change: impl FnOnce(&mut Terms)) {
@@ -88,21 +126,36 @@ async fn stands(admin: &Admin) -> Result<Response, Problem> {
 }
 
 /// The app's budget for this month. Without a limit, nothing is counted: what is not known is `null`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MonthlyBudget)]
 struct Month {
     name: String,
+    #[schema(value_type = Option<f64>)]
     monthly_limit_usd: Option<Box<RawValue>>,
     alert_threshold_percentage: Option<u64>,
+    #[schema(value_type = Option<f64>)]
     current_spend_usd: Option<Box<RawValue>>,
+    #[schema(value_type = Option<f64>)]
     remaining_usd: Option<Box<RawValue>>,
     used_percentage: Option<f64>,
+    /// The same as `monthly_limit_usd`, as other answers about money call it.
+    #[schema(value_type = Option<f64>)]
+    budget_limit_usd: Option<Box<RawValue>>,
+    /// The same as `remaining_usd`.
+    #[schema(value_type = Option<f64>)]
+    budget_remaining_usd: Option<Box<RawValue>>,
+    /// The same as `used_percentage`.
+    budget_used_percentage: Option<f64>,
     is_over_threshold: bool,
     is_exceeded: bool,
     period: Between,
     counted_since: Option<String>,
+    #[schema(value_type = String)]
     enforce: Enforce,
     #[serde(rename = "override")]
+    #[schema(value_type = Option<Object>)]
     overridden: Option<Value>,
+    #[schema(value_type = String)]
     source: Origin,
     /// Whose spending it is.
     scope: &'static str,
@@ -120,13 +173,18 @@ impl Month {
         let money = Allowance { usd: limit, tokens: None };
         let threshold = terms.thresholds.first().copied();
         let used = limit.map(|_| money.percent_hundredths(foremost.spent));
+        let remaining = limit.map(|limit| limit.less(spent));
+        let percentage = limit.map(|_| used_percentage(money, &foremost));
         Self {
             name: name.to_string(),
-            monthly_limit_usd: limit.map(number),
+            monthly_limit_usd: limit.map(exact),
             alert_threshold_percentage: threshold,
-            current_spend_usd: is_counted.then(|| number(spent)),
-            remaining_usd: limit.map(|limit| number(limit.less(spent))),
-            used_percentage: limit.map(|_| used_percentage(money, &foremost)),
+            current_spend_usd: is_counted.then(|| exact(spent)),
+            remaining_usd: remaining.map(exact),
+            used_percentage: percentage,
+            budget_limit_usd: limit.map(exact),
+            budget_remaining_usd: remaining.map(exact),
+            budget_used_percentage: percentage,
             is_over_threshold: threshold.zip(used).is_some_and(|(threshold, used)| threshold <= used / 100),
             is_exceeded: money.is_used_up_by(foremost.spent),
             period: Between::of(period),
@@ -138,9 +196,4 @@ impl Month {
             change_scope: SCOPE,
         }
     }
-}
-
-/// An amount as a JSON number, with every digit.
-fn number(usd: PicoUsd) -> Box<RawValue> {
-    RawValue::from_string(usd.to_string()).expect("decimal dollars are a JSON number")
 }

@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use percent_encoding::percent_decode;
+use utoipa::IntoParams;
 
 use crate::admin::Admin;
 use crate::admin::problem::{Fault, Problem, shown};
@@ -139,6 +140,18 @@ fn listed(words: &[&str]) -> String {
         return "nothing".to_owned();
     }
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What lists of rules may be asked.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "says what `Query` reads; a test holds the two together")]
+pub(super) struct Rules {
+    /// Only the rule of this name.
+    name: Option<String>,
+    /// How many subjects of each rule with `per` at most.
+    #[param(minimum = 0, maximum = 100, default = 10)]
+    subjects: Option<u64>,
 }
 
 /// Which rules are asked for, and how much of them.

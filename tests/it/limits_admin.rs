@@ -179,7 +179,8 @@ async fn the_month_has_no_limit_until_finance_gives_it_one() {
         asleep,
         json!({
             "name": "monthly", "monthly_limit_usd": null, "alert_threshold_percentage": 50,
-            "current_spend_usd": null, "remaining_usd": null, "used_percentage": null, "is_over_threshold": false,
+            "current_spend_usd": null, "remaining_usd": null, "used_percentage": null, "budget_limit_usd": null,
+            "budget_remaining_usd": null, "budget_used_percentage": null, "is_over_threshold": false,
             "is_exceeded": false, "counted_since": null, "enforce": "alert", "override": null, "source": "config",
             "scope": "instance", "change_scope": "instance",
         })
@@ -194,7 +195,8 @@ async fn the_month_has_no_limit_until_finance_gives_it_one() {
         set,
         json!({
             "name": "monthly", "monthly_limit_usd": 0.5, "alert_threshold_percentage": 80, "current_spend_usd": 0,
-            "remaining_usd": 0.5, "used_percentage": 0.0, "is_over_threshold": false, "is_exceeded": false,
+            "remaining_usd": 0.5, "used_percentage": 0.0, "budget_limit_usd": 0.5, "budget_remaining_usd": 0.5,
+            "budget_used_percentage": 0.0, "is_over_threshold": false, "is_exceeded": false,
             "enforce": "alert", "override": null, "source": "api", "scope": "instance",
             "change_scope": "instance",
         }),

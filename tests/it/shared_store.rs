@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::Commands;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -481,12 +482,15 @@ async fn its_state_is_said_in_words_and_in_a_gauge() {
     let weir = house.replica(&redis).await;
     let health = || async {
         let answer = weir.client.get(&format!("{}/healthz", weir.admin)).await;
-        (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
+        let (health, status) = (answer.json(), answer.status.as_u16());
+        let store = |it: &&Value| it["name"] == "shared store";
+        let store = health["dependencies"].as_array().unwrap().iter().find(store).unwrap()["status"].clone();
+        (status, health["status"].clone(), store)
     };
-    assert_eq!(health().await, (200, "ready\nshared store: up\n".to_owned()));
+    assert_eq!(health().await, (200, json!("ready"), json!("up")));
     redis.kill();
     becomes(&weir, UP, 0.0).await;
-    assert_eq!(health().await, (200, "ready\nshared store: down; calls go on without it\n".to_owned()));
+    assert_eq!(health().await, (200, json!("degraded"), json!("down")), "calls go on without it");
     redis.begin().await;
     becomes(&weir, UP, 1.0).await;
     weir.stop().await;

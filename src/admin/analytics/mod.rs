@@ -1,0 +1,544 @@
+//! Analytics: what the ledger is asked over HTTP: who spent what, on what, how fast and how well.
+//!
+//! A handler reads what is asked, asks off the threads that drive calls, and shows what was found; it counts nothing
+//! itself. Few questions are asked at once; more wait a little, and are sent away then.
+
+mod asked;
+mod audit;
+mod cost;
+mod logs;
+mod performance;
+mod shown;
+mod stats;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::admin::Admin;
+use crate::admin::problem::Problem;
+use crate::ledger::reader::{Error, Reader};
+
+/// Most questions at once. Each reads from memory or a disk that calls are written to as well.
+const AT_ONCE: usize = 4;
+/// How long a question may wait for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
+/// When to ask again.
+const AGAIN_IN: Duration = Duration::from_secs(1);
+
+/// What the admin side knows of the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerSide {
+    reader: Option<Reader>,
+    turns: Arc<Semaphore>,
+}
+
+impl LedgerSide {
+    /// One that is asked through `reader`; without one there is no ledger.
+    #[must_use]
+    pub fn new(reader: Option<Reader>) -> Self {
+        Self { reader, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Whether the ledger answers; `None` if there is none.
+    pub(super) async fn is_there(&self) -> Option<bool> {
+        self.reader.as_ref()?;
+        Some(self.ask(Reader::span).await.is_ok())
+    }
+
+    /// What the ledger answers.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let Some(reader) = self.reader.clone() else { return Err(switched_off()) };
+        let turn = timeout(TURN_WITHIN, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(turn) = turn.map(|turn| turn.expect("the semaphore is never closed")) else {
+            return Err(Problem::later(AGAIN_IN, "too many questions are asked at once: ask again in a second"));
+        };
+        // Whoever hangs up leaves the question to end by its own deadline, and its turn with it.
+        let asked = spawn_blocking(move || {
+            let _turn = turn;
+            question(&reader)
+        });
+        let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the ledger could not be asked");
+        asked.await.map_err(lost)?.map_err(told)
+    }
+}
+
+fn switched_off() -> Problem {
+    let detail = "there is no ledger: set `ledger.mode` to `disk` or `memory`";
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// Why there is no answer. What the database says is for the operator's log.
+fn told(error: Error) -> Problem {
+    match error {
+        Error::NotOpen => {
+            let detail = "the ledger is being opened, or its disk is away: ask again in a second";
+            Problem::later(AGAIN_IN, detail)
+        }
+        Error::TooLong => {
+            let detail = "the answer would take too long: ask about less time, or with fewer filters";
+            Problem::later(AGAIN_IN, detail)
+        }
+        Error::TooManyPoints { .. } => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
+        Error::Database(_) => {
+            tracing::warn!(error.message = format!("{:#}", anyhow::Error::new(error)), "the ledger cannot be read");
+            Problem::later(AGAIN_IN, "the ledger cannot be read now: weir's log says why")
+        }
+    }
+}
+
+/// Every question.
+pub(super) fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(logs::list))
+        .routes(routes!(stats::calls))
+        .routes(routes!(cost::groups))
+        .routes(routes!(usage::overview))
+        .routes(routes!(usage::over_time))
+        .routes(routes!(usage::agents))
+        .routes(routes!(usage::users))
+        .routes(routes!(cost::overview))
+        .routes(routes!(cost::trend))
+        .routes(routes!(cost::by_model))
+        .routes(routes!(performance::overview))
+        .routes(routes!(performance::latency))
+        .routes(routes!(performance::throughput))
+        .routes(routes!(performance::errors))
+        .routes(routes!(stats::stats))
+        .routes(routes!(audit::list))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::path::Path;
+
+    use axum::body::Body;
+    use axum::http::{Method, Request};
+    use axum::{Extension, Router};
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+    use tower_service::Service;
+    use utoipa::openapi::path::{Operation, ParameterIn};
+    use utoipa::openapi::{OpenApi, RefOr};
+
+    use super::*;
+    use crate::admin::access::{Access, Peer};
+    use crate::admin::openapi::{Document, operations};
+    use crate::admin::tests::admin;
+    use crate::admin::tokens::{Bearer, Bounds, Role, Token, Tokens};
+    use crate::admin::{api, router};
+    use crate::ledger::HOUR;
+    use crate::ledger::entry::{Entry, Micros};
+    use crate::ledger::insert::Inserter;
+    use crate::ledger::open::Place;
+    use crate::record::usage::{Counter, Usage};
+    use crate::units::PicoUsd;
+
+    /// Midnight, 2026-11-02.
+    const MIDNIGHT: Micros = 1_793_577_600_000_000;
+    /// The day before.
+    const THE_DAY: &str = "from=2026-11-01&to=2026-11-02";
+
+    /// A call of workspace `of` that was over at `at`; everything that has a name is named after it.
+    fn call(of: &str, at: Micros) -> Entry {
+        let named = |what: &str| Some(format!("{what}-of-{of}").into());
+        Entry {
+            ended_at: at,
+            started_at: at - 1_500_000,
+            request_id: format!("{at:x}-of-{of}").into(),
+            trace_id: None,
+            workspace_id: Some(of.into()),
+            namespace: named("namespace"),
+            user_id: named("user"),
+            agent_id: named("agent"),
+            loop_type: named("loop"),
+            run_id: named("run"),
+            client: named("client"),
+            provider: format!("provider-of-{of}").into(),
+            operation: "chat".into(),
+            model: named("model"),
+            response_model: named("model"),
+            priced_model: named("model"),
+            downgraded_from: None,
+            service_tier: None,
+            provider_request_id: named("request"),
+            streamed: true,
+            status: Some(200),
+            outcome: "success".into(),
+            error_type: None,
+            error_message: None,
+            cache: "miss".into(),
+            reuse: None,
+            usage: Some(Usage::cache_inside(Some(1_000), Some(200), &[(Counter::CacheReadTokens, Some(400))])),
+            cost: Some(PicoUsd::new(1_234_567_890)),
+            provenance: Some("priced".into()),
+            unpriced: None,
+            list_cost: None,
+            saved: None,
+            latency: Duration::from_millis(1_500),
+            first_token: Some(Duration::from_millis(300)),
+            upstream: Some(Duration::from_millis(1_450)),
+            bytes_in: 512,
+            bytes_out: 4_096,
+        }
+    }
+
+    /// Calls of two workspaces, of a day and of the day before, some of which went otherwise than well.
+    fn calls() -> Vec<Entry> {
+        let mut calls: Vec<Entry> = (1..=20).map(|hours| call("a", MIDNIGHT - hours * HOUR)).collect();
+        calls.extend((1..=10).map(|hours| call("a", MIDNIGHT - (24 + hours) * HOUR)));
+        calls.extend((1..=7).map(|hours| call("b", MIDNIGHT - hours * HOUR - 1)));
+        let (failed, reused, unpriced) = (0, 1, 2);
+        calls[failed].outcome = "upstream_error".into();
+        calls[failed].error_type = Some("of-a".into());
+        calls[failed].error_message = Some("the provider of-a is overloaded".into());
+        calls[failed].status = Some(529);
+        calls[reused].cache = "hit".into();
+        calls[reused].reuse = Some("cache".into());
+        calls[reused].saved = calls[reused].cost.replace(PicoUsd::ZERO);
+        calls[unpriced].cost = None;
+        calls[unpriced].unpriced = Some("unknown_model".into());
+        calls
+    }
+
+    fn ledger(entries: &[Entry]) -> LedgerSide {
+        let place = Place::memory();
+        let mut writing = place.write().expect("a database");
+        Inserter::default().insert(&mut writing, entries).expect("they are written");
+        let deed = "INSERT INTO audit (at, who, action, detail) VALUES (?, 'admin', 'erase', '{\"calls\":3}')";
+        writing.execute(deed, [MIDNIGHT]).expect("it is written");
+        let reader = Reader::new(Duration::from_secs(10));
+        reader.open(vec![place.read().expect("a connection"), place.read().expect("another")]);
+        LedgerSide::new(Some(reader))
+    }
+
+    fn bearer(name: &str, token: &str, role: Role, bounds: Bounds) -> Bearer {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), token).expect("a written file");
+        Bearer { name: name.into(), role, bounds, token: Arc::new(Token::from_file(file.path()).expect("a token")) }
+    }
+
+    /// An admin side with a ledger, and tokens: `sesame` opens everything, `mine` what is of workspace a, `me` what is of
+    /// its user there.
+    fn house(require_workspace: bool) -> Router {
+        let a = || Some("a".into());
+        let tokens = Tokens::of(vec![
+            bearer("admin", "sesame", Role::Admin, Bounds::default()),
+            bearer("team-a", "mine", Role::Reader, Bounds { workspace: a(), user: None }),
+            bearer("user-a", "me", Role::Reader, Bounds { workspace: None, user: Some("user-of-a".into()) }),
+        ]);
+        let tokens = Arc::new(tokens.expect("three tokens"));
+        let access = Access { tokens, require_token: false, require_workspace };
+        served(Admin { access, ledger: ledger(&calls()), ..admin() })
+    }
+
+    /// The admin side, asked from this machine.
+    fn served(admin: Admin) -> Router {
+        router(admin).layer(Extension(Peer("127.0.0.1:9".parse().expect("an address"))))
+    }
+
+    /// Who asks.
+    #[derive(Clone, Copy, Debug)]
+    enum By {
+        Token(&'static str),
+        Workspace(&'static str),
+        Anybody,
+    }
+
+    async fn get(house: &Router, path: &str, by: By) -> (u16, String) {
+        let request = Request::builder().method(Method::GET).uri(path);
+        let request = match by {
+            By::Token(token) => request.header("authorization", format!("Bearer {token}")),
+            By::Workspace(name) => request.header("x-workspace-id", name),
+            By::Anybody => request,
+        };
+        let Ok(answer) = house.clone().call(request.body(Body::empty()).expect("a request")).await;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("a whole body").to_bytes();
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    async fn json_of(house: &Router, path: &str) -> Value {
+        let (status, body) = get(house, path, By::Token("sesame")).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    fn document() -> OpenApi {
+        api().into_openapi()
+    }
+
+    /// Every path that can be read, and what the document says of that.
+    fn readable(document: &OpenApi) -> Vec<(&str, &Operation)> {
+        let each = document.paths.paths.iter();
+        each.filter_map(|(path, item)| Some((path.as_str(), item.get.as_ref()?))).collect()
+    }
+
+    fn parameters(operation: &Operation) -> Vec<&str> {
+        let each = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name.as_str()),
+            _ => None,
+        });
+        each.collect()
+    }
+
+    fn is_of_calls(operation: &Operation) -> bool {
+        const TAGS: [&str; 5] = ["analytics", "usage", "cost", "performance", "stats"];
+        let tags: Vec<&str> = operation.tags.iter().flatten().map(String::as_str).collect();
+        tags.iter().any(|tag| TAGS.contains(tag)) && operation.operation_id.as_deref() != Some("cost_budget")
+    }
+
+    #[tokio::test]
+    async fn no_answer_for_one_workspace_names_anything_of_another() {
+        let house = house(false);
+        let document = document();
+        let mut told_of_b = 0;
+        for (path, operation) in readable(&document) {
+            let window = if is_of_calls(operation) { THE_DAY } else { "" };
+            let (_, everything) = get(&house, &format!("{path}?{window}"), By::Token("sesame")).await;
+            told_of_b += u32::from(everything.contains("of-b"));
+            for by in [By::Token("mine"), By::Token("me"), By::Workspace("a")] {
+                let (status, body) = get(&house, &format!("{path}?{window}"), by).await;
+                let is_open = is_of_calls(operation) || operation.operation_id.as_deref() == Some("openapi");
+                // Who shows no token is not known; who shows a reader's may not.
+                let closed = if matches!((by, path), (By::Workspace(_), "/api/v1/audit")) { 401 } else { 403 };
+                assert_eq!(status, if is_open { 200 } else { closed }, "{path} {by:?}: {body}");
+                assert!(!body.contains("of-b"), "{path} {by:?}: {body}");
+                for (name, value) in parameters(operation).into_iter().flat_map(|name| {
+                    ["b", "user-of-b", "agent-of-b", "workspace", "agent", "model"].map(|value| (name, value))
+                }) {
+                    let url = format!("{path}?{window}&{name}={value}");
+                    let (status, body) = get(&house, &url, by).await;
+                    // What was asked for may be told; nothing else of it.
+                    let body = body.replace(&format!("`{value}`"), "");
+                    let is_echo = name == "namespace" && status == 200;
+                    assert!(is_echo || !body.contains("of-b"), "{url} {by:?}: {body}");
+                }
+            }
+        }
+        assert!(told_of_b >= 5, "without a bound, what is bound would be seen: {told_of_b}");
+    }
+
+    #[tokio::test]
+    async fn asking_for_what_is_anothers_is_refused_and_a_workspace_can_be_mandatory() {
+        let (house, strict) = (house(false), house(true));
+        let path = "/api/v1/usage/overview";
+        for (house, query, by, expected) in [
+            (&house, "?workspace=b", By::Token("mine"), 403),
+            (&house, "?workspace_id=b", By::Workspace("a"), 403),
+            (&house, "?workspace=a", By::Token("mine"), 200),
+            (&house, "?user=user-of-b", By::Token("me"), 403),
+            (&house, "?workspace=b", By::Token("sesame"), 200),
+            (&strict, "", By::Anybody, 400),
+            (&strict, "", By::Token("sesame"), 400),
+            (&strict, "", By::Token("mine"), 200),
+            (&strict, "", By::Workspace("a"), 200),
+            (&strict, "?workspace=b", By::Workspace("a"), 403),
+        ] {
+            let (status, body) = get(house, &format!("{path}{query}"), by).await;
+            assert_eq!(status, expected, "{query} {by:?}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_described_is_served_and_what_is_served_is_described() {
+        let house = house(false);
+        let document = document();
+        let (_, index) = get(&house, "/", By::Anybody).await;
+        for (path, item) in &document.paths.paths {
+            assert!(path.starts_with("/api/v1/"), "{path}");
+            let served = path.replace("{name}", "app");
+            for (method, operation) in operations(item) {
+                assert!(operation.summary.as_ref().is_some_and(|it| it.len() > 10), "{method} {path} says what it is");
+                assert!(index.contains(&format!("{method:<6} {path}")), "{method} {path}");
+                let request = Request::builder().method(method).uri(&served).body(Body::empty());
+                let Ok(answer) = house.clone().call(request.expect("a request")).await;
+                let status = answer.status().as_u16();
+                assert_ne!(status, 405, "{method} {path}");
+                let known: Vec<&String> = operation.responses.responses.keys().collect();
+                assert!(known.iter().any(|known| **known == status.to_string()), "{method} {path}: {status}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_parameter_that_is_described_is_read() {
+        let house = house(false);
+        let document = document();
+        for (path, operation) in readable(&document) {
+            for name in parameters(operation) {
+                // No name, no number and no word has a NUL in it: what is read, is refused.
+                let (status, body) = get(&house, &format!("{path}?{name}=%00"), By::Token("sesame")).await;
+                assert_eq!(status, 400, "{path}?{name}: {body}");
+                let problem: Value = serde_json::from_str(&body).expect("JSON");
+                let fault = json!({ "parameter": name, "detail": "has a NUL in it, which no name has" });
+                assert!(problem["errors"].as_array().is_some_and(|all| all.contains(&fault)), "{path}?{name}: {body}");
+            }
+            if !parameters(operation).is_empty() {
+                let (status, body) = get(&house, &format!("{path}?nonsense=1"), By::Token("sesame")).await;
+                assert!(status == 400 && body.contains("`nonsense` is unknown"), "{path}: {body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_numbers_are_those_of_the_calls() {
+        let house = house(false);
+        let usage = json_of(&house, &format!("/api/v1/usage/overview?{THE_DAY}&workspace=a")).await;
+        for (member, expected) in [
+            ("total_calls", json!(20)),
+            ("unique_users", json!(1)),
+            ("active_agents", json!(1)),
+            ("avg_calls_per_user", json!(20.0)),
+            ("input_tokens", json!(19_000)),
+            ("saved_tokens", json!(1_200)),
+            ("previous_total_calls", json!(10)),
+            ("change_from_previous", json!(1.0)),
+            ("hit_rate", json!(0.05)),
+        ] {
+            assert_eq!(usage[member], expected, "{member}");
+        }
+        let path = format!("/api/v1/cost/overview?{THE_DAY}&workspace=a");
+        let (_, cost) = get(&house, &path, By::Token("sesame")).await;
+        // 18 calls of $0.00123456789: one was reused, and of one the price is not known.
+        assert!(cost.contains("\"total_spend_usd\":0.02222222202,"), "{cost}");
+        assert!(cost.contains("\"saved_usd\":0.00123456789,"), "{cost}");
+        let cost: Value = serde_json::from_str(&cost).expect("JSON");
+        assert_eq!((&cost["unpriced_calls"], &cost["budget_limit_usd"]), (&json!(1), &json!(null)));
+        let speed = json_of(&house, &format!("/api/v1/performance/overview?{THE_DAY}&workspace=a")).await;
+        assert_eq!((&speed["p50_latency_ms"], &speed["p99_latency_ms"]), (&json!(1_500.0), &json!(1_500.0)));
+        assert_eq!((&speed["error_rate"], &speed["success_rate"]), (&json!(0.05), &json!(0.95)));
+        let nothing = json_of(&house, "/api/v1/performance/overview?from=2020-01-01&to=2020-01-02").await;
+        for unknown in ["p50_latency_ms", "avg_latency_ms", "error_rate", "success_rate"] {
+            assert_eq!(nothing[unknown], json!(null), "{unknown}: nothing is known of nothing");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_lead_through_all_calls_once() {
+        let house = house(false);
+        for order in ["newest", "oldest"] {
+            let (mut seen, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let path = format!("/api/v1/analytics/logs?{THE_DAY}&limit=4&order={order}{cursor}");
+                let page = json_of(&house, &path).await;
+                let logs = page["logs"].as_array().expect("a list");
+                assert!(logs.len() <= 4);
+                seen.extend(logs.iter().map(|call| call["timestamp"].as_str().expect("a time").to_owned()));
+                match page["next_cursor"].as_str() {
+                    Some(next) => cursor = format!("&cursor={next}"),
+                    None => break,
+                }
+            }
+            assert_eq!(seen.len(), 27, "{order}");
+            assert!(seen.is_sorted_by(|one, other| if order == "newest" { one > other } else { one < other }));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_ledger_the_knob_is_named_and_one_that_is_busy_says_when() {
+        let off = served(admin());
+        let (status, body) = get(&off, "/api/v1/usage/overview", By::Anybody).await;
+        assert!(status == 404 && body.contains("`ledger.mode`"), "{body}");
+        let closed = LedgerSide::new(Some(Reader::new(Duration::from_secs(1))));
+        let closed = served(Admin { ledger: closed, ..admin() });
+        let (status, body) = get(&closed, "/api/v1/usage/overview", By::Anybody).await;
+        assert!(status == 503 && body.contains("ask again in a second"), "{body}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gets_no_turn_is_sent_away() {
+        let ledger = ledger(&calls());
+        let turns = Arc::clone(&ledger.turns).acquire_many_owned(4).await.expect("all of them");
+        let house = served(Admin { ledger, ..admin() });
+        let (status, body) = get(&house, "/api/v1/usage/overview", By::Anybody).await;
+        assert!(status == 503 && body.contains("too many questions"), "{body}");
+        drop(turns);
+    }
+
+    #[test]
+    fn a_call_is_described_as_it_is_written() {
+        let shown = serde_json::to_value(call("a", MIDNIGHT)).expect("JSON");
+        let schema = serde_json::to_value(<logs::Call as utoipa::PartialSchema>::schema()).expect("JSON");
+        let described = schema["properties"].as_object().expect("an object");
+        let counts = ["cache_read_tokens"];
+        for name in shown.as_object().expect("an object").keys().filter(|name| !counts.contains(&name.as_str())) {
+            assert!(described.contains_key(name), "{name} is not described");
+        }
+        for name in schema["required"].as_array().expect("a list") {
+            assert!(shown.get(name.as_str().expect("a name")).is_some(), "{name} is not written");
+        }
+    }
+
+    /// Compares a file of docs/ with what it has to be, or writes it.
+    fn is_current(name: &str, current: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, current).expect("docs can be written");
+        }
+        let copy = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(copy == current, "docs/{name} is not current: run UPDATE_EXPECT=1 cargo test --lib api_docs");
+    }
+
+    #[test]
+    fn the_document_for_reading_is_current_api_docs() {
+        is_current("openapi.json", std::str::from_utf8(Document::of(&document()).json()).expect("text"));
+    }
+
+    #[tokio::test]
+    async fn the_page_for_reading_is_current_api_docs() {
+        const MARK: &str = "<!-- From here on, a test writes what the API answers. -->\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        let (prose, _) = page.split_once(MARK).expect("the page has a mark");
+        is_current("api.md", &format!("{prose}{MARK}{}", examples().await));
+    }
+
+    /// What each question is answered, of a few calls that are always the same.
+    async fn examples() -> String {
+        let (house, document, mut page) = (house(false), document(), String::new());
+        page.push_str("\n| | |\n|---|---|\n");
+        let all = || readable(&document).into_iter().filter(|(path, it)| is_of_calls(it) || path.ends_with("audit"));
+        for (path, operation) in all() {
+            let anchor = path.trim_start_matches("/api/v1/").replace('/', "");
+            let summary = operation.summary.as_deref().unwrap_or_default().trim();
+            writeln!(page, "| [`{path}`](#{anchor}) | {summary} |").expect("a String takes all");
+        }
+        for (path, operation) in all() {
+            let known = parameters(operation);
+            let mut query = if known.contains(&"from") { format!("?{THE_DAY}") } else { String::new() };
+            query.push_str(if known.contains(&"workspace_id") { "&workspace_id=a" } else { "" });
+            query.push_str(if known.contains(&"granularity") { "&granularity=daily" } else { "" });
+            query.push_str(if known.contains(&"cursor") && !query.is_empty() { "&limit=1" } else { "" });
+            let mut answer = json_of(&house, &format!("{path}{query}")).await;
+            // The month that is now is another one each month.
+            if let Some(month) = answer.get_mut("month_to_date_spend_usd") {
+                *month = json!(0.04);
+                answer["projected_monthly_spend_usd"] = json!(0.12);
+            }
+            let curl = if path.ends_with("audit") { " -H \"Authorization: Bearer $(cat token)\"" } else { "" };
+            let shown = serde_json::to_string_pretty(&answer).expect("JSON");
+            let title = path.trim_start_matches("/api/v1/");
+            let summary = operation.summary.as_deref().unwrap_or_default().trim();
+            let known = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            write!(
+                page,
+                "\n## {title}\n\n{summary} Parameters: {known}.\n\n```sh\ncurl -s{curl} \
+                 '127.0.0.1:9348{path}{query}'\n```\n\n```json\n{shown}\n```\n"
+            )
+            .expect("a String takes all");
+        }
+        page
+    }
+}
