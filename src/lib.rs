@@ -11,6 +11,8 @@ pub mod cli;
 pub mod coding;
 pub mod config;
 pub mod exchange;
+#[cfg(feature = "ledger")]
+pub mod export;
 pub mod fleet;
 pub mod frames;
 pub mod host;

@@ -26,6 +26,14 @@ macro_rules! counters {
                 }
             }
 
+            /// What it counts, in words.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+
             /// Every counter whose count already contains this one.
             #[must_use]
             pub const fn within(self) -> &'static [Self] {
