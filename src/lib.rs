@@ -35,3 +35,5 @@ pub mod tokens;
 pub mod units;
 pub mod upstream;
 pub mod warm;
+#[cfg(feature = "ledger")]
+pub mod whatif;

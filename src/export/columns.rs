@@ -117,28 +117,30 @@ fn what_happened() -> Vec<Column> {
             Some(id) => Value::Text(id.to_string().into()),
             None => Value::Absent,
         }),
-        column("workspace_id", Text, "`X-Workspace-ID`.", |it| text(&it.workspace_id)),
-        column("namespace", Text, "`X-Cache-Namespace`.", |it| text(&it.namespace)),
+        column("workspace_id", Text, "`X-Workspace-ID`.", |it| text(it.workspace_id.as_deref())),
+        column("namespace", Text, "`X-Cache-Namespace`.", |it| text(it.namespace.as_deref())),
         column("user_id", Text, "`X-User-ID`, or the user that the body names, as far as users are kept.", |it| {
-            text(&it.user_id)
+            text(it.user_id.as_deref())
         }),
-        column("agent_id", Text, "`X-Agent-ID`.", |it| text(&it.agent_id)),
-        column("loop_type", Text, "`X-Loop-Type`.", |it| text(&it.loop_type)),
-        column("run_id", Text, "`X-Run-ID`.", |it| text(&it.run_id)),
-        column("client", Text, "The program that asked: its `User-Agent`.", |it| text(&it.client)),
+        column("agent_id", Text, "`X-Agent-ID`.", |it| text(it.agent_id.as_deref())),
+        column("loop_type", Text, "`X-Loop-Type`.", |it| text(it.loop_type.as_deref())),
+        column("run_id", Text, "`X-Run-ID`.", |it| text(it.run_id.as_deref())),
+        column("client", Text, "The program that asked: its `User-Agent`.", |it| text(it.client.as_deref())),
         column("provider", Text, "Whom it asked.", |it| Value::Text((*it.provider).into())),
         column("operation", Text, "What kind of call it is, such as `chat`.", |it| word(&it.operation)),
-        column("model", Text, "The model asked for.", |it| text(&it.model)),
-        column("response_model", Text, "The model that answered.", |it| text(&it.response_model)),
-        column("priced_model", Text, "The price table's id of the model.", |it| text(&it.priced_model)),
+        column("model", Text, "The model asked for.", |it| text(it.model.as_deref())),
+        column("response_model", Text, "The model that answered.", |it| text(it.response_model.as_deref())),
+        column("priced_model", Text, "The price table's id of the model.", |it| text(it.priced_model.as_deref())),
         column(
             "downgraded_from",
             Text,
             "The model that the app had asked for, where a budget had another one asked.",
-            |it| text(&it.downgraded_from),
+            |it| text(it.downgraded_from.as_deref()),
         ),
-        column("service_tier", Text, "The tier it was served at.", |it| text(&it.service_tier)),
-        column("provider_request_id", Text, "The provider's id of the request.", |it| text(&it.provider_request_id)),
+        column("service_tier", Text, "The tier it was served at.", |it| text(it.service_tier.as_deref())),
+        column("provider_request_id", Text, "The provider's id of the request.", |it| {
+            text(it.provider_request_id.as_deref())
+        }),
         column("streamed", Flag, "Whether the answer was streamed.", |it| Value::Flag(it.streamed)),
         column("status", Count, "The HTTP status that the app got.", |it| match it.status {
             Some(status) => Value::Count(status.into()),
@@ -150,14 +152,14 @@ fn what_happened() -> Vec<Column> {
             "How it ended: `success`, `client_error`, `upstream_error`, `timeout`, `internal_error`, `rate_limited`, `budget_blocked` or `cancelled`.",
             |it| word(&it.outcome),
         ),
-        column("error_type", Text, "Why, if not well.", |it| some_word(&it.error_type)),
-        column("error_message", Text, "The same in words.", |it| text(&it.error_message)),
+        column("error_type", Text, "Why, if not well.", |it| text(it.error_type.as_deref())),
+        column("error_message", Text, "The same in words.", |it| text(it.error_message.as_deref())),
         column("cache", Text, "What the cache said: `hit`, `miss`, `expired` or `bypass`.", |it| word(&it.cache)),
         column(
             "reuse",
             Text,
             "How the answer came to be there already, if it was: `cache`, `coalesced` or `similar`. The counts are then what that saved.",
-            |it| some_word(&it.reuse),
+            |it| text(it.reuse.as_deref()),
         ),
     ]
 }
@@ -184,10 +186,10 @@ fn what_it_came_to() -> Vec<Column> {
             "provenance",
             Text,
             "Where the cost comes from: `reported` by the provider, `priced` from the table, `estimated`, or `unpriced`.",
-            |it| some_word(&it.provenance),
+            |it| text(it.provenance.as_deref()),
         ),
         column("unpriced", Text, "Why the cost is not known: `unknown_model`, `no_usage` or `no_table`.", |it| {
-            some_word(&it.unpriced)
+            text(it.unpriced.as_deref())
         }),
         column("list_cost_usd", Usd, "What the price table says, where the provider stated the cost itself.", |it| {
             usd(it.list_cost)
@@ -207,16 +209,12 @@ fn what_it_came_to() -> Vec<Column> {
     ]
 }
 
-fn text(text: &Option<Box<str>>) -> Value<'_> {
-    text.as_deref().map_or(Value::Absent, |text| Value::Text(text.into()))
+fn text(text: Option<&str>) -> Value<'_> {
+    text.map_or(Value::Absent, |text| Value::Text(text.into()))
 }
 
 fn word(word: &Word) -> Value<'_> {
     Value::Text((**word).into())
-}
-
-fn some_word(some: &Option<Word>) -> Value<'_> {
-    some.as_ref().map_or(Value::Absent, word)
 }
 
 fn usd(usd: Option<PicoUsd>) -> Value<'static> {

@@ -6,7 +6,11 @@
 mod columnar;
 pub mod columns;
 mod packed;
-mod sheet;
+pub mod paper;
+pub mod resume;
+pub mod sheet;
+pub mod statement;
+pub mod stream;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -172,6 +176,28 @@ impl Form {
         Ok(Self { follows: true, ..self })
     }
 
+    /// What a file's name says of how it is written and compressed: `calls.csv.gz`.
+    #[must_use]
+    pub fn of_name(name: &str) -> (Option<Format>, Option<Compression>) {
+        let packed = [Compression::Gzip, Compression::Zstd].into_iter().find(|it| name.ends_with(it.extension()));
+        let name = packed.map_or(name, |it| name.strip_suffix(it.extension()).unwrap_or(name));
+        let format =
+            Format::ALL.into_iter().find(|it| name.rsplit_once('.').is_some_and(|(_, end)| end == it.as_str()));
+        (format, packed)
+    }
+
+    /// Whether an export of this form that broke off can be gone on with: its rows stand one after another, as they are.
+    #[must_use]
+    pub fn is_resumable(self) -> bool {
+        self.format.is_resumable() && self.compression == Compression::None
+    }
+
+    /// Whether it is without what comes before the first row.
+    #[must_use]
+    pub const fn follows(self) -> bool {
+        self.follows
+    }
+
     /// How calls are written down.
     #[must_use]
     pub const fn format(self) -> Format {
@@ -197,7 +223,7 @@ pub struct Encoder<W: Write + Send> {
 }
 
 enum Rows<W: Write + Send> {
-    Sheet(Sheet<Packed<W>>),
+    Sheet(Box<Sheet<Packed<W>>>),
     Lines(Packed<W>),
     Array {
         out: Packed<W>,
@@ -215,7 +241,7 @@ impl<W: Write + Send> Encoder<W> {
     pub fn new(form: Form, out: W) -> io::Result<Self> {
         let packed = |out| Packed::new(form.compression, out);
         let rows = match form.format {
-            Format::Csv => Rows::Sheet(Sheet::new(packed(out)?, !form.follows)?),
+            Format::Csv => Rows::Sheet(Box::new(Sheet::new(packed(out)?, !form.follows)?)),
             Format::Ndjson => Rows::Lines(packed(out)?),
             Format::Json => {
                 let mut out = packed(out)?;

@@ -23,7 +23,7 @@ impl<W: Write> Sheet<W> {
     pub(super) fn new(out: W, has_header: bool) -> io::Result<Self> {
         let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
         if has_header {
-            writer.write_record(columns::ALL.iter().map(|column| column.name))?;
+            writer.write_record(columns::ALL.iter().map(|column| column.name)).map_err(failed)?;
         }
         Ok(Self { writer, cell: String::new() })
     }
@@ -32,14 +32,21 @@ impl<W: Write> Sheet<W> {
         for column in columns::ALL.iter() {
             self.cell.clear();
             spell(&mut self.cell, &column.of(entry));
-            self.writer.write_field(&self.cell)?;
+            self.writer.write_field(&self.cell).map_err(failed)?;
         }
-        self.writer.write_record(None::<&[u8]>)?;
-        Ok(())
+        self.writer.write_record(None::<&[u8]>).map_err(failed)
     }
 
     pub(super) fn finish(self) -> io::Result<W> {
         self.writer.into_inner().map_err(csv::IntoInnerError::into_error)
+    }
+}
+
+/// What went wrong beneath, so that a reader who is gone is known for one.
+fn failed(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        kind => io::Error::other(format!("{kind:?}")),
     }
 }
 
@@ -74,7 +81,8 @@ pub(super) fn guard(text: &str) -> &'static str {
 }
 
 /// The moment in RFC 3339, UTC, to the microsecond; empty beyond the years there are.
-pub(super) fn time(at: Micros) -> String {
+#[must_use]
+pub fn time(at: Micros) -> String {
     Timestamp::from_microsecond(at).map(|at| format!("{at:.6}")).unwrap_or_default()
 }
 

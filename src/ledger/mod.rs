@@ -33,6 +33,8 @@ pub mod sums;
 pub mod totals;
 pub mod upkeep;
 #[cfg(feature = "ledger")]
+pub mod walk;
+#[cfg(feature = "ledger")]
 pub mod window;
 #[cfg(feature = "ledger")]
 pub mod writer;

@@ -218,6 +218,21 @@ impl Prices {
         (0..self.payees.len()).map(Source::Payee)
     }
 
+    /// Whose prices apply to the calls of a provider of this name: the payee's who is called so, else those of the table's
+    /// provider with this id, or that goes by this name.
+    #[must_use]
+    pub fn source_of(&self, name: &str) -> Source {
+        let payee = self.payees.iter().position(|payee| *payee.name == *name);
+        payee.map_or_else(|| Source::Id(name.into()), Source::Payee)
+    }
+
+    /// Whether `source` has a model of this name.
+    #[must_use]
+    pub fn knows(&self, source: &Source, model: &str) -> bool {
+        let in_force = self.in_force();
+        matches!(in_force.place(source), Place::Listed { provider, .. } if in_force.table.find(provider, model).is_some())
+    }
+
     /// Whether anything is known of what `source` charges.
     #[must_use]
     pub fn is_listed(&self, source: &Source) -> bool {
