@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::header::AUTHORIZATION;
@@ -60,7 +60,33 @@ impl AdminArguments {
         self.ask(&Method::DELETE, path, Bytes::new())
     }
 
-    fn ask(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+    /// Writes what is at `path` to `out` as it comes: as long as something does, it may take as long as it takes.
+    #[cfg(feature = "ledger")]
+    pub(super) fn download(&self, path: &str, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+        let (url, request) = self.request(&Method::GET, path, Bytes::new())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let late = || format!("no answer from {url} within {}", self.timeout);
+            let answer =
+                timeout(self.timeout.get(), Client::builder(TokioExecutor::new()).build_http().request(request));
+            let answer = answer.await.with_context(late)?.with_context(|| format!("no answer from {url}"))?;
+            let (head, mut body) = answer.into_parts();
+            if !head.status.is_success() {
+                let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed)?;
+                return Err(refused(&url, head.status, &serde_json::from_slice(&body.to_bytes()).unwrap_or_default()));
+            }
+            while let Some(frame) = timeout(self.timeout.get(), body.frame()).await.with_context(late)? {
+                let frame = frame.with_context(|| format!("the answer of {url} broke off"))?;
+                if let Ok(piece) = frame.into_data() {
+                    out.write_all(&piece)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Where to ask, and how.
+    fn request(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<(String, Request<Full<Bytes>>)> {
         let sources = self.sources.sources();
         let url = format!("http://{}{path}", address(&sources)?);
         let mut request = Request::builder().method(method).uri(&url).body(Full::new(body))?;
@@ -75,17 +101,18 @@ impl AdminArguments {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
+        Ok((url, request))
+    }
+
+    fn ask(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+        let (url, request) = self.request(method, path, body)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async { timeout(self.timeout.get(), send(request)).await });
         let (status, body) = answer
             .with_context(|| format!("no answer from {url} within {}", self.timeout))?
             .with_context(|| format!("no answer from {url}"))?;
         let json = serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        match json["detail"].as_str() {
-            _ if status.is_success() && !json.is_null() => Ok(json),
-            Some(detail) => bail!("{url} says {status}: {detail}"),
-            None => bail!("{url} says {status}: is this weir's admin side?"),
-        }
+        if status.is_success() && !json.is_null() { Ok(json) } else { Err(refused(&url, status, &json)) }
     }
 
     fn token(&self, sources: &Sources) -> anyhow::Result<Option<Secret>> {
@@ -113,6 +140,14 @@ pub(super) fn address(sources: &Sources) -> anyhow::Result<SocketAddr> {
         bail!("`admin.listen` has port 0: which port it became is not known here");
     }
     Ok(address)
+}
+
+/// What an answer says that is none.
+fn refused(url: &str, status: StatusCode, problem: &Value) -> anyhow::Error {
+    match problem["detail"].as_str() {
+        Some(detail) => anyhow!("{url} says {status}: {detail}"),
+        None => anyhow!("{url} says {status}: is this weir's admin side?"),
+    }
 }
 
 async fn send(request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -9,15 +9,23 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod demo;
+#[cfg(feature = "ledger")]
+pub mod export;
 pub mod health;
+#[cfg(feature = "ledger")]
+mod ledger;
 pub mod limits;
 pub mod price;
 pub mod prices;
+#[cfg(feature = "ledger")]
+pub mod report;
 pub mod run;
 pub mod simulate;
 mod table;
 pub mod version;
 pub mod warm;
+#[cfg(feature = "ledger")]
+pub mod what_if;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
@@ -78,6 +86,15 @@ enum Command {
     Budget(budget::Arguments),
     /// Show how the limits of rate of a running weir stand
     Limits(limits::Arguments),
+    /// Write down the calls that the ledger has: CSV, JSON, lines of JSON or Parquet
+    #[cfg(feature = "ledger")]
+    Export(export::Arguments),
+    /// Say what a month has come to
+    #[cfg(feature = "ledger")]
+    Report(report::Arguments),
+    /// Say what past calls would have cost at another model, on another tier, with prompts cached
+    #[cfg(feature = "ledger")]
+    WhatIf(what_if::Arguments),
     /// Print the version
     Version(version::Arguments),
     /// Run a simulated provider
@@ -145,6 +162,12 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cache(command) => cache::run(&command),
         Command::Budget(arguments) => budget::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
+        #[cfg(feature = "ledger")]
+        Command::Export(arguments) => export::run(&arguments),
+        #[cfg(feature = "ledger")]
+        Command::Report(arguments) => report::run(&arguments),
+        #[cfg(feature = "ledger")]
+        Command::WhatIf(arguments) => what_if::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
