@@ -250,6 +250,7 @@ impl App {
             limits: Arc::clone(&rooms.limits),
             #[cfg(feature = "ledger")]
             ledger: LedgerSide::new(None),
+            live: Arc::clone(rooms.sinks.live()),
             store,
         };
         let drained = CancellationToken::new();

@@ -326,7 +326,7 @@ pub(super) fn used_percentage(allowance: Allowance, subject: &SubjectBudget) -> 
 }
 
 /// One word for how it stands.
-fn state(terms: &Terms, foremost: &SubjectBudget, now: Now) -> &'static str {
+pub(super) fn state(terms: &Terms, foremost: &SubjectBudget, now: Now) -> &'static str {
     let used = terms.allowance.percent_hundredths(foremost.spent) / 100;
     if terms.override_at(now).is_some() {
         "overridden"

@@ -14,6 +14,7 @@ pub mod cache;
 mod custom;
 pub mod health;
 mod limits;
+mod live;
 mod lookaside;
 pub mod metrics;
 mod monthly;
@@ -51,6 +52,7 @@ use crate::admin::health::Readiness;
 use crate::admin::openapi::Document;
 use crate::admin::problem::Problem;
 use crate::limits::Limits;
+use crate::sinks::live::Live;
 use crate::sinks::metrics::Metrics;
 use crate::store::Store;
 
@@ -123,6 +125,8 @@ pub struct Admin {
     /// Every call that is over.
     #[cfg(feature = "ledger")]
     pub ledger: analytics::LedgerSide,
+    /// What is going on.
+    pub live: Arc<Live>,
     /// What replicas share, if something is.
     pub store: Option<Arc<Store>>,
 }
@@ -130,6 +134,7 @@ pub struct Admin {
 /// Serves the admin side until `shutdown`, then lets requests in progress end. Dropping the future stops accepting;
 /// open connections go on until the runtime ends.
 pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
+    let live = Arc::clone(&admin.live);
     let router = router(admin);
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
@@ -156,6 +161,8 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Outp
         () = accept => {}
         () = shutdown => {}
     }
+    // Those who watch would be in progress for ever.
+    live.end();
     stop.cancel();
     connections.close();
     // A scraper that is gone without a word must not keep weir from ending.
@@ -211,7 +218,8 @@ fn api() -> OpenApiRouter<Admin> {
         .routes(routes!(budgets::list))
         .routes(routes!(budgets::begin_override, budgets::end_override))
         .routes(routes!(monthly::get, monthly::put, monthly::delete))
-        .routes(routes!(custom::push));
+        .routes(routes!(custom::push))
+        .routes(routes!(live::watch));
     #[cfg(feature = "ledger")]
     let api = api.merge(analytics::routes());
     api
@@ -269,6 +277,7 @@ mod tests {
             limits: Arc::new(Limits::new(&[], &[])),
             #[cfg(feature = "ledger")]
             ledger: analytics::LedgerSide::new(None),
+            live: Arc::default(),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }
     }
@@ -382,6 +391,7 @@ mod tests {
             "/api/v1/budgets",
             "/api/v1/cost/budget",
             "/api/v1/metrics",
+            "/api/v1/live",
         ] {
             assert!(index.contains(path), "{path}");
         }

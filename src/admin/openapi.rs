@@ -36,6 +36,7 @@ use crate::admin::problem::Written;
         (name = "cache", description = "Stored answers."),
         (name = "limits", description = "Limits and budgets."),
         (name = "metrics", description = "Metrics of the app's own."),
+        (name = "live", description = "What is going on."),
         (name = "meta", description = "The API itself.")
     )
 )]
@@ -141,7 +142,7 @@ impl IntoResponses for ToRead {
     }
 }
 
-/// Problems of asking the ledger.
+/// Problems of asking what may have no room for one more question.
 #[derive(Debug)]
 pub(super) struct ToAsk;
 

@@ -287,7 +287,7 @@ fn bypass(status: CacheStatus) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, SystemTime};
 
@@ -338,7 +338,7 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
     }
 
-    fn record(outcome: Outcome) -> Record {
+    pub(in crate::sinks) fn record(outcome: Outcome) -> Record {
         let mut charge = Charge::default();
         charge.add(TokenClass::Input, PicoUsd::new(25_040_000_000));
         let caller =

@@ -19,6 +19,7 @@ use crate::cache;
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
 use crate::host::Host;
+use crate::host::process::Process;
 use crate::labels::{self, Limiter};
 use crate::limits::Limits;
 use crate::record::call::{Delivery, Operation};
@@ -127,6 +128,15 @@ pub struct PriceTable {
     pub source: String,
     /// When it was published.
     pub published_at: SystemTime,
+}
+
+/// The figures that people look at first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Glance {
+    /// Calls in progress.
+    pub in_progress: u64,
+    /// What was spent since the start, in US dollars, as the counters have it.
+    pub spent_usd: f64,
 }
 
 /// The numbers.
@@ -250,6 +260,24 @@ impl Metrics {
             self.providers.entry(Arc::clone(name)).or_default();
         }
         self
+    }
+
+    /// The figures that people look at first.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let watched = self.now.providers.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut in_progress, mut spent_usd) = (0, 0.0);
+        for provider in watched.iter() {
+            in_progress += provider.in_flight();
+            spent_usd += provider.spent_usd();
+        }
+        Glance { in_progress: u64::try_from(in_progress).unwrap_or_default(), spent_usd }
+    }
+
+    /// What weir uses of the machine now, if that is looked at. Reads files: not for a thread that serves calls.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        self.now.host.get().map(|host| host.read().process).unwrap_or_default()
     }
 
     /// What is running.

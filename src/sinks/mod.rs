@@ -6,6 +6,7 @@ pub mod exposition;
 mod families;
 mod family;
 mod host;
+pub mod live;
 pub mod log;
 pub mod loops;
 pub mod metrics;
@@ -20,15 +21,17 @@ pub mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::entry::Entry;
 use crate::record::Record;
 use crate::record::outcome::{NoVector, SimilarResult, Verdict};
 use crate::record::trace::Trace;
+use crate::sinks::live::Live;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::Metrics;
 use crate::sinks::traces::queue::Traces;
@@ -69,15 +72,23 @@ pub struct Sinks {
     metrics: Arc<Metrics>,
     log: CallLog,
     traces: Option<Traces>,
+    live: Arc<Live>,
     opened: AtomicU64,
     closed: AtomicU64,
 }
 
 impl Sinks {
-    /// Sends records to `metrics`, then to `log`, then to `traces`, where any are kept.
+    /// Sends records to `metrics`, then to `log`, then to `traces`, where any are kept, then to whoever watches.
     #[must_use]
-    pub const fn new(metrics: Arc<Metrics>, log: CallLog, traces: Option<Traces>) -> Self {
-        Self { metrics, log, traces, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+    pub fn new(metrics: Arc<Metrics>, log: CallLog, traces: Option<Traces>) -> Self {
+        let live = Arc::new(Live::new());
+        Self { metrics, log, traces, live, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+    }
+
+    /// What is going on, for those who watch.
+    #[must_use]
+    pub const fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// The place in traces of a request with these headers; `None` where none are kept.
@@ -104,6 +115,9 @@ impl Sinks {
         self.log.closed(record);
         if let Some(traces) = &self.traces {
             traces.closed(record);
+        }
+        if self.live.is_watched() {
+            self.live.offer(Arc::new(Entry::of(record, SystemTime::now())));
         }
         self.closed.fetch_add(1, Ordering::Relaxed);
     }

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
 use crate::semconv::{self, Metric, label};
-use crate::sinks::families::Room;
+use crate::sinks::families::{Amount, Room};
 use crate::sinks::host;
 use crate::sinks::metrics::PriceTable;
 use crate::sinks::quotas::Quotas;
@@ -133,14 +133,32 @@ pub(super) struct Now {
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
     name: Arc<str>,
+    in_flight: Gauge,
     billable: [Counter; Provenance::ALL.len()],
+    cost: [Amount; Provenance::ALL.len() - 1],
     quotas: Arc<Quotas>,
 }
 
 impl Watched {
     /// What is counted for this provider, to be asked later.
     pub(super) fn new(series: &ProviderSeries) -> Self {
-        Self { name: Arc::clone(&series.name), billable: series.billable.clone(), quotas: Arc::clone(&series.quotas) }
+        Self {
+            name: Arc::clone(&series.name),
+            in_flight: series.in_flight.clone(),
+            billable: series.billable.clone(),
+            cost: series.cost.clone(),
+            quotas: Arc::clone(&series.quotas),
+        }
+    }
+
+    /// Its calls in progress.
+    pub(super) fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// What was spent on it.
+    pub(super) fn spent_usd(&self) -> f64 {
+        self.cost.iter().map(Amount::get).sum()
     }
 
     /// The share of billable calls whose cost is exact; `None` if there were none.

@@ -224,7 +224,7 @@ pub(super) struct ProviderSeries {
     /// Indexed as [`Provenance::ALL`].
     pub(super) billable: [Counter; Provenance::ALL.len()],
     /// The same, but for the last: what is unpriced costs nobody knows what.
-    cost: [Amount; Provenance::ALL.len() - 1],
+    pub(super) cost: [Amount; Provenance::ALL.len() - 1],
     pub(super) charged_over: Amount,
     pub(super) charged_under: Amount,
     pub(super) quotas: Arc<Quotas>,

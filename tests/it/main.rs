@@ -22,6 +22,7 @@ mod isolation;
 mod limits;
 mod limits_admin;
 mod limits_survive;
+mod live;
 mod loops;
 mod measured;
 #[cfg(feature = "otlp")]

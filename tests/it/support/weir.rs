@@ -148,6 +148,11 @@ impl Weir {
         super::until(&format!("{calls} calls are in flight"), || self.rooms.in_flight.calls() == calls).await;
     }
 
+    /// How many watch what is going on.
+    pub(crate) fn watchers(&self) -> usize {
+        self.rooms.sinks.live().watchers()
+    }
+
     /// Exchanges that have no record yet.
     pub(crate) fn open_exchanges(&self) -> u64 {
         self.rooms.sinks.exchanges_opened() - self.rooms.sinks.records_closed()
