@@ -1,7 +1,7 @@
 //! Admin: how a subcommand finds the operator's side of the weir that runs here, and asks it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
@@ -63,7 +63,8 @@ impl AdminArguments {
     /// Writes what is at `path` to `out` as it comes: as long as something does, it may take as long as it takes.
     #[cfg(feature = "ledger")]
     pub(super) fn download(&self, path: &str, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-        let (url, request) = self.request(&Method::GET, path, Bytes::new())?;
+        let request = self.request(&Method::GET, path, Bytes::new())?;
+        let url = request.uri().to_string();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let late = || format!("no answer from {url} within {}", self.timeout);
@@ -85,27 +86,9 @@ impl AdminArguments {
         })
     }
 
-    /// Where to ask, and how.
-    fn request(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<(String, Request<Full<Bytes>>)> {
-        let sources = self.sources.sources();
-        let url = format!("http://{}{path}", address(&sources)?);
-        let mut request = Request::builder().method(method).uri(&url).body(Full::new(body))?;
-        let token = match self.token(&sources) {
-            // Whoever only reads on the same machine needs none.
-            Err(_) if *method == Method::GET && self.token_file.is_none() => None,
-            token => token?,
-        };
-        if let Some(token) = token {
-            let value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()));
-            let mut value = value.context("the token has characters that no header can carry")?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        Ok((url, request))
-    }
-
     fn ask(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
-        let (url, request) = self.request(method, path, body)?;
+        let request = self.request(method, path, body)?;
+        let url = request.uri().to_string();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async { timeout(self.timeout.get(), send(request)).await });
         let (status, body) = answer
@@ -115,19 +98,56 @@ impl AdminArguments {
         if status.is_success() && !json.is_null() { Ok(json) } else { Err(refused(&url, status, &json)) }
     }
 
-    fn token(&self, sources: &Sources) -> anyhow::Result<Option<Secret>> {
-        let variable = sources.environment.get(TOKEN_VARIABLE).filter(|token| !token.is_empty());
-        let file = match (&self.token_file, variable) {
-            (Some(file), _) => file.clone(),
-            (None, Some(token)) => return Ok(Some(Secret::new(token.as_str()))),
-            (None, None) => match config::admin_token_file(sources) {
-                Some(file) => file,
-                None => return Ok(None),
-            },
+    /// A request to the weir that is configured here, with the token if there is one.
+    pub(super) fn request(&self, method: &Method, path: &str, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
+        let sources = self.sources.sources();
+        let base = format!("http://{}", address(&sources)?);
+        let token = match self.token(&sources) {
+            // Whoever only reads on the same machine needs none.
+            Err(_) if *method == Method::GET && self.token_file.is_none() => None,
+            token => token?,
         };
-        let token = std::fs::read_to_string(&file);
-        Ok(Some(Secret::new(token.with_context(|| format!("cannot read the token file {}", file.display()))?)))
+        request(method, &format!("{base}{path}"), body, token)
     }
+
+    /// A request that reads from a weir elsewhere, at `base`. It gets a token only if one was given: the one that the
+    /// configuration names is for the weir that is configured here.
+    pub(super) fn request_to(&self, base: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>>> {
+        let token = self.given_token(&self.sources.sources())?;
+        request(&Method::GET, &format!("{}{path}", base.trim_end_matches('/')), Bytes::new(), token)
+    }
+
+    fn token(&self, sources: &Sources) -> anyhow::Result<Option<Secret>> {
+        match (self.given_token(sources)?, config::admin_token_file(sources)) {
+            (None, Some(file)) => read_token(&file).map(Some),
+            (given, _) => Ok(given),
+        }
+    }
+
+    /// The token of an argument or of the environment.
+    fn given_token(&self, sources: &Sources) -> anyhow::Result<Option<Secret>> {
+        let variable = sources.environment.get(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+        match &self.token_file {
+            Some(file) => read_token(file).map(Some),
+            None => Ok(variable.map(|token| Secret::new(token.as_str()))),
+        }
+    }
+}
+
+fn request(method: &Method, url: &str, body: Bytes, token: Option<Secret>) -> anyhow::Result<Request<Full<Bytes>>> {
+    let mut request = Request::builder().method(method).uri(url).body(Full::new(body))?;
+    if let Some(token) = token {
+        let value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()));
+        let mut value = value.context("the token has characters that no header can carry")?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn read_token(file: &Path) -> anyhow::Result<Secret> {
+    let token = std::fs::read_to_string(file);
+    Ok(Secret::new(token.with_context(|| format!("cannot read the token file {}", file.display()))?))
 }
 
 /// Where the admin side is reached from here.

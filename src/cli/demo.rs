@@ -11,7 +11,6 @@ mod samples;
 mod screen;
 mod summary;
 mod traffic;
-mod wording;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -31,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::cli::print;
 use crate::cli::run::told_to_stop;
+use crate::cli::wording::per_second;
 use crate::config::{Config, Flag, Sources};
 use crate::semconv;
 use crate::simulator::{self, Simulator};
@@ -42,7 +42,6 @@ use samples::Samples;
 use screen::{Display, Now, Place};
 use summary::Summary;
 use traffic::Pace;
-use wording::per_second;
 
 /// The share of calls that fail at the provider, as they do in life.
 const MISHAPS: f64 = 0.02;

@@ -22,10 +22,12 @@ pub mod report;
 pub mod run;
 pub mod simulate;
 mod table;
+pub mod top;
 pub mod version;
 pub mod warm;
 #[cfg(feature = "ledger")]
 pub mod what_if;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
@@ -95,6 +97,8 @@ enum Command {
     /// Say what past calls would have cost at another model, on another tier, with prompts cached
     #[cfg(feature = "ledger")]
     WhatIf(what_if::Arguments),
+    /// Show what goes on in a running weir as it goes on: calls, spending, budgets
+    Top(top::Arguments),
     /// Print the version
     Version(version::Arguments),
     /// Run a simulated provider
@@ -168,6 +172,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(arguments) => report::run(&arguments),
         #[cfg(feature = "ledger")]
         Command::WhatIf(arguments) => what_if::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

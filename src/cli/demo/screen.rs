@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::figures::{Agent, Figures, Latency, Model, Money};
-use super::wording::{Paint, agent_name, clock, count, money, percent, seconds};
+use crate::cli::wording::{Paint, agent_name, clock, count, money, percent, seconds};
 
 /// Columns that are drawn on.
 const WIDTH: usize = 80;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::books::Books;
 use super::figures::{Agent, Figures, Model, Money};
 use super::screen::Place;
-use super::wording::{agent_name, count, full_count, money, per_second, percent, seconds};
+use crate::cli::wording::{agent_name, count, full_count, money, per_second, percent, seconds};
 
 /// All there is to say at the end.
 #[derive(Debug)]

@@ -76,6 +76,11 @@ pub(super) fn per_second(count: u64, time: Duration) -> f64 {
     count / time.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
+/// Whether the user wants colours (<https://no-color.org>).
+pub(super) fn wants_colours() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Emphasis, by ANSI's "select graphic rendition"; none by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Paint {
@@ -83,9 +88,9 @@ pub(super) struct Paint {
 }
 
 impl Paint {
-    /// Colours, unless the user wants none (<https://no-color.org>).
+    /// Colours, unless the user wants none.
     pub(super) fn wanted() -> Self {
-        Self { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+        Self { colours: wants_colours() }
     }
 
     pub(super) fn spent(self, text: &str) -> String {
