@@ -24,6 +24,7 @@ pub mod pattern;
 pub mod price;
 pub mod provider;
 pub mod record;
+pub mod redact;
 pub mod runs;
 pub mod secret;
 pub mod semconv;
