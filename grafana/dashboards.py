@@ -682,6 +682,8 @@ def sidecar():
         lines("Folded into other", "Observations whose label value found no place.", "short",
               q(each("weir_metrics_label_overflow_total{S}", "label"), "{{label}}"), width=8, bars=True,
               none="0", interval="2m"),
+        lines("Redactions", "Keys and personal data that weir replaced in what it writes, by what they were.", "short",
+              q(each("weir_redactions_total{S}", "kind"), "{{kind}}"), width=8, bars=True, none="0", interval="2m"),
         lines("Reloads", "Of files that weir reads again: prices, keys, token.", "short",
               q(each("weir_config_reloads_total{S}", "result"), "{{result}}"), width=8, bars=True, none="0",
               interval="2m", overrides=colored(success=GREEN, failure=RED)),

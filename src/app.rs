@@ -42,6 +42,8 @@ use crate::limits::Limits;
 use crate::limits::shared::Shared as Sharing;
 use crate::listener;
 use crate::price::{Edition, Payee, PriceError, Prices, Source, Whose};
+use crate::privacy::Privacy;
+use crate::privacy::users::UserIds;
 use crate::provider::{CredentialSource, PricedAs, Provider};
 use crate::runs::{self, Runs};
 use crate::secret::{Reread, Told};
@@ -49,6 +51,7 @@ use crate::sinks::Sinks;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
 use crate::sinks::now::{Backend, CacheSize, Queue};
+use crate::sinks::sides::Consumers;
 use crate::sinks::traces::queue::{Exporter, Traces};
 use crate::sinks::{series, traces};
 use crate::state::kept::Kept;
@@ -116,6 +119,9 @@ impl Built {
         let prices = Arc::new(prices(config)?);
         let trust = Trust::load(&config.upstream).context("upstream.ca_files")?;
         let metrics = Arc::new(metrics(config, about(&prices.edition())));
+        let privacy =
+            Privacy::new(&config.privacy, Arc::clone(&config.redactor)).context("privacy.user_id_key_file")?;
+        metrics.watch_redactor(Arc::clone(privacy.redactor()));
 
         let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
@@ -156,6 +162,7 @@ impl Built {
             runs: runs(&config.loops, &metrics),
             in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
             limits: Arc::new(limits(config, store.as_ref())?),
+            privacy: Arc::new(privacy),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls), traces),
             estimator: Estimator::new(&config.calls),
@@ -382,7 +389,12 @@ fn metrics(config: &Config, about: About) -> Metrics {
         providers.into_iter().map(|provider| Arc::clone(&provider.label)).collect()
     };
     let (configured, known) = config.providers.iter().partition(is_configured);
-    Metrics::new(&config.telemetry, &labels(configured), about).knowing(&labels(known))
+    let mut telemetry = config.telemetry.clone();
+    if config.privacy.user_ids == UserIds::Hashed && telemetry.metrics.consumers == Consumers::Hashed {
+        // They come hashed, under the names that the ledger has.
+        telemetry.metrics.consumers = Consumers::Plain;
+    }
+    Metrics::new(&telemetry, &labels(configured), about).knowing(&labels(known))
 }
 
 fn about(prices: &Edition) -> About {

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod listener;
 pub mod pattern;
 pub mod price;
+pub mod privacy;
 pub mod provider;
 pub mod record;
 pub mod redact;

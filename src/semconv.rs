@@ -751,6 +751,10 @@ metrics! {
     QUEUE_DROPPED = Counter "weir_queue_dropped_total", "things", [QUEUE],
         "What was left out because a queue of weir's own was full", "when it is left out; calls go on";
 
+    REDACTIONS = Counter "weir_redactions_total", "redactions", [KIND],
+        "Keys and personal data replaced in what weir writes",
+        "when a record is closed, a log line written, or what was said put into the ledger";
+
     LABEL_OVERFLOW = Counter "weir_metrics_label_overflow_total", "observations", [LABEL],
         "Observations folded into \"other\" because the label is full", "when a call ends";
     LABEL_VALUES = Gauge "weir_metrics_label_values", "values", [LABEL],

@@ -1,6 +1,7 @@
 //! `weir run`: weir itself, until it is told to stop.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -26,7 +27,7 @@ pub struct Arguments {
 /// # Errors
 /// If it cannot start.
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let log = log::init(&config.telemetry.log)?;
+    let log = log::init(&config.telemetry.log, Arc::clone(&config.redactor))?;
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, fleet, listener, price, provider, runs, sinks, upstream, warm};
+use crate::{admin, cache, exchange, fleet, listener, price, privacy, provider, runs, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,8 @@ pub struct File {
     pub fleet_spend: fleet::Settings,
     /// What calls cost.
     pub prices: price::Settings,
+    /// What is kept of what is said, and of whom (docs/privacy.md).
+    pub privacy: privacy::Settings,
     /// The directory for what has to survive a restart. By default `$STATE_DIRECTORY`, which systemd sets, else
     /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made if there are limits or budgets, or
     /// an `admin.token_file`, with which budgets may be made.
@@ -79,6 +81,7 @@ impl Default for File {
             budgets: Vec::new(),
             fleet_spend: fleet::Settings::default(),
             prices: price::Settings::default(),
+            privacy: privacy::Settings::default(),
             state_dir: None,
             telemetry: sinks::Settings::default(),
         }

@@ -13,6 +13,7 @@ mod access;
 mod checks;
 mod env;
 mod limits;
+mod privacy;
 mod providers;
 mod tree;
 mod yaml;
@@ -32,6 +33,7 @@ use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
 use crate::config::tree::Tree;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
+use crate::redact::Redactor;
 use crate::sinks::traces::plan::{self, Plan};
 use crate::{admin, cache, exchange, fleet, listener, price, runs, sinks, state, upstream, warm};
 
@@ -66,6 +68,10 @@ pub struct Config {
     pub fleet_spend: fleet::Settings,
     /// What calls cost.
     pub prices: price::Settings,
+    /// What is kept of what is said, and of whom.
+    pub privacy: crate::privacy::Settings,
+    /// What finds what must not be told: what weir knows, and `privacy.patterns`.
+    pub redactor: Arc<Redactor>,
     /// Where what has to survive a restart is kept; none if there is no place for it.
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
@@ -117,10 +123,11 @@ impl Config {
         let providers = providers::resolve(&file.providers, &mut checks);
         let default_provider = providers::default(&file, &providers, &mut checks);
         checks.settings(&file);
+        let redactor = privacy::check(&file, &mut checks);
         let planned = plan::plan(&file.telemetry.traces, &sources.environment);
         checks.traces(&planned);
         let mistakes = checks.into_mistakes();
-        let Some(default_provider) = default_provider.filter(|_| mistakes.is_empty()) else {
+        let (Some(default_provider), Some(redactor), true) = (default_provider, redactor, mistakes.is_empty()) else {
             return Err(Mistakes::new(mistakes));
         };
         Ok(Self {
@@ -138,6 +145,8 @@ impl Config {
             budgets: file.budgets,
             fleet_spend: file.fleet_spend,
             prices: file.prices,
+            privacy: file.privacy,
+            redactor: Arc::new(redactor),
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
             traces: planned.plan,
@@ -316,6 +325,32 @@ mod tests {
         ] {
             assert_eq!(mistakes(text, &[], &[]), [expected], "{text}");
         }
+    }
+
+    #[test]
+    fn each_mistake_of_privacy_is_named_with_its_fix() {
+        let privacy = "privacy:
+  user_ids: hashed
+  capture: redacted
+  namespaces: { support: full, team: none }
+  patterns:
+  - { name: email, regex: x }
+  - { name: a b, regex: '(' }
+  - { name: staff }
+providers: { openai: { capture: full } }
+";
+        assert_eq!(
+            mistakes(privacy, &[], &[]),
+            [
+                "weir.yaml:1: privacy.user_id_key_file: is missing, and needed with `user_ids: hashed`: name a file that holds what `openssl rand -hex 32` prints",
+                "weir.yaml:4: privacy.namespaces.support: keeps more than `privacy.capture`, which is the most that is kept of any call: raise that first",
+                "weir.yaml:6: privacy.patterns[0].name: `email` is a kind that weir finds by itself: write another name",
+                "weir.yaml:7: privacy.patterns[1].name: `a b` is no name: write up to 64 letters, digits and any of -_.",
+                "weir.yaml:7: privacy.patterns[1].regex: is not a regular expression that can be used: unclosed group",
+                "weir.yaml:8: privacy.patterns[2].regex: is missing: write what it looks like, such as 'E-[0-9]{6}'",
+                "weir.yaml:9: providers.openai.capture: keeps more than `privacy.capture`, which is the most that is kept of any call: raise that first",
+            ]
+        );
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Opti
         version_prefix: if has_version { api?.dialect().version_prefix } else { "" },
         ask_for_usage: settings.ask_for_usage.unwrap_or(api?.takes_stream_options() && is_asked),
         propagate_upstream: settings.propagate_upstream,
+        capture: settings.capture,
         prices: prices?,
         models: settings.models.clone(),
         credential: credential?,

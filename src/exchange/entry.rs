@@ -545,7 +545,7 @@ impl Open {
             }
             self.settle(permit, cost, usage.as_ref());
         }
-        let record = Record {
+        let mut record = Record {
             id: self.id,
             timing: self.timing(ended),
             trace: self.trace,
@@ -571,6 +571,7 @@ impl Open {
         if let Some(downgrade) = record.downgrade.as_ref().filter(|_| record.was_answered()) {
             self.rooms.limits.did(&downgrade.budget, Deed::Downgraded);
         }
+        self.rooms.privacy.tidy(&mut record);
         self.rooms.sinks.closed(&record);
         if let Some(step) = &self.step {
             self.rooms.runs.leave(step, &record, ended);

@@ -65,6 +65,7 @@ use crate::exchange::tee::Tee;
 use crate::limits::Limits;
 use crate::limits::refusal::Refusal;
 use crate::price::{Prices, Source};
+use crate::privacy::Privacy;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Provider, UsageRequest};
 use crate::record::call::Caller;
@@ -193,6 +194,8 @@ pub struct Rooms {
     pub limits: Arc<Limits>,
     /// Agent loops in progress.
     pub runs: Runs,
+    /// What of a call may be told, and kept.
+    pub privacy: Arc<Privacy>,
     /// The price table.
     pub prices: Arc<Prices>,
     /// Where records go.

@@ -138,6 +138,7 @@ mod tests {
 
     fn provider(api: Api, base_url: &str) -> Provider {
         Provider {
+            capture: None,
             name: "p".into(),
             label: "p".into(),
             settled: true,

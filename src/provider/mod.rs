@@ -50,6 +50,7 @@ use crate::provider::quotas::Words;
 use crate::provider::stop::Stop;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
+use crate::record::content::Capture;
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
 
@@ -90,6 +91,9 @@ pub struct Settings {
     /// Whether the app's context in traces (`traceparent`, `tracestate`, `baggage`) goes on to the provider, with weir's
     /// own span for its parent where traces are kept. For servers of your own: it tells of the inside of your house.
     pub propagate_upstream: bool,
+    /// What is kept of requests and answers that go this way: `none`, `redacted` or `full`, but no more than
+    /// `privacy.capture`, which is what holds without it.
+    pub capture: Option<Capture>,
 }
 
 /// The APIs weir can read.
@@ -248,6 +252,8 @@ pub struct Provider {
     pub ask_for_usage: bool,
     /// Whether the app's context in traces goes on to it.
     pub propagate_upstream: bool,
+    /// The most that is kept of what is said this way, where the operator says so.
+    pub capture: Option<Capture>,
     /// Whose prices apply.
     pub prices: PricedAs,
     /// The models behind names that the price table does not know.

@@ -4,6 +4,7 @@
 //! sink.
 
 pub mod call;
+pub mod content;
 pub mod fingerprint;
 pub mod head;
 pub mod outcome;

@@ -33,75 +33,115 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind there is.
+    pub const ALL: [Self; 11] = [
+        Self::PrivateKey,
+        Self::ApiKey,
+        Self::Token,
+        Self::Password,
+        Self::Secret,
+        Self::Email,
+        Self::Iban,
+        Self::Card,
+        Self::Ssn,
+        Self::Phone,
+        Self::Ip,
+    ];
+
+    /// Whether it opens something: not what tells of a person.
+    #[must_use]
+    pub const fn is_secret(self) -> bool {
+        matches!(self, Self::PrivateKey | Self::ApiKey | Self::Token | Self::Password | Self::Secret)
+    }
+
     /// Its name, as it is shown and counted.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::PrivateKey => "private key",
-            Self::ApiKey => "API key",
+            Self::PrivateKey => "private_key",
+            Self::ApiKey => "api_key",
             Self::Token => "token",
             Self::Password => "password",
             Self::Secret => "secret",
-            Self::Email => "e-mail",
-            Self::Iban => "IBAN",
+            Self::Email => "email",
+            Self::Iban => "iban",
             Self::Card => "card",
-            Self::Ssn => "SSN",
+            Self::Ssn => "ssn",
             Self::Phone => "phone",
-            Self::Ip => "IP",
+            Self::Ip => "ip",
         }
     }
 }
 
+/// A kind, what it looks like, and whether something that looks so is one.
+pub(super) type Known = (Kind, &'static str, fn(&str) -> bool);
+
 /// What each kind looks like; the first group is the thing itself, where what stands around it tells it. What is listed
 /// first gives its name to what several rules find.
-pub(super) const RULES: &[(Kind, &str, fn(&str) -> bool)] = &[
+///
+/// Words are those of ASCII (`(?-u:\b)`): what else a letter is would be asked of every text, and answered ten times as
+/// slowly.
+pub(super) const RULES: &[Known] = &[
     (
         Kind::PrivateKey,
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\z)",
         any,
     ),
+    // OpenAI, Anthropic, OpenRouter, DeepSeek, LiteLLM and others after their example.
+    (Kind::ApiKey, r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}", is_no_word),
     (Kind::ApiKey, VENDORS_KEYS, any),
-    (Kind::Token, r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{12,})", has_digit),
-    (Kind::Token, r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", any),
-    (Kind::Password, r"\b[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@]{0,128}:([^\s/@]{1,256})@", any),
+    (Kind::Token, r"(?i-u:\b(?:bearer|basic))[ \t]+([A-Za-z0-9._~+/=-]{12,})", has_digit),
+    (Kind::Token, r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", any),
+    (Kind::Password, r"(?-u:\b)[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@]{0,128}:([^\s/@]{1,256})@", any),
+    (Kind::Secret, ASSIGNED, has_digit),
+    // In the query of a URL, in the words of Google, Azure, AWS and OAuth.
     (
         Kind::Secret,
-        r#"(?i)(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd|authorization|credential)s?["']?\s{0,3}[:=]\s{0,3}["']?([A-Za-z0-9+/_.=~-]{12,})"#,
+        r"(?i-u:[?&](?:key|sig|signature|code|auth|jwt|x-amz-(?:signature|credential|security-token))=)([A-Za-z0-9+/_.=~%-]{12,})",
         has_digit,
     ),
     (
         Kind::Email,
-        r"(?i)\b[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,24}\b",
+        r"(?i-u:\b[a-z0-9_'+-]+(?:\.[a-z0-9_'+-]+)*(?:@|%40)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,24}\b)",
         any,
     ),
-    (Kind::Iban, r"(?i)\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", is_iban),
-    (Kind::Card, r"\b[2-6][0-9](?:[ -]?[0-9]){10,16}[0-9]\b", is_card),
-    (Kind::Ssn, r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b", is_ssn),
+    (Kind::Iban, r"(?i-u:\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b)", is_iban),
+    (Kind::Card, r"(?-u:\b)[2-6][0-9](?:[ -]?[0-9]){10,16}[0-9](?-u:\b)", is_card),
+    (Kind::Ssn, r"(?-u:\b)[0-9]{3}-[0-9]{2}-[0-9]{4}(?-u:\b)", is_ssn),
     // International, by ITU-T E.164: a plus sign and at most 15 digits.
-    (Kind::Phone, r"\+[1-9](?:[ ./()-]{0,3}[0-9]){7,14}\b", any),
+    (Kind::Phone, r"\+[1-9](?:[ ./()-]{0,3}[0-9]){7,14}(?-u:\b)", any),
     // North American.
-    (Kind::Phone, r"(?:\([2-9][0-9]{2}\) ?|\b(?:1[ .-])?[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}\b", any),
+    (
+        Kind::Phone,
+        r"(?:\([2-9][0-9]{2}\) ?|(?-u:\b)(?:1[ .-])?[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}(?-u:\b)",
+        any,
+    ),
     // With a national prefix, as most of the world writes it: an area, a mark, the rest; not one of many numbers.
     (
         Kind::Phone,
-        r"(?:^|[^0-9\s]\s?)((?:\(0[1-9][0-9]{1,4}\) ?|\b0[1-9][0-9]{1,4}[ /-])[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3})\b",
+        r"(?:^|[^0-9\s]\s?)((?:\(0[1-9][0-9]{1,4}\) ?|(?-u:\b)0[1-9][0-9]{1,4}[ /-])[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3})(?-u:\b)",
         is_phone_at_home,
     ),
-    (Kind::Ip, r"\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}\b", is_ipv4),
+    // Not behind a letter and a slash, where versions of programs are.
+    (Kind::Ip, r"(?:^|[^0-9A-Za-z_./]|[^0-9A-Za-z_]/)((?:[0-9]{1,3}\.){3}[0-9]{1,3})(?-u:\b)", is_ipv4),
     (
         Kind::Ip,
-        r"(?i)(?:^|[^\w:.])((?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){0,6}(?::|\b)|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6})",
+        r"(?:^|[^0-9A-Za-z_:.])((?i-u:(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){0,6}(?::|\b)|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}))",
         is_ipv6,
     ),
 ];
 
+/// What is assigned to something that is called a secret; in JSON within a text as well.
+const ASSIGNED: &str = concat!(
+    r"(?i-u:api[_-]?key|access[_-]?key|account[_-]?key|secret|token|passw(?:or)?d|pwd|authorization|credential)s?",
+    r#"\\?["']?\s{0,3}[:=]\s{0,3}\\?["']?([A-Za-z0-9+/_.=~-]{12,})"#
+);
+
 /// Keys that say whose they are, as their vendors' pages and the public rules of secret scanners have it.
 const VENDORS_KEYS: &str = concat!(
-    r"\b(?:",
-    // OpenAI, Anthropic, OpenRouter, DeepSeek, LiteLLM and others after their example.
-    r"sk-[A-Za-z0-9_-]{20,}",
+    r"(?-u:\b)(?:",
     // Google; Google OAuth.
-    r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}",
+    r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}",
     // AWS: ids of access keys, keys of Bedrock.
     r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}|ABSK[A-Za-z0-9+/]{100,}={0,2}|bedrock-api-key-[A-Za-z0-9+/=_-]{20,}",
     // Groq, xAI, Perplexity, Hugging Face, Replicate, Fireworks, Together, NVIDIA, Cerebras, Databricks.
@@ -119,6 +159,32 @@ const VENDORS_KEYS: &str = concat!(
 
 const fn any(_: &str) -> bool {
     true
+}
+
+/// Names in lower case with dashes look like keys; keys have digits or capitals.
+fn is_no_word(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+}
+
+/// Whether a text with this name is a key or a password for that alone. What is called `token` is as often a word.
+pub(super) fn is_named_secret(name: &str, text: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "password",
+        "passwd",
+        "passphrase",
+        "pwd",
+        "secret",
+        "apikey",
+        "accesskey",
+        "secretkey",
+        "privatekey",
+        "authorization",
+        "accesstoken",
+        "refreshtoken",
+    ];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).map(|it| it.to_ascii_lowercase()).collect();
+    let is_word = (4..=512).contains(&text.len()) && !text.contains(char::is_whitespace);
+    is_word && NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
 /// Words have none; keys have some.
@@ -180,9 +246,10 @@ fn is_phone_at_home(text: &str) -> bool {
     (9..=13).contains(&digits(text).count()) && !looks_like_a_date
 }
 
-/// An address that names somebody: not this machine, nor none.
+/// An address that names somebody: not this machine, nor none, nor a network (or a version, such as `120.0.0.0`).
 fn is_ipv4(text: &str) -> bool {
-    text.parse().is_ok_and(|address: Ipv4Addr| !address.is_loopback() && !address.is_unspecified())
+    let names_somebody = |address: Ipv4Addr| !address.is_loopback() && address.octets()[1..] != [0, 0, 0];
+    text.parse().is_ok_and(names_somebody)
 }
 
 /// The same; paths in code (`a::b`) look alike, so it takes a digit and three groups.

@@ -4,26 +4,26 @@
 //! linear in the text, whatever the text. Redaction makes text safer to keep; it does not make it anonymous: names,
 //! addresses and secrets that look like any other word stay. Knows no wire format, and does not know where text goes.
 
+pub mod json;
 pub mod kinds;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::{Regex, RegexBuilder, RegexSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::redact::kinds::{Kind, RULES};
+use crate::redact::kinds::{Kind, Known, RULES};
 
 /// Most memory that one pattern of the operator's may take once it is compiled, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
-/// No number with fewer digits is a kind of number that is looked for.
-const FEWEST_DIGITS: usize = 9;
 
 /// What the operator wants redacted beyond what weir knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Pattern {
     /// What stands in the place of a match, in brackets, and under which it is counted.
     pub name: String,
@@ -34,30 +34,47 @@ pub struct Pattern {
 
 /// A pattern of the operator's that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}`: not a regular expression that can be used")]
+#[error("is not a regular expression that can be used: {why}")]
 pub struct BadPattern {
-    /// The name it was given.
-    pub name: String,
-    source: regex::Error,
+    /// Which of them.
+    pub position: usize,
+    /// In one line: what `regex` says takes several.
+    why: String,
 }
 
-/// Finds and replaces. Made once: compiling takes milliseconds.
+/// Finds, replaces and counts. Made once: compiling takes milliseconds.
 #[derive(Debug)]
 pub struct Redactor {
+    /// Those that weir knows, then the operator's.
     rules: Vec<Rule>,
-    /// All of them at once: most texts have none of what is looked for.
-    hints: RegexSet,
+    /// All of the latter at once: most texts have none of what is looked for.
+    wanted: RegexSet,
 }
+
+/// What [`RULES`] describe, compiled, and all of it at once.
+static KNOWN: LazyLock<(Vec<Regex>, RegexSet)> = LazyLock::new(|| {
+    let patterns = RULES.iter().map(|(_, looks_so, _)| looks_so);
+    let each = patterns.clone().map(|looks_so| Regex::new(looks_so).expect("a test compiles all of them"));
+    (each.collect(), RegexSet::new(patterns).expect("each of them is a regular expression"))
+});
 
 #[derive(Debug)]
 struct Rule {
     name: Box<str>,
     looks_so: Regex,
     is_one: fn(&str) -> bool,
+    is_secret: bool,
+    found: AtomicU64,
 }
 
-/// How often what was found, by its name.
-pub type Found = Vec<(Box<str>, u64)>;
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Everything.
+    All,
+    /// What opens something, whoever it belongs to: not what tells of a person.
+    Secrets,
+}
 
 /// A part of a text that must not stay, and the number of the rule that found it.
 struct Hit {
@@ -70,95 +87,85 @@ impl Redactor {
     ///
     /// # Errors
     /// Every pattern that cannot be used.
+    ///
+    /// # Panics
+    /// Never: each of the rules is compiled by the tests.
     pub fn new(patterns: &[Pattern]) -> Result<Self, Vec<BadPattern>> {
         let mut mistakes = Vec::new();
-        let mut rules: Vec<Rule> = RULES.iter().map(Rule::known).collect();
-        for pattern in patterns {
+        let mut rules: Vec<Rule> = RULES.iter().zip(&KNOWN.0).map(Rule::known).collect();
+        for (position, pattern) in patterns.iter().enumerate() {
             match Rule::wanted(pattern) {
                 Ok(rule) => rules.push(rule),
-                Err(source) => mistakes.push(BadPattern { name: pattern.name.clone(), source }),
+                Err(error) => mistakes.push(BadPattern { position, why: in_a_line(&error) }),
             }
         }
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let hints = RegexSet::new(rules.iter().map(|rule| rule.looks_so.as_str()));
-        Ok(Self { rules, hints: hints.expect("each of them is a regular expression") })
+        let wanted = RegexSet::new(rules[RULES.len()..].iter().map(|rule| rule.looks_so.as_str()));
+        Ok(Self { rules, wanted: wanted.expect("each of them is a regular expression") })
     }
 
-    /// `text` without what must not stay, and what was found. Borrowed where there was nothing.
+    /// `text` without what must not stay. Borrowed where there was nothing.
     #[must_use]
-    pub fn redact<'t>(&self, text: &'t str) -> (Cow<'t, str>, Found) {
-        let hits = merged(self.hits(text));
-        let mut found = Found::new();
-        if hits.is_empty() {
-            return (Cow::Borrowed(text), found);
-        }
-        let mut kept = String::with_capacity(text.len());
-        let mut end = 0;
-        for hit in hits {
-            let name = &self.rules[hit.rule].name;
-            kept.push_str(&text[end..hit.at.start]);
-            kept.extend(["[redacted ", name, "]"]);
-            count(&mut found, name, 1);
-            end = hit.at.end;
-        }
-        kept.push_str(&text[end..]);
-        (Cow::Owned(kept), found)
+    pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.without(text, Scope::All)
     }
 
-    /// The same with every text in `value`, keys included, and with numbers that are what is looked for. Redacting JSON
-    /// as text instead would break its escapes.
-    pub fn redact_json(&self, value: &mut Value) -> Found {
-        let mut found = Found::new();
-        self.redact_within(value, &mut found);
+    /// `text` without what opens something: keys, tokens, passwords. What only tells of a person stays.
+    #[must_use]
+    pub fn redact_secrets<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.without(text, Scope::Secrets)
+    }
+
+    /// How much was found so far, by its name: every kind, and every pattern of the operator's.
+    #[must_use]
+    pub fn found(&self) -> Vec<(&str, u64)> {
+        let mut found: Vec<(&str, u64)> = Vec::with_capacity(self.rules.len());
+        for rule in &self.rules {
+            let times = rule.found.load(Ordering::Relaxed);
+            match found.iter_mut().find(|(name, _)| *name == &*rule.name) {
+                Some((_, all)) => *all += times,
+                None => found.push((&rule.name, times)),
+            }
+        }
         found
     }
 
-    fn redact_within(&self, value: &mut Value, found: &mut Found) {
-        match value {
-            Value::String(text) => {
-                if let Some(kept) = self.without(text, found) {
-                    *text = kept;
-                }
-            }
-            Value::Number(number) => {
-                let digits = number.to_string();
-                if digits.len() >= FEWEST_DIGITS
-                    && let Some(kept) = self.without(&digits, found)
-                {
-                    *value = Value::String(kept);
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_within(item, found)),
-            Value::Object(fields) => {
-                let names: Vec<_> =
-                    fields.keys().filter_map(|name| Some((name.clone(), self.without(name, found)?))).collect();
-                for (name, kept) in names {
-                    if let Some(field) = fields.remove(&name) {
-                        fields.insert(kept, field);
-                    }
-                }
-                fields.values_mut().for_each(|field| self.redact_within(field, found));
-            }
-            Value::Null | Value::Bool(_) => {}
+    fn without<'t>(&self, text: &'t str, scope: Scope) -> Cow<'t, str> {
+        if !KNOWN.1.is_match(text) && !self.wanted.is_match(text) {
+            return Cow::Borrowed(text);
         }
+        let hits = merged(self.hits(text, scope));
+        if hits.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut kept = String::with_capacity(text.len());
+        let mut end = 0;
+        for Hit { at, rule } in hits {
+            kept.push_str(&text[end..at.start]);
+            kept.push_str(&self.rules[rule].instead());
+            end = at.end;
+        }
+        kept.push_str(&text[end..]);
+        Cow::Owned(kept)
     }
 
-    /// `text` redacted, if there was anything to redact.
-    fn without(&self, text: &str, found: &mut Found) -> Option<String> {
-        let (kept, here) = self.redact(text);
-        here.iter().for_each(|(name, times)| count(found, name, *times));
-        match kept {
-            Cow::Owned(kept) => Some(kept),
-            Cow::Borrowed(_) => None,
-        }
+    /// What stands in the place of something that is of this kind, whatever it looks like.
+    fn instead_of(&self, kind: Kind) -> String {
+        let rule = self.rules.iter().find(|rule| *rule.name == *kind.as_str());
+        rule.map(Rule::instead).unwrap_or_default()
     }
 
-    fn hits(&self, text: &str) -> Vec<Hit> {
+    fn hits(&self, text: &str, scope: Scope) -> Vec<Hit> {
         let mut hits = Vec::new();
-        for rule in &self.hints.matches(text) {
-            let Rule { looks_so, is_one, .. } = &self.rules[rule];
+        let known = KNOWN.1.matches(text).into_iter();
+        let wanted = self.wanted.matches(text).into_iter().map(|rule| RULES.len() + rule);
+        for rule in known.chain(wanted) {
+            let Rule { looks_so, is_one, is_secret, .. } = &self.rules[rule];
+            if scope == Scope::Secrets && !is_secret {
+                continue;
+            }
             let parts = looks_so.captures_iter(text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
             let parts = parts.filter(|part| !part.is_empty() && is_one(part.as_str()));
             hits.extend(parts.map(|part| Hit { at: part.range(), rule }));
@@ -168,18 +175,33 @@ impl Redactor {
 }
 
 impl Rule {
-    fn known(&(kind, looks_so, is_one): &(Kind, &str, fn(&str) -> bool)) -> Self {
+    /// What stands in the place of a hit, which is counted.
+    fn instead(&self) -> String {
+        self.found.fetch_add(1, Ordering::Relaxed);
+        format!("[redacted:{}]", self.name)
+    }
+
+    fn known(((kind, _, is_one), looks_so): (&Known, &Regex)) -> Self {
         Self {
             name: kind.as_str().into(),
-            looks_so: Regex::new(looks_so).expect("a test compiles all of them"),
-            is_one,
+            looks_so: looks_so.clone(),
+            is_one: *is_one,
+            is_secret: kind.is_secret(),
+            found: AtomicU64::new(0),
         }
     }
 
     fn wanted(pattern: &Pattern) -> Result<Self, regex::Error> {
         let looks_so = RegexBuilder::new(&pattern.regex).size_limit(MAX_PATTERN_BYTES).build()?;
-        Ok(Self { name: pattern.name.as_str().into(), looks_so, is_one: |_| true })
+        let name = pattern.name.as_str().into();
+        // Whoever asks for it by name wants it gone wherever it stands.
+        Ok(Self { name, looks_so, is_one: |_| true, is_secret: true, found: AtomicU64::new(0) })
     }
+}
+
+fn in_a_line(error: &regex::Error) -> String {
+    let all = error.to_string();
+    all.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// The same parts in their order, those that overlap made one: what either of them found must not stay. It is called what
@@ -194,13 +216,6 @@ fn merged(mut hits: Vec<Hit>) -> Vec<Hit> {
         }
     }
     apart
-}
-
-fn count(found: &mut Found, name: &str, times: u64) {
-    match found.iter_mut().find(|(known, _)| **known == *name) {
-        Some((_, already)) => *already += times,
-        None => found.push((name.into(), times)),
-    }
 }
 
 #[cfg(test)]

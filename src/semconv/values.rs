@@ -6,7 +6,7 @@
 use crate::semconv::{
     BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
     CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric,
-    NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS,
+    NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS,
     UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
 };
 
@@ -209,6 +209,13 @@ pub const VALUES: &[Values] = &[
         label::KIND,
         Closed(2),
         "what a quota counts: `requests` `tokens`; the latest reply counts, for whichever key and model it was",
+    ),
+    of(
+        label::KIND,
+        &[&REDACTIONS],
+        Configured("kinds"),
+        "what it was: `private_key` `api_key` `token` `password` `secret` `email` `iban` `card` `ssn` `phone` `ip`, or the \
+         name of one of `privacy.patterns`",
     ),
     of_all(label::BUDGET, Configured("budgets"), "the name in the configuration"),
     of_all(label::LIMIT, Configured("limits"), "the name in the configuration"),

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::record::Record;
 use crate::record::outcome::{CacheStatus, ErrorType, Outcome, Reuse, Role};
 use crate::record::provenance::Provenance;
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
+use crate::redact::Redactor;
 use crate::semconv::attribute;
 use crate::units::Backlog;
 
@@ -106,31 +108,52 @@ impl Log {
     }
 }
 
-/// Sends what the process logs to standard error, by a thread of its own. Once for each process.
+/// Sends what the process logs to standard error, by a thread of its own, where `redactor` takes out what must not be
+/// told. Once for each process.
 ///
 /// # Errors
 ///
 /// [`Error::Filter`] if `settings.level` cannot be read, [`Error::AlreadySetUp`] the second time.
-pub fn init(settings: &Settings) -> Result<Log, Error> {
+pub fn init(settings: &Settings, redactor: Arc<Redactor>) -> Result<Log, Error> {
     let unclear = |source| Error::Filter { filter: settings.level.clone(), source };
     let filter = EnvFilter::builder().parse(&settings.level).map_err(unclear)?;
     let filter = filter.add_directive(format!("{AUDIT}=info").parse().map_err(unclear)?);
     let terminal = io::stderr().is_terminal();
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(MOST_WAITING_LINES)
-        .lossy(true)
-        .thread_name("weir-log")
-        .finish(io::stderr());
-    let lost = writer.error_counter();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
-    let json = match settings.format {
+    let is_json = match settings.format {
         Format::Auto => !terminal,
         Format::Json => true,
         Format::Text => false,
     };
-    let set_up = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MOST_WAITING_LINES)
+        .lossy(true)
+        .thread_name("weir-log")
+        .finish(Tidy { to: io::stderr(), redactor, is_json });
+    let lost = writer.error_counter();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
+    let set_up = if is_json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
     set_up.map_err(Error::AlreadySetUp)?;
     Ok(Log { _writer: guard, lost })
+}
+
+/// Writes lines without keys and personal data, whoever said them. One line comes at a time.
+struct Tidy<W> {
+    to: W,
+    redactor: Arc<Redactor>,
+    is_json: bool,
+}
+
+impl<W: io::Write> io::Write for Tidy<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let text = if self.is_json { self.redactor.redact_json(&text) } else { self.redactor.redact(&text) };
+        self.to.write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Writes the lines of calls.
@@ -288,7 +311,7 @@ fn bypass(status: CacheStatus) -> Option<&'static str> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
 
     use serde_json::{Value, json};
@@ -499,10 +522,31 @@ pub(super) mod tests {
         assert_eq!(lines(Calls::All, &[record])[0]["gen_ai.request.model"], "m".repeat(64));
     }
 
+    fn redactor() -> Arc<Redactor> {
+        Arc::new(Redactor::new(&[]).expect("what weir knows"))
+    }
+
+    #[test]
+    fn no_line_holds_what_must_not_be_told_and_json_stays_json() {
+        let key = format!("sk-{}", "a1B2c3D4".repeat(6));
+        for (is_json, line, expected) in [
+            (
+                true,
+                format!("{{\"message\":\"no \\\"{key}\\\"\"}}\n"),
+                "{\"message\":\"no \\\"[redacted:api_key]\\\"\"}\n",
+            ),
+            (false, format!("WARN weir: no {key} user=x\n"), "WARN weir: no [redacted:api_key] user=x\n"),
+        ] {
+            let mut written = Tidy { to: Vec::new(), redactor: redactor(), is_json };
+            io::Write::write_all(&mut written, line.as_bytes()).expect("to memory");
+            assert_eq!(String::from_utf8(written.to).expect("text"), expected);
+        }
+    }
+
     #[test]
     fn what_is_no_level_is_refused_with_an_example() {
         let settings = Settings { level: "weir=loud".to_owned(), ..Settings::default() };
-        let error = init(&settings).expect_err("no level");
+        let error = init(&settings, redactor()).expect_err("no level");
         assert!(error.to_string().contains("write error, warn, info"), "{error}");
     }
 }

@@ -27,6 +27,7 @@ use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarR
 use crate::record::trace::Trace;
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
+use crate::redact::Redactor;
 use crate::runs;
 use crate::semconv::{self, label};
 use crate::sinks;
@@ -221,6 +222,7 @@ impl Metrics {
             queues: RwLock::default(),
             connections: OnceLock::new(),
             host: OnceLock::new(),
+            redactor: OnceLock::new(),
         });
         registry.register_collector(Box::new(Arc::clone(&now)));
         let custom = Arc::new(Custom::new(settings.custom.clone()));
@@ -350,6 +352,11 @@ impl Metrics {
     /// Has `host` looked at, at each scrape. The first one stays.
     pub fn watch_host(&self, host: Host) {
         let _ = self.now.host.set(host);
+    }
+
+    /// Has `redactor` asked at each scrape what it found. The first one stays.
+    pub fn watch_redactor(&self, redactor: Arc<Redactor>) {
+        let _ = self.now.redactor.set(redactor);
     }
 
     /// Has `watch` asked at each scrape which runs of agent loops are in progress. The first one stays.

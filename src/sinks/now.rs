@@ -18,6 +18,7 @@ use crate::labels::Limiter;
 use crate::limits::Limits;
 use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
+use crate::redact::Redactor;
 use crate::semconv::{self, Metric, label};
 use crate::sinks::families::{Amount, Room};
 use crate::sinks::host;
@@ -127,6 +128,8 @@ pub(super) struct Now {
     pub(super) connections: OnceLock<WatchConnections>,
     /// Set if the machine is to be looked at.
     pub(super) host: OnceLock<Host>,
+    /// Set once there is something that finds what must not be told.
+    pub(super) redactor: OnceLock<Arc<Redactor>>,
 }
 
 /// What is asked of one provider.
@@ -215,6 +218,9 @@ impl Collector for Now {
             write(encoder, &semconv::CACHE_SIZE, each(|size| size.bytes))?;
             write(encoder, &semconv::CACHE_CAPACITY, each(|size| size.capacity_bytes))?;
         }
+        let found = self.redactor.get().map(|redactor| redactor.found()).unwrap_or_default();
+        let found = found.into_iter().map(|(kind, times)| ([kind], ConstCounter::new(times)));
+        write(encoder, &semconv::REDACTIONS, found)?;
         self.limits.get().map_or(Ok(()), |limits| rules::write_all(encoder, limits))?;
         self.host.get().map_or(Ok(()), |host| host::write_all(encoder, host))
     }
