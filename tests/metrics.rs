@@ -96,6 +96,7 @@ fn answered() -> Record {
         outcome: Outcome::Success,
         error_type: None,
         error_detail: None,
+        content: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
         arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),

@@ -20,6 +20,7 @@ use crate::price::Answer;
 use crate::provider::output::Output;
 use crate::provider::{Ending, PricedAs, Provider, Said};
 use crate::record::call::{Call, Caller, Delivery, Operation, RequestId};
+use crate::record::content::{Capture, Content, Text};
 use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
@@ -47,6 +48,10 @@ struct Open {
     may_be_billed: bool,
     counted: Option<(Counter, u64)>,
     prompt: Option<Prompt>,
+    /// What is kept of what is said.
+    capture: Capture,
+    /// What the app says, as far as that is kept.
+    request: Option<Text>,
     permit: Option<Permit>,
     /// What it told while it was under way, until its cost is known.
     meter: Option<Meter>,
@@ -131,12 +136,13 @@ impl End {
 
     /// The same for somebody else who got the answer, less what only the bill needs.
     pub(super) fn for_others(&self) -> Self {
-        let Said { facts, usage, provider_cost, output: _, ending } = &self.said;
+        let Said { facts, usage, provider_cost, output: _, text, ending } = &self.said;
         let said = Said {
             facts: facts.clone(),
             usage: *usage,
             provider_cost: *provider_cost,
             output: Output::default(),
+            text: text.clone(),
             ending: *ending,
         };
         Self { outcome: self.outcome, error_type: self.error_type, detail: self.detail.clone(), said }
@@ -160,6 +166,8 @@ impl Entry {
             may_be_billed: kind.may_be_billed,
             counted: None,
             prompt: None,
+            capture: Capture::None,
+            request: None,
             permit: None,
             meter: None,
             head: HeadFacts::default(),
@@ -313,6 +321,22 @@ impl Entry {
     /// What the model is to read, in case its tokens have to be estimated.
     pub(super) fn keep_prompt(&mut self, prompt: Prompt) {
         self.get_mut().prompt = Some(prompt);
+    }
+
+    /// What the app says, which is kept where the operator wants that.
+    pub(super) fn says(&mut self, body: &[u8]) {
+        let Open { rooms, to, call, capture, request, .. } = self.get_mut();
+        let privacy = &rooms.privacy;
+        *capture = privacy.capture(to.as_ref().and_then(|to| to.provider.capture), call.caller.namespace.as_deref());
+        if *capture != Capture::None {
+            *request = Some(Text::beginning(body, body.len() as u64, privacy.max_body_bytes()));
+        }
+    }
+
+    /// How much is kept of what it is answered, in bytes; `None` if nothing is.
+    pub(super) fn keeps_text(&self) -> Option<usize> {
+        let Open { rooms, capture, .. } = self.get();
+        (*capture != Capture::None).then(|| rooms.privacy.max_body_bytes())
     }
 
     /// What it asks, where that is to be compared with what its run has asked before.
@@ -545,6 +569,7 @@ impl Open {
             }
             self.settle(permit, cost, usage.as_ref());
         }
+        let (capture, request, response) = (self.capture, self.request.take(), end.said.text);
         let mut record = Record {
             id: self.id,
             timing: self.timing(ended),
@@ -562,6 +587,7 @@ impl Open {
             outcome: end.outcome,
             error_type: end.error_type,
             error_detail: end.detail,
+            content: (capture != Capture::None).then(|| Box::new(Content { capture, request, response })),
             status: self.status,
             attempt: self.attempt,
             arrived_at: self.arrived_at,

@@ -461,6 +461,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
             weir_asked,
             meter,
             pacing: (rooms.cache.replay() == Replay::Recorded).then(|| Pacing::begin(Instant::now())),
+            keeps_text: entry.keeps_text(),
             origin: entry.as_origin(),
         },
     };
@@ -557,6 +558,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
         return Understood { preferences, recordable, ..Understood::default() };
     };
+    entry.says(plain);
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }

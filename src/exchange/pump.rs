@@ -69,8 +69,23 @@ pub(super) struct Wishes {
     pub(super) meter: Option<Meter>,
     /// When its pieces come, where that is to be stored with a stream.
     pub(super) pacing: Option<Pacing>,
+    /// How much is kept of what the answer says, in bytes; `None` if nothing is.
+    pub(super) keeps_text: Option<usize>,
     /// The span of the call, for those who get its answer later or with it.
     pub(super) origin: Option<Origin>,
+}
+
+impl Wishes {
+    /// It is forwarded, and that is all.
+    pub(super) const NONE: Self = Self {
+        reusable: None,
+        recordable: None,
+        weir_asked: false,
+        meter: None,
+        pacing: None,
+        keeps_text: None,
+        origin: None,
+    };
 }
 
 /// The head of an answer.
@@ -141,6 +156,9 @@ pub(super) fn receive(
         let limit = rooms.settings.max_reply_bytes.as_len();
         Reader::open(endpoint, head.status, &head.headers, limit)
     });
+    if let Some((reader, most)) = reader.as_mut().zip(wishes.keeps_text) {
+        reader.keep_text(most);
+    }
     let is_stream = reader.as_ref().is_some_and(Reader::is_stream);
     let removes = wishes.weir_asked && is_stream && reader.as_ref().is_some_and(Reader::is_plain);
     let meter = wishes.meter.filter(|_| reader.as_mut().is_some_and(|reader| reader.prepare_to_stop(endpoint)));

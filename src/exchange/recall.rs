@@ -112,7 +112,7 @@ pub(super) async fn recall(
             entry.fetched(status_of(&found));
         }
         if let Ok((usable, crossed)) = found {
-            return answered(rooms, usable, crossed, entry);
+            return answered(rooms, endpoint, usable, crossed, entry);
         }
         // Nothing goes anywhere for a request that wants a stored answer only.
         let only_if_cached = preferences.directives.only_if_cached;
@@ -120,7 +120,7 @@ pub(super) async fn recall(
         if let Some(Similarly { usable, crossed, cosine }) = similar {
             entry.answered_as_similar(cosine);
             let check = similar::check(rooms, &usable, crossed.as_ref(), &entry);
-            return Recalled::Similar(reply::stored(rooms, &usable, crossed, entry), check);
+            return Recalled::Similar(reply::stored(rooms, endpoint, &usable, crossed, entry), check);
         }
     }
     if preferences.directives.only_if_cached {
@@ -171,8 +171,8 @@ fn status_of(found: &Found) -> CacheStatus {
     found.as_ref().map_or_else(|missed| *missed, |_| CacheStatus::Hit)
 }
 
-fn answered(rooms: &Rooms, usable: Usable, crossed: Option<Crossed>, entry: Entry) -> Recalled {
-    let response = reply::stored(rooms, &usable, crossed, entry);
+fn answered(rooms: &Rooms, endpoint: Endpoint, usable: Usable, crossed: Option<Crossed>, entry: Entry) -> Recalled {
+    let response = reply::stored(rooms, endpoint, &usable, crossed, entry);
     match usable.refresh {
         Some(refresh) => Recalled::Stale(response, refresh),
         None => Recalled::Answered(response),
@@ -207,7 +207,7 @@ async fn fly(
             // The one before may have landed, and been stored, since this call looked for its answer.
             Boarding::Lead(ride) => {
                 return match in_memory(rooms, endpoint, reusable, &mut entry) {
-                    Ok((usable, crossed)) => answered(rooms, usable, crossed, entry),
+                    Ok((usable, crossed)) => answered(rooms, endpoint, usable, crossed, entry),
                     Err(_missed) => Recalled::Ask(entry, Some(ride)),
                 };
             }
@@ -226,7 +226,7 @@ async fn fly(
         }
     }
     match in_memory(rooms, endpoint, reusable, &mut entry) {
-        Ok((usable, crossed)) => answered(rooms, usable, crossed, entry),
+        Ok((usable, crossed)) => answered(rooms, endpoint, usable, crossed, entry),
         Err(_missed) => Recalled::Ask(entry, None),
     }
 }

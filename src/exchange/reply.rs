@@ -154,15 +154,23 @@ impl std::fmt::Debug for Kind {
 /// A stored response answers, as it is or told in another form.
 pub(super) fn stored(
     rooms: &Rooms,
+    endpoint: Endpoint,
     Usable { stored, age, .. }: &Usable,
     crossed: Option<Crossed>,
     mut entry: Entry,
 ) -> Response<Body> {
     let reply = stored.reply();
+    let text = entry.keeps_text().and_then(|most| {
+        let mut reader = Reader::open(endpoint, reply.status, &reply.headers, rooms.settings.max_reply_bytes.as_len());
+        reader.keep_text(most);
+        reader.push(&reply.body, &mut |_, _| {});
+        reader.finish().text
+    });
     let said = Said {
         facts: reply.facts.clone(),
         usage: reply.usage.get().copied(),
         provider_cost: reply.provider_cost,
+        text,
         ending: Ending::Complete,
         ..Said::default()
     };

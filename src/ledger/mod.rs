@@ -3,6 +3,7 @@
 //! One thread writes; calls hand their entries over and go on, whatever becomes of the disk. Questions are answered from
 //! sums by hour and by day where they can be. Knows records; no wire format, no HTTP.
 
+pub mod content;
 pub mod entry;
 pub mod erase;
 #[cfg(feature = "ledger")]

@@ -85,6 +85,7 @@ fn record(text: &str) -> Record {
         outcome: Outcome::UpstreamError,
         error_type: None,
         error_detail: Some(format!("no answer from {text}").into()),
+        content: None,
         status: Some(502),
         attempt: None,
         arrived_at: SystemTime::UNIX_EPOCH,

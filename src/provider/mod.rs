@@ -50,7 +50,7 @@ use crate::provider::quotas::Words;
 use crate::provider::stop::Stop;
 use crate::record::ReplyFacts;
 use crate::record::call::{Delivery, Operation};
-use crate::record::content::Capture;
+use crate::record::content::{Capture, Text};
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
 
@@ -484,6 +484,8 @@ pub struct Said {
     pub provider_cost: Option<PicoUsd>,
     /// What was generated, for an estimate where the reply does not count it.
     pub output: Output,
+    /// What it says, where that is to be kept.
+    pub text: Option<Text>,
     /// About its end.
     pub ending: Ending,
 }

@@ -16,6 +16,7 @@ use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Framing;
 use crate::provider::stop::{Stopper, UsedSoFar};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
+use crate::record::content::Text;
 
 /// Reads one reply.
 pub struct Reader {
@@ -26,6 +27,8 @@ pub struct Reader {
     marks_its_end: bool,
     /// Bytes taken in, as they came.
     received: u64,
+    /// How much is kept of what it says, in bytes.
+    keeps: usize,
 }
 
 enum Body {
@@ -77,7 +80,12 @@ impl Reader {
         };
         // Gemini says of each candidate why it ended, not how many there are, nor whether more is to come.
         let marks_its_end = endpoint != Endpoint::StreamGenerateContent;
-        Self { status, coding, body, marks_its_end, received: 0 }
+        Self { status, coding, body, marks_its_end, received: 0, keeps: 0 }
+    }
+
+    /// Keeps up to `most` bytes of what it says: of the body without its coding, or of the texts of its events, joined.
+    pub fn keep_text(&mut self, most: usize) {
+        self.keeps = most;
     }
 
     /// Takes the notes from now on that it takes to end the stream early. Whether it can be: it is one that is read as
@@ -177,6 +185,8 @@ impl Reader {
     }
 
     fn read_to_its_end(self) -> Said {
+        let keeps = self.keeps;
+        let text = |text: &[u8], length: u64| (keeps > 0).then(|| Text::beginning(text, length, keeps));
         let unread = if self.status.is_success() { Ending::Unknown } else { Ending::Failed };
         match self.body {
             Body::Events(stream) => {
@@ -185,6 +195,7 @@ impl Reader {
                     reply.event(&event);
                 });
                 let mut said = reply.finish();
+                said.text = text(said.output.text().as_bytes(), said.output.bytes());
                 if end == frames::End::Torn && said.ending.is_success() {
                     said.ending = Ending::Unfinished;
                 }
@@ -196,7 +207,7 @@ impl Reader {
             }
             Body::Whole(kept, mut reply) if !kept.bytes().is_empty() => {
                 reply.whole(self.status, kept.bytes());
-                reply.finish()
+                Said { text: text(kept.bytes(), kept.bytes().len() as u64), ..reply.finish() }
             }
             Body::Whole(..) | Body::Opaque => Said { ending: unread, ..Said::default() },
         }
@@ -290,6 +301,27 @@ mod tests {
         reader.push(&Bytes::from_static(body), &mut |_, _| {});
         let said = reader.finish();
         (said.ending, said.usage.is_some())
+    }
+
+    #[test]
+    fn what_it_says_is_kept_where_that_is_wanted() {
+        const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"4111 1111 \"}}]}\n\n\
+            data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"1111 1111\"}}]}\n\ndata: [DONE]\n\n";
+        for (content_type, body, most, expected) in [
+            ("text/event-stream", STREAM, 0, None),
+            ("text/event-stream", STREAM, 100, Some((&b"4111 1111 1111 1111"[..], false))),
+            ("text/event-stream", STREAM, 9, Some((b"4111 1111", true))),
+            ("application/json", WHOLE, 500, Some((WHOLE, false))),
+            ("application/json", WHOLE, 3, Some((b"{\"c", true))),
+            ("image/png", WHOLE, 500, None),
+        ] {
+            let mut reader = open(200, &[(CONTENT_TYPE, content_type)]);
+            reader.keep_text(most);
+            reader.push(&Bytes::from_static(body), &mut |_, _| {});
+            let text = reader.finish().text;
+            let kept = text.as_ref().map(|text| (&*text.bytes, text.is_cut()));
+            assert_eq!(kept, expected, "{content_type}, {most} bytes");
+        }
     }
 
     #[test]

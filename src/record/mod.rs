@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::record::call::{Call, RequestId};
+use crate::record::content::Content;
 use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, StoreResult};
@@ -59,6 +60,8 @@ pub struct Record {
     pub error_type: Option<ErrorType>,
     /// The same in words for the operator; never holds a body or a credential.
     pub error_detail: Option<Box<str>>,
+    /// What was said, where the operator wants that kept.
+    pub content: Option<Box<Content>>,
     /// The HTTP status the app got; `None` if it hung up before there was one.
     pub status: Option<u16>,
     /// The attempt upstream; `None` if none was made.

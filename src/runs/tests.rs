@@ -115,6 +115,7 @@ fn answered() -> Record {
         outcome: Outcome::Success,
         error_type: None,
         error_detail: None,
+        content: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
         arrived_at: SystemTime::UNIX_EPOCH,

@@ -392,6 +392,7 @@ pub(super) mod tests {
             outcome,
             error_type: None,
             error_detail: None,
+            content: None,
             status: Some(200),
             attempt: Some(Attempt::Answered(200)),
             arrived_at: SystemTime::UNIX_EPOCH,

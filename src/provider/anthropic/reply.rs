@@ -217,7 +217,7 @@ impl ReadReply for Reply {
         // A stream that broke off has said what went in, but not what came out.
         let is_reported = self.tally.output.is_some() || (!ending.is_success() && self.tally.uncached_input.is_some());
         let usage = is_reported.then(|| self.tally.plus(self.aside).usage());
-        Said { facts: self.facts, usage, provider_cost: None, output: self.output, ending }
+        Said { facts: self.facts, usage, provider_cost: None, output: self.output, text: None, ending }
     }
 }
 

@@ -183,7 +183,7 @@ impl ReadReply for Reply {
         self.choices.sort_by_key(|(index, _)| *index);
         self.facts.finish_reasons = self.choices.into_iter().filter_map(|(_, reason)| reason).collect();
         let (usage, provider_cost) = (self.tally.usage(&[]), self.tally.cost());
-        Said { facts: self.facts, usage, provider_cost, output: self.output, ending }
+        Said { facts: self.facts, usage, provider_cost, output: self.output, text: None, ending }
     }
 }
 

@@ -165,7 +165,7 @@ impl ReadReply for Reply {
         }
         self.facts.tools = self.items.tools;
         let (usage, provider_cost) = (self.tally.usage(&beside), self.tally.cost());
-        Said { facts: self.facts, usage, provider_cost, output: self.output, ending: self.ending }
+        Said { facts: self.facts, usage, provider_cost, output: self.output, text: None, ending: self.ending }
     }
 }
 
