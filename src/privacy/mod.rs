@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Uri;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,10 @@ impl Default for Settings {
 const MAX_NAME_BYTES: usize = 256;
 /// The longest description of an error that a record keeps, in bytes.
 const MAX_DETAIL_BYTES: usize = 2048;
+
+/// What a path cannot have as it is.
+const NOT_IN_PATHS: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
 
 /// What the operator wants private.
 #[derive(Debug)]
@@ -180,10 +185,12 @@ impl Privacy {
 
     /// A query is dropped, which is where Google takes keys; nobody shows one.
     fn tidy_uri(&self, uri: &mut Uri) {
-        let path = self.redactor.redact(beginning(uri.path(), MAX_NAME_BYTES));
-        if matches!(path, Cow::Borrowed(_)) && uri.query().is_none() {
-            return;
-        }
+        let plain = percent_decode_str(beginning(uri.path(), MAX_NAME_BYTES)).decode_utf8_lossy();
+        let path = match self.redactor.redact(&plain) {
+            Cow::Borrowed(_) if uri.query().is_none() => return,
+            Cow::Borrowed(_) => Cow::Borrowed(uri.path()),
+            Cow::Owned(without) => Cow::Owned(utf8_percent_encode(&without, NOT_IN_PATHS).to_string()),
+        };
         let path = path.parse().unwrap_or_else(|_| http::uri::PathAndQuery::from_static("/"));
         let mut parts = std::mem::take(uri).into_parts();
         parts.path_and_query = Some(path);

@@ -110,6 +110,13 @@ fn a_record_says_nowhere_what_must_not_be_told() {
 }
 
 #[test]
+fn what_a_path_hides_in_its_coding_is_found() {
+    let mut uri = "/v1/4111%201111%201111%201111/a%20b".parse().expect("a path");
+    privacy(&Settings::default()).tidy_uri(&mut uri);
+    assert_eq!(uri, "/v1/[redacted:card]/a%20b");
+}
+
+#[test]
 fn a_record_that_may_be_told_is_told_as_it_is_but_for_queries() {
     let (mut told, untouched) = (record("gpt-5-mini"), record("gpt-5-mini"));
     privacy(&Settings::default()).tidy(&mut told);

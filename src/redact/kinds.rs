@@ -122,8 +122,8 @@ pub(super) const RULES: &[Known] = &[
         r"(?:^|[^0-9\s]\s?)((?:\(0[1-9][0-9]{1,4}\) ?|(?-u:\b)0[1-9][0-9]{1,4}[ /-])[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3})(?-u:\b)",
         is_phone_at_home,
     ),
-    // Not behind a letter and a slash, where versions of programs are.
-    (Kind::Ip, r"(?:^|[^0-9A-Za-z_./]|[^0-9A-Za-z_]/)((?:[0-9]{1,3}\.){3}[0-9]{1,3})(?-u:\b)", is_ipv4),
+    // Not behind a letter and a slash, where versions of programs are; five numbers with dots are something else.
+    (Kind::Ip, r"(?:^|[^0-9A-Za-z_./]|[^0-9A-Za-z_]/)((?:[0-9]{1,3}\.){3,}[0-9]{1,3})(?-u:\b)", is_ipv4),
     (
         Kind::Ip,
         r"(?:^|[^0-9A-Za-z_:.])((?i-u:(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){0,6}(?::|\b)|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}))",
@@ -252,9 +252,10 @@ fn is_ipv4(text: &str) -> bool {
     text.parse().is_ok_and(names_somebody)
 }
 
-/// The same; paths in code (`a::b`) look alike, so it takes a digit and three groups.
+/// The same; paths in code (`a::b`) look alike, so it takes a digit and three groups. Pairs of digits are of a device.
 fn is_ipv6(text: &str) -> bool {
     let groups = text.split(':').filter(|group| !group.is_empty()).count();
     let is_one = text.parse().is_ok_and(|address: Ipv6Addr| !address.is_loopback() && !address.is_unspecified());
-    is_one && groups >= 3 && has_digit(text)
+    let is_of_device = text.split(':').all(|group| group.len() == 2);
+    is_one && groups >= 3 && has_digit(text) && !is_of_device
 }

@@ -28,6 +28,8 @@ mod measured;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
 mod pricing;
+#[cfg(feature = "otlp")]
+mod privacy;
 mod proxying;
 mod reaching;
 mod realtime;
