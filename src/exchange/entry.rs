@@ -672,7 +672,8 @@ impl Open {
         if let (Cost::Unpriced(Unpriced::UnknownModel), Some(model)) =
             (answer.cost, bill::models(to, &self.call, said).into_iter().flatten().next())
         {
-            self.rooms.prices.name_unknown(&to.prices, model);
+            // It goes into the log, where it is cut: half a key looks like none.
+            self.rooms.prices.name_unknown(&to.prices, &self.rooms.privacy.name(model));
         }
         answer
     }

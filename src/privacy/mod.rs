@@ -124,6 +124,12 @@ impl Privacy {
         self.users.ever_kept(&self.tidy_user(user))
     }
 
+    /// A name from outside, as it may be told.
+    #[must_use]
+    pub fn name<'t>(&self, name: &'t str) -> Cow<'t, str> {
+        self.redactor.redact(beginning(name, MAX_NAME_BYTES))
+    }
+
     /// A user may be called by an e-mail address, but not by a key.
     fn tidy_user<'t>(&self, user: &'t str) -> Cow<'t, str> {
         self.redactor.redact_secrets(beginning(user, MAX_NAME_BYTES))

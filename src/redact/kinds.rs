@@ -91,7 +91,7 @@ pub(super) const RULES: &[Known] = &[
     (Kind::ApiKey, r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}", is_no_word),
     (Kind::ApiKey, VENDORS_KEYS, any),
     (Kind::Token, r"(?i-u:\b(?:bearer|basic))[ \t]+([A-Za-z0-9._~+/=-]{12,})", has_digit),
-    (Kind::Token, r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", any),
+    (Kind::Token, r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?", any),
     (Kind::Password, r"(?-u:\b)[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@]{0,128}:([^\s/@]{1,256})@", any),
     (Kind::Secret, ASSIGNED, has_digit),
     // In the query of a URL, in the words of Google, Azure, AWS and OAuth.
@@ -122,8 +122,13 @@ pub(super) const RULES: &[Known] = &[
         r"(?:^|[^0-9\s]\s?)((?:\(0[1-9][0-9]{1,4}\) ?|(?-u:\b)0[1-9][0-9]{1,4}[ /-])[0-9]{2,4}(?:[ -]?[0-9]{2,4}){1,3})(?-u:\b)",
         is_phone_at_home,
     ),
-    // Not behind a letter and a slash, where versions of programs are; five numbers with dots are something else.
-    (Kind::Ip, r"(?:^|[^0-9A-Za-z_./]|[^0-9A-Za-z_]/)((?:[0-9]{1,3}\.){3,}[0-9]{1,3})(?-u:\b)", is_ipv4),
+    // Not behind a word and a slash, where versions of programs are, unless that is a path; five numbers with dots are
+    // something else.
+    (
+        Kind::Ip,
+        r"(?:^|[^0-9A-Za-z_./]|[^0-9A-Za-z_]/|/[0-9A-Za-z_.-]{1,64}/)((?:[0-9]{1,3}\.){3,}[0-9]{1,3})(?-u:\b)",
+        is_ipv4,
+    ),
     (
         Kind::Ip,
         r"(?:^|[^0-9A-Za-z_:.])((?i-u:(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){0,6}(?::|\b)|(?:[0-9a-f]{1,4}:){1,6}(?::[0-9a-f]{1,4}){1,6}))",
@@ -137,13 +142,14 @@ const ASSIGNED: &str = concat!(
     r#"\\?["']?\s{0,3}[:=]\s{0,3}\\?["']?([A-Za-z0-9+/_.=~-]{12,})"#
 );
 
-/// Keys that say whose they are, as their vendors' pages and the public rules of secret scanners have it.
+/// Keys that say whose they are, as their vendors' pages and the public rules of secret scanners have it. Long ones are found
+/// by their beginning: what is cut for a label has 64 bytes.
 const VENDORS_KEYS: &str = concat!(
     r"(?-u:\b)(?:",
     // Google; Google OAuth.
     r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}",
     // AWS: ids of access keys, keys of Bedrock.
-    r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}|ABSK[A-Za-z0-9+/]{100,}={0,2}|bedrock-api-key-[A-Za-z0-9+/=_-]{20,}",
+    r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}|ABSK[A-Za-z0-9+/]{40,}={0,2}|bedrock-api-key-[A-Za-z0-9+/=_-]{20,}",
     // Groq, xAI, Perplexity, Hugging Face, Replicate, Fireworks, Together, NVIDIA, Cerebras, Databricks.
     r"|gsk_[A-Za-z0-9]{32,}|xai-[A-Za-z0-9]{32,}|pplx-[A-Za-z0-9]{32,}|(?:api_org|hf)_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{30,}",
     r"|fw_[A-Za-z0-9]{20,}|tgp_v1_[A-Za-z0-9_-]{30,}|nvapi-[A-Za-z0-9_-]{30,}|csk-[a-z0-9]{32,}|dapi[0-9a-f]{32}",
@@ -152,7 +158,7 @@ const VENDORS_KEYS: &str = concat!(
     // GitHub, GitLab, npm, PyPI, Slack, Stripe, SendGrid, Twilio, DigitalOcean, Telegram.
     r"|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}",
     r"|pypi-AgEI[A-Za-z0-9_-]{40,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}",
-    r"|whsec_[A-Za-z0-9]{24,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|(?:SK|AC)[0-9a-f]{32}|do[opr]_v1_[0-9a-f]{64}",
+    r"|whsec_[A-Za-z0-9]{24,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|(?:SK|AC)[0-9a-f]{32}|do[opr]_v1_[0-9a-f]{32,}",
     r"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}",
     r")",
 );

@@ -40,6 +40,7 @@ fn what_must_not_stay_is_replaced_by_what_it_was() {
         (r#"{"api_key":"0123456789abcdef0123"}"#, r#"{"api_key":"[redacted:secret]"}"#),
         ("GET /v1beta/models?alt=sse&key=abcdef0123456789", "GET /v1beta/models?alt=sse&key=[redacted:secret]"),
         ("http://192.0.2.7/x, 203.0.113.7", "http://[redacted:ip]/x, [redacted:ip]"),
+        ("/v1/hosts/203.0.113.7", "/v1/hosts/[redacted:ip]"),
         ("/v1/users/jane%40example.com/keys", "/v1/users/[redacted:email]/keys"),
         ("https://x.example/v1?api_key=0123456789abcdef", "https://x.example/v1?api_key=[redacted:secret]"),
     ] {
