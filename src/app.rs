@@ -8,11 +8,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms, Who};
 use crate::fleet::Fleet;
 use crate::host::Host;
+use crate::ledger;
+use crate::ledger::writer::{Ledger, Writer as LedgerWriter};
 use crate::limits::Limits;
 use crate::limits::shared::Shared as Sharing;
 use crate::listener;
@@ -112,6 +115,7 @@ struct Built {
     writer: Option<Writer>,
     fleet: Option<Fleet>,
     exporter: Option<Exporter>,
+    ledger: Option<(Arc<Ledger>, LedgerWriter)>,
 }
 
 impl Built {
@@ -145,6 +149,7 @@ impl Built {
             .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
 
         let (traces, exporter) = traces(config, &metrics)?.unzip();
+        let ledger = ledger(config, &metrics);
         let store = store(&config.cache, &metrics)?;
         let cache = cache(&config.cache, store.as_ref(), &metrics);
         let similar = similar(&config.cache.similar, &config.upstream, &trust, &mut watched_keys)?;
@@ -164,7 +169,8 @@ impl Built {
             limits: Arc::new(limits(config, store.as_ref())?),
             privacy: Arc::new(privacy),
             prices,
-            sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls), traces),
+            sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls), traces)
+                .with_ledger(ledger.as_ref().map(|(ledger, _)| Arc::clone(ledger))),
             estimator: Estimator::new(&config.calls),
             tasks: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
@@ -178,7 +184,19 @@ impl Built {
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         let store = store.map(|(store, _)| store);
         let (access, watched_tokens) = access(&config.admin)?;
-        Ok(Self { rooms, metrics, store, watched_keys, signers, access, watched_tokens, writer, fleet, exporter })
+        Ok(Self {
+            rooms,
+            metrics,
+            store,
+            watched_keys,
+            signers,
+            access,
+            watched_tokens,
+            writer,
+            fleet,
+            exporter,
+            ledger,
+        })
     }
 }
 
@@ -232,7 +250,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { config, built, kept, downstream, operator } = self;
         let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, access, writer, fleet, exporter, .. } = built;
+        let Built { rooms, metrics, store, access, writer, fleet, exporter, ledger, .. } = built;
         if let Ok(own) = downstream.local_addr().map(listener::reachable) {
             for warmed in config.warm {
                 watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
@@ -248,6 +266,7 @@ impl App {
             watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
         }
         let sending = exporter.map(Sending::begin);
+        let ledger = ledger.map(|(ledger, writer)| Writing::begin(ledger, writer));
         let readiness = Readiness::starting();
         let admin = Admin {
             metrics,
@@ -291,11 +310,19 @@ impl App {
                 tracing::warn!("not everything was written: the disk is too slow");
             }
         };
-        tokio::join!(written, async {
-            if let Some(sending) = sending {
-                sending.end().await;
+        tokio::join!(
+            written,
+            async {
+                if let Some(sending) = sending {
+                    sending.end().await;
+                }
+            },
+            async {
+                if let Some(ledger) = ledger {
+                    ledger.end().await;
+                }
             }
-        });
+        );
         watchers.shutdown().await;
         rooms.limits.leave().await;
         tracing::info!("stopped");
@@ -321,6 +348,43 @@ impl Sending {
             tracing::warn!("not all spans were sent: the collector is too slow");
         }
     }
+}
+
+/// The thread that writes the ledger. Dropped, it ends with the last of those who have something to write.
+struct Writing {
+    ledger: Arc<Ledger>,
+    done: oneshot::Receiver<()>,
+}
+
+impl Writing {
+    fn begin(ledger: Arc<Ledger>, writer: LedgerWriter) -> Self {
+        let (tell, done) = oneshot::channel();
+        let begun = thread::Builder::new().name("weir-ledger".to_owned()).spawn(move || {
+            writer.run();
+            let _ = tell.send(());
+        });
+        if let Err(error) = begun {
+            tracing::warn!(error.message = %error, "calls are not written down: there is no thread for it");
+        }
+        Self { ledger, done }
+    }
+
+    /// Writes what waits, within a bound.
+    async fn end(self) {
+        self.ledger.end();
+        if timeout(FLUSH_WITHIN, self.done).await.is_err() {
+            tracing::warn!("not every call was written down: the disk is too slow");
+        }
+    }
+}
+
+/// Where calls are written down, and who writes them, if they are.
+fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Option<(Arc<Ledger>, LedgerWriter)> {
+    let told = Arc::clone(metrics);
+    let written = Box::new(move |took| told.wrote_ledger(took));
+    let (ledger, writer) = ledger::writer::open(&config.ledger, config.state_dir.clone(), written)?;
+    metrics.watch_ledger(Arc::new(ledger.standing()));
+    Some((Arc::new(ledger), writer))
 }
 
 /// What the limits have counted survives a restart, if they count anything, or an operator can have them count.

@@ -384,6 +384,9 @@ const REQUEST_BUCKETS: &[f64] = &[
     320.0, 640.0,
 ];
 
+/// From a batch of a few calls to a disk that can hardly be written.
+const LEDGER_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
+
 /// weir's own share: fractions of a millisecond.
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
@@ -722,6 +725,25 @@ metrics! {
         "Memory of the machine in use: total less available", "at the scrape";
     SYSTEM_MEMORY_TOTAL = Gauge "weir_system_memory_total_bytes", "bytes", [],
         "Memory of the machine", "at the scrape";
+
+    ["Ledger"]
+    LEDGER_RECORDS = Counter "weir_ledger_records_total", "calls", [],
+        "Calls written down in the ledger", "when a transaction is committed; absent where the ledger is off";
+    LEDGER_DROPPED = Counter "weir_ledger_dropped_total", "calls", [REASON],
+        "Calls that are missing in the ledger",
+        "`queue_full`: when a call ends and finds no room; `io_error`: when what could not be written makes room for newer \
+         calls, or weir ends; absent where the ledger is off";
+    LEDGER_QUEUE_LENGTH = Gauge "weir_ledger_queue_length", "calls", [],
+        "Calls that wait for being written down", "at the scrape; absent where the ledger is off";
+    LEDGER_QUEUE_CAPACITY = Gauge "weir_ledger_queue_capacity", "calls", [],
+        "Most calls that can wait for being written down", "at the scrape; absent where the ledger is off";
+    LEDGER_SIZE = Gauge "weir_ledger_size_bytes", "bytes", [],
+        "Size of the ledger with its write-ahead log, on disk or in memory",
+        "once a second; absent where the ledger is off";
+    LEDGER_DAMAGED = Counter "weir_ledger_damaged_files_total", "files", [],
+        "Ledgers that were found damaged and set aside", "when one is opened; absent where the ledger is off";
+    LEDGER_WRITE_DURATION = Histogram "weir_ledger_write_duration_seconds", "seconds", [],
+        "Time of one transaction of the ledger", "first row of a batch → committed", LEDGER_BUCKETS;
 
     ["Traces"]
     OTLP_EXPORTED_SPANS = Counter "weir_otlp_exported_spans_total", "spans", [],

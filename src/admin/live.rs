@@ -58,11 +58,7 @@ const COME_BACK_AFTER: Duration = Duration::from_secs(10);
     responses((status = 200, content_type = "text/event-stream", body = String, description = "Events, as they come."),
         ToAsk)
 )]
-pub(super) async fn watch(
-    _: Reader,
-    parameters: Parameters,
-    State(admin): State<Admin>,
-) -> Result<Response, Problem> {
+pub(super) async fn watch(_: Reader, parameters: Parameters, State(admin): State<Admin>) -> Result<Response, Problem> {
     let wanted = Wanted::read(parameters)?;
     let Some(watcher) = admin.live.watch() else {
         let detail = format!("{MOST_WATCHERS} watch already, or weir is about to end: come back later");

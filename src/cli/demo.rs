@@ -223,6 +223,7 @@ fn config(listen: SocketAddr, admin: SocketAddr, provider: SocketAddr) -> anyhow
         ("providers.openai.base_url", format!("http://{provider}")),
         ("providers.anthropic.base_url", format!("http://{provider}")),
         ("upstream.proxy", "none".to_owned()),
+        ("ledger.mode", "memory".to_owned()),
     ];
     let flags = flags.map(|(path, value)| Flag { name: "weir demo", path: path.to_owned(), value }).into();
     Ok(Config::load(&Sources { flags, ..Sources::default() })?)

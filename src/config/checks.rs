@@ -23,7 +23,7 @@ use crate::runs::run::WINDOW;
 use crate::sinks::traces::plan::Planned;
 use crate::units::Span;
 use crate::warm::lines::Lines;
-use crate::{runs, store};
+use crate::{ledger, runs, store};
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
 const MAY_BE_ZERO: &[&str] = &[
@@ -142,6 +142,12 @@ impl<'a> Checks<'a> {
                 runs::Settings::default().repeats
             );
             self.note(Path::of(["loops", "repeats"]), message);
+        }
+        for (knob, size) in [("max_bytes", file.ledger.max_bytes), ("memory_max_bytes", file.ledger.memory_max_bytes)] {
+            if size.bytes() > 0 && size < ledger::LEAST_BYTES {
+                let message = format!("must not be less than {}, for less holds hardly a call", ledger::LEAST_BYTES);
+                self.note(Path::of(["ledger", knob]), message);
+            }
         }
         if let Err(message) = log_filter(&file.telemetry.log.level) {
             self.note(Path::of(["telemetry", "log", "level"]), message);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, fleet, listener, price, privacy, provider, runs, sinks, upstream, warm};
+use crate::{admin, cache, exchange, fleet, ledger, listener, price, privacy, provider, runs, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,9 +56,11 @@ pub struct File {
     pub prices: price::Settings,
     /// What is kept of what is said, and of whom (docs/privacy.md).
     pub privacy: privacy::Settings,
+    /// The ledger: every call that is over, one row each (docs/ledger.md).
+    pub ledger: ledger::Settings,
     /// The directory for what has to survive a restart. By default `$STATE_DIRECTORY`, which systemd sets, else
     /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made if there are limits or budgets, or
-    /// an `admin.token_file`, with which budgets may be made.
+    /// an `admin.token_file`, with which budgets may be made, or a ledger on disk.
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
@@ -82,6 +84,7 @@ impl Default for File {
             fleet_spend: fleet::Settings::default(),
             prices: price::Settings::default(),
             privacy: privacy::Settings::default(),
+            ledger: ledger::Settings::default(),
             state_dir: None,
             telemetry: sinks::Settings::default(),
         }

@@ -35,7 +35,7 @@ use crate::limits::{budget, rate};
 use crate::provider::Provider;
 use crate::redact::Redactor;
 use crate::sinks::traces::plan::{self, Plan};
-use crate::{admin, cache, exchange, fleet, listener, price, runs, sinks, state, upstream, warm};
+use crate::{admin, cache, exchange, fleet, ledger, listener, price, runs, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub struct Config {
     pub privacy: crate::privacy::Settings,
     /// What finds what must not be told: what weir knows, and `privacy.patterns`.
     pub redactor: Arc<Redactor>,
+    /// The ledger.
+    pub ledger: ledger::Settings,
     /// Where what has to survive a restart is kept; none if there is no place for it.
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
@@ -147,6 +149,7 @@ impl Config {
             prices: file.prices,
             privacy: file.privacy,
             redactor: Arc::new(redactor),
+            ledger: file.ledger,
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
             traces: planned.plan,

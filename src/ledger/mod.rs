@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod entry;
+#[cfg(feature = "ledger")]
 pub mod erase;
 #[cfg(feature = "ledger")]
 pub mod filter;
@@ -32,12 +33,13 @@ pub mod row;
 pub mod sums;
 #[cfg(feature = "ledger")]
 pub mod totals;
+#[cfg(feature = "ledger")]
 pub mod upkeep;
 #[cfg(feature = "ledger")]
 pub mod walk;
 #[cfg(feature = "ledger")]
 pub mod window;
-#[cfg(feature = "ledger")]
+#[cfg_attr(not(feature = "ledger"), path = "absent.rs")]
 pub mod writer;
 
 #[cfg(feature = "ledger")]
@@ -75,6 +77,9 @@ pub const fn start_of(grain: Micros, at: Micros) -> Micros {
     at - at.rem_euclid(grain)
 }
 
+/// The smallest ledger that there may be.
+pub const LEAST_BYTES: ByteSize = ByteSize::mib(1);
+
 /// What the operator writes of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -102,6 +107,25 @@ impl Default for Settings {
             queue: 10_000,
         }
     }
+}
+
+/// How a ledger stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Calls written since the start.
+    pub written: u64,
+    /// Calls lost since the start, because too many waited.
+    pub queue_full: u64,
+    /// Calls lost since the start, because they could not be written.
+    pub io_error: u64,
+    /// Calls that wait.
+    pub length: u64,
+    /// How many may wait.
+    pub capacity: u64,
+    /// Bytes on disk, or in memory.
+    pub size_bytes: u64,
+    /// Files that were found damaged since the start, and set aside.
+    pub damaged: u64,
 }
 
 /// Where a ledger is.

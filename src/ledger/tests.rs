@@ -16,15 +16,14 @@ use crate::ledger::open::Place;
 use crate::ledger::packed::unpack;
 use crate::ledger::specimens::{self, Random};
 use crate::ledger::upkeep::{Bounds, Upkeep};
-use crate::ledger::writer::{self, Ledger, Refused, Told, Writer};
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::writer::{self, Ledger, Refused, Writer};
+use crate::ledger::{DAY, HOUR, Standing};
 
 const BOUNDS: Bounds =
     Bounds { retention: Duration::from_hours(24 * 365 * 100), max_bytes: u64::MAX, memory_max_bytes: u64::MAX };
 
 fn opened(home: Home, capacity: usize) -> (Ledger, Writer) {
-    let told = Told { opened: Box::new(|_| ()), written: Box::new(|_| ()) };
-    writer::open(home, BOUNDS, capacity, told)
+    writer::at(home, BOUNDS, capacity, Box::new(|_| ()))
 }
 
 /// A ledger and the thread that writes it.
@@ -52,7 +51,7 @@ impl Running {
         self.thread.join().expect("no panic");
     }
 
-    async fn until(&self, what: impl Fn(&writer::Standing) -> bool) {
+    async fn until(&self, what: impl Fn(&Standing) -> bool) {
         let standing = self.ledger.standing();
         while !what(&standing()) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use crate::ledger::Settings;
 use crate::ledger::entry::Micros;
 use crate::ledger::insert::Inserter;
 use crate::ledger::open::Place;
@@ -24,6 +25,18 @@ pub struct Bounds {
     pub max_bytes: u64,
     /// Most bytes in memory.
     pub memory_max_bytes: u64,
+}
+
+impl Bounds {
+    /// Those that `settings` say.
+    #[must_use]
+    pub const fn of(settings: &Settings) -> Self {
+        Self {
+            retention: settings.retention.get(),
+            max_bytes: settings.max_bytes.bytes(),
+            memory_max_bytes: settings.memory_max_bytes.bytes(),
+        }
+    }
 }
 
 /// What came of a step.

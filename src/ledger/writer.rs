@@ -5,6 +5,7 @@
 //! somebody is what costs, not handing over. It opens the ledger, too, so that a large or a damaged one delays no call.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, OnceLock};
@@ -20,8 +21,10 @@ use crate::ledger::erase::{self, Erased};
 use crate::ledger::home::{Home, Opened};
 use crate::ledger::insert::Inserter;
 use crate::ledger::open::{Place, is_damage};
+use crate::ledger::reader::Reader;
 use crate::ledger::trouble::Trouble;
 use crate::ledger::upkeep::{Bounds, Upkeep};
+use crate::ledger::{Mode, Settings, Standing};
 
 /// Most entries in one transaction.
 const BATCH: usize = 1_000;
@@ -34,32 +37,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Most commands that wait.
 const MOST_COMMANDS: usize = 64;
 
-/// Who is told what the thread does. Called by it: none of it may wait.
-pub struct Told {
-    /// The ledger is there, and can be asked; or not any more.
-    pub opened: Box<dyn Fn(Option<&Place>) + Send>,
-    /// A transaction took so long.
-    pub written: Box<dyn Fn(Duration) + Send>,
-}
-
-/// How the ledger stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Calls written since the start.
-    pub written: u64,
-    /// Calls lost since the start, because too many waited.
-    pub queue_full: u64,
-    /// Calls lost since the start, because they could not be written.
-    pub io_error: u64,
-    /// Calls that wait.
-    pub length: u64,
-    /// How many may wait.
-    pub capacity: u64,
-    /// Bytes on disk, or in memory.
-    pub size_bytes: u64,
-    /// Files that were found damaged since the start, and set aside.
-    pub damaged: u64,
-}
+/// How many questions are answered at once.
+const READERS: usize = 4;
+/// How long a question may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +56,9 @@ pub enum Refused {
     Failed(#[source] rusqlite::Error),
 }
 
+/// Told how long a transaction took, by the thread that writes: it may not wait.
+pub type Written = Box<dyn Fn(Duration) + Send>;
+
 /// Done by the thread between two batches, once all that was offered before is written. Told why not, where there is
 /// nothing to do it with.
 type Command = Box<dyn FnOnce(Option<(&mut Connection, &mut Inserter)>) + Send>;
@@ -84,6 +68,7 @@ pub struct Ledger {
     queue: SyncSender<Arc<Entry>>,
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
+    reader: Reader,
 }
 
 /// Counts, and how to wake the thread.
@@ -100,11 +85,30 @@ struct Shared {
     thread: OnceLock<Thread>,
 }
 
-/// A ledger at `home`, within `bounds`, with room for `capacity` calls that wait; and who writes it, which has to be
-/// [run](Writer::run) on a thread of its own.
+/// The ledger that `settings` ask for, with its file in `dir`, if there is one; and who writes it, which has to be
+/// [run](Writer::run) on a thread of its own. `written` is told how long each transaction takes. `None` where there is to
+/// be no ledger.
 #[must_use]
-pub fn open(home: Home, bounds: Bounds, capacity: usize, told: Told) -> (Ledger, Writer) {
+pub fn open(settings: &Settings, dir: Option<PathBuf>, written: Written) -> Option<(Ledger, Writer)> {
+    let home = match (settings.mode, dir) {
+        (Mode::Off, _) => return None,
+        (Mode::Memory, _) => Home::memory(),
+        (Mode::Disk, Some(dir)) => Home::dir(dir),
+        (Mode::Disk, None) => {
+            tracing::warn!(
+                "calls are written down in memory only, until weir ends: there is no directory for them; name one as \
+                 `state_dir`, or set `ledger.mode` to memory"
+            );
+            Home::memory()
+        }
+    };
+    Some(at(home, Bounds::of(settings), settings.queue, written))
+}
+
+/// A ledger at `home`, with room for `capacity` calls that wait.
+pub(super) fn at(home: Home, bounds: Bounds, capacity: usize, written: Written) -> (Ledger, Writer) {
     let (queue, offered) = mpsc::sync_channel(capacity);
+    let reader = Reader::new(ANSWER_WITHIN);
     let (commands, commanded) = mpsc::sync_channel(MOST_COMMANDS);
     let shared = Arc::new(Shared {
         capacity,
@@ -121,7 +125,8 @@ pub fn open(home: Home, bounds: Bounds, capacity: usize, told: Told) -> (Ledger,
         offered,
         commanded,
         shared: Arc::clone(&shared),
-        told,
+        reader: reader.clone(),
+        written,
         home,
         upkeep: Upkeep::new(bounds),
         ledger: None,
@@ -130,7 +135,7 @@ pub fn open(home: Home, bounds: Bounds, capacity: usize, told: Told) -> (Ledger,
         trouble: Trouble::default(),
         looked: None,
     };
-    (Ledger { queue, commands, shared }, writer)
+    (Ledger { queue, commands, shared, reader }, writer)
 }
 
 impl fmt::Debug for Ledger {
@@ -150,6 +155,12 @@ impl Ledger {
         } else if before + 1 == BATCH {
             self.shared.wake();
         }
+    }
+
+    /// Who answers questions.
+    #[must_use]
+    pub const fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// How it stands now; whoever asks keeps nothing alive by it.
@@ -243,7 +254,8 @@ pub struct Writer {
     offered: Receiver<Arc<Entry>>,
     commanded: Receiver<Command>,
     shared: Arc<Shared>,
-    told: Told,
+    reader: Reader,
+    written: Written,
     home: Home,
     upkeep: Upkeep,
     /// `None` before it is opened, and while it cannot be.
@@ -323,7 +335,7 @@ impl Writer {
                 self.shared.damaged.fetch_add(opened.damaged, Ordering::Relaxed);
                 self.inserter.forget();
                 self.upkeep.begin_anew(&opened.place);
-                (self.told.opened)(Some(&opened.place));
+                self.reader.open(readers(&opened.place));
                 self.ledger = Some(opened);
                 true
             }
@@ -346,7 +358,7 @@ impl Writer {
         let begun = Instant::now();
         let error = match self.inserter.insert(&mut opened.ledger, &self.batch) {
             Ok(()) => {
-                (self.told.written)(begun.elapsed());
+                (self.written)(begun.elapsed());
                 let count = self.batch.len() as u64;
                 self.shared.written.fetch_add(count, Ordering::Relaxed);
                 self.batch.clear();
@@ -368,7 +380,7 @@ impl Writer {
             self.home.distrust();
         }
         self.trouble.note(error);
-        (self.told.opened)(None);
+        self.reader.close();
         self.ledger = None;
     }
 
@@ -420,7 +432,7 @@ impl Writer {
             self.looked = Some(Instant::now());
             if !opened.is_in_place() {
                 tracing::warn!("the ledger's file is gone, and all that was in it; another one is begun");
-                (self.told.opened)(None);
+                self.reader.close();
                 self.ledger = None;
                 return true;
             }
@@ -447,8 +459,13 @@ impl Writer {
         }
         self.drop_batch();
         self.refuse_commands();
-        (self.told.opened)(None);
+        self.reader.close();
     }
+}
+
+/// Connections for questions: fewer where there cannot be as many.
+fn readers(place: &Place) -> Vec<Connection> {
+    (0..READERS).filter_map(|_| place.read().ok()).collect()
 }
 
 /// Whether the same batch will fail again, however well the disk is.

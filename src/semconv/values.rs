@@ -5,9 +5,9 @@
 
 use crate::semconv::{
     BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
-    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric,
-    NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS,
-    UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
+    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, LEDGER_DROPPED, LOOP_DURATION, LOOP_RUNAWAYS,
+    LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS, SIMILAR_EMBEDDINGS,
+    SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
 };
 
 /// What a label may say.
@@ -135,6 +135,12 @@ pub const VALUES: &[Values] = &[
         &[&CACHE_STORES],
         Closed(4),
         "in `memory`: `stored` `too_large` `not_cacheable`; in `redis`: `stored` `error`",
+    ),
+    of(
+        label::REASON,
+        &[&LEDGER_DROPPED],
+        Closed(2),
+        "`queue_full` (calls end faster than they are written) `io_error` (the disk did not take them)",
     ),
     of(
         label::REASON,

@@ -37,7 +37,7 @@ use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{
-    Now, Queue, WatchCache, WatchConnections, WatchQueue, WatchState, WatchStore, WatchTraces, Watched,
+    Now, Queue, WatchCache, WatchConnections, WatchLedger, WatchQueue, WatchState, WatchStore, WatchTraces, Watched,
 };
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
@@ -217,6 +217,7 @@ impl Metrics {
             store: OnceLock::new(),
             state: OnceLock::new(),
             traces: OnceLock::new(),
+            ledger: OnceLock::new(),
             limits: OnceLock::new(),
             reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
@@ -326,6 +327,16 @@ impl Metrics {
     /// Has `watch` asked at each scrape how the queue of spans stands. The first one stays.
     pub fn watch_traces(&self, watch: WatchTraces) {
         let _ = self.now.traces.set(watch);
+    }
+
+    /// Has `watch` asked at each scrape how the ledger stands. The first one stays.
+    pub fn watch_ledger(&self, watch: WatchLedger) {
+        let _ = self.now.ledger.set(watch);
+    }
+
+    /// A transaction of the ledger took so long.
+    pub fn wrote_ledger(&self, took: Duration) {
+        self.families.ledger_write.observe(took.as_secs_f64());
     }
 
     /// Has `limits` asked at each scrape how they stand. The first ones stay.

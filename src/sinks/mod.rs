@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::entry::Entry;
+use crate::ledger::writer::Ledger;
 use crate::record::Record;
 use crate::record::outcome::{NoVector, SimilarResult, Verdict};
 use crate::record::trace::Trace;
@@ -73,6 +74,7 @@ pub struct Sinks {
     log: CallLog,
     traces: Option<Traces>,
     live: Arc<Live>,
+    ledger: Option<Arc<Ledger>>,
     opened: AtomicU64,
     closed: AtomicU64,
 }
@@ -82,13 +84,25 @@ impl Sinks {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, log: CallLog, traces: Option<Traces>) -> Self {
         let live = Arc::new(Live::new());
-        Self { metrics, log, traces, live, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+        Self { metrics, log, traces, ledger: None, live, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
     }
 
     /// What is going on, for those who watch.
     #[must_use]
     pub const fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// The same, with every record written down in `ledger`, if there is one.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Option<Arc<Ledger>>) -> Self {
+        Self { ledger, ..self }
+    }
+
+    /// Where records are written down, if they are.
+    #[must_use]
+    pub const fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.as_ref()
     }
 
     /// The place in traces of a request with these headers; `None` where none are kept.
@@ -116,10 +130,23 @@ impl Sinks {
         if let Some(traces) = &self.traces {
             traces.closed(record);
         }
-        if self.live.is_watched() {
-            self.live.offer(Arc::new(Entry::of(record, SystemTime::now())));
-        }
+        self.tell(record);
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those who want a call as an entry get one and the same.
+    fn tell(&self, record: &Record) {
+        let is_watched = self.live.is_watched();
+        if self.ledger.is_none() && !is_watched {
+            return;
+        }
+        let entry = Arc::new(Entry::of(record, SystemTime::now()));
+        if is_watched {
+            self.live.offer(Arc::clone(&entry));
+        }
+        if let Some(ledger) = &self.ledger {
+            ledger.offer(entry);
+        }
     }
 
     /// A similar request was looked for, which took `took`.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::host::Host;
 use crate::labels::Limiter;
+use crate::ledger::Standing as Ledger;
 use crate::limits::Limits;
 use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
@@ -101,6 +102,9 @@ pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
 /// Says how the queue of spans stands now.
 pub type WatchTraces = Arc<dyn Fn() -> Standing + Send + Sync>;
 
+/// Says how the ledger stands now.
+pub type WatchLedger = Arc<dyn Fn() -> Ledger + Send + Sync>;
+
 /// What is asked at each scrape.
 pub(super) struct Now {
     pub(super) room: Arc<Room>,
@@ -118,6 +122,8 @@ pub(super) struct Now {
     pub(super) state: OnceLock<WatchState>,
     /// Set if there are traces.
     pub(super) traces: OnceLock<WatchTraces>,
+    /// Set if there is a ledger.
+    pub(super) ledger: OnceLock<WatchLedger>,
     /// Set once the limits and budgets are there.
     pub(super) limits: OnceLock<Arc<Limits>>,
     /// The files that are read again.
@@ -208,6 +214,9 @@ impl Collector for Now {
         write(encoder, &semconv::STATE_KEPT, state)?;
         if let Some(watch) = self.traces.get() {
             write_traces(encoder, watch())?;
+        }
+        if let Some(watch) = self.ledger.get() {
+            write_ledger(encoder, watch())?;
         }
         if let Some(watch) = self.cache.get() {
             let sizes = watch();
@@ -302,6 +311,17 @@ fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: Standing) -> fmt:
     write(encoder, &semconv::OTLP_DROPPED_SPANS, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;
     write(encoder, &semconv::OTLP_QUEUE_LENGTH, [([], ConstGauge::new(length))])?;
     write(encoder, &semconv::OTLP_QUEUE_CAPACITY, [([], ConstGauge::new(capacity))])
+}
+
+fn write_ledger(encoder: &mut DescriptorEncoder<'_>, standing: Ledger) -> fmt::Result {
+    let Ledger { written, queue_full, io_error, length, capacity, size_bytes, damaged } = standing;
+    let dropped = [("queue_full", queue_full), ("io_error", io_error)];
+    write(encoder, &semconv::LEDGER_RECORDS, [([], ConstCounter::new(written))])?;
+    write(encoder, &semconv::LEDGER_DROPPED, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;
+    write(encoder, &semconv::LEDGER_QUEUE_LENGTH, [([], ConstGauge::new(length))])?;
+    write(encoder, &semconv::LEDGER_QUEUE_CAPACITY, [([], ConstGauge::new(capacity))])?;
+    write(encoder, &semconv::LEDGER_SIZE, [([], ConstGauge::new(size_bytes))])?;
+    write(encoder, &semconv::LEDGER_DAMAGED, [([], ConstCounter::new(damaged))])
 }
 
 pub(super) fn whole(count: usize) -> u64 {
