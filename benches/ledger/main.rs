@@ -14,11 +14,13 @@
 mod seeded;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir::ledger::entry::Entry;
 use weir::ledger::insert::Inserter;
 use weir::ledger::open::Place;
+use weir::ledger::{Settings, writer};
 
 use crate::seeded::{Plan, Seeded};
 
@@ -55,6 +57,39 @@ fn measure(plan: Plan) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("ledger.db");
     report(&file, plan, fill(&file, plan));
+    hand_over(dir.path().join("beside"), plan);
+}
+
+/// What a call pays: its entry made (here: copied, every text of it), put on the heap and into the queue, while the
+/// writer writes to a disk.
+fn hand_over(dir: PathBuf, plan: Plan) {
+    const BETWEEN: Duration = Duration::from_micros(50);
+    let (ledger, writer) =
+        writer::open(&Settings::default(), Some(dir), Box::new(|_| ())).expect("there is to be a ledger");
+    let writing = std::thread::spawn(move || writer.run());
+    let entries: Vec<Entry> = Seeded::new(Plan { calls: 200_000, ..plan }).collect();
+    let mut costs: Vec<Duration> = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let begun = Instant::now();
+        ledger.offer(Arc::new(entry.clone()));
+        costs.push(begun.elapsed());
+        while begun.elapsed() < BETWEEN {
+            std::hint::spin_loop();
+        }
+    }
+    let standing = ledger.standing();
+    drop(ledger);
+    writing.join().expect("it ends");
+    costs.sort_unstable();
+    let at = |share: usize| costs[costs.len() * share / 1_000];
+    println!(
+        "handed over, one every {BETWEEN:?}: p50 {:?}, p99 {:?}, p99.9 {:?}; {} written, {} lost",
+        at(500),
+        at(990),
+        at(999),
+        standing().written,
+        standing().queue_full + standing().io_error
+    );
 }
 
 /// Writes the ledger; returns how long the writing took, without the making up.

@@ -19,6 +19,8 @@ mod flights;
 mod google;
 mod hostile;
 mod isolation;
+#[cfg(feature = "ledger")]
+mod ledger;
 mod limits;
 mod limits_admin;
 mod limits_survive;

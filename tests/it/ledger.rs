@@ -1,0 +1,143 @@
+//! The ledger: every call is one row, whatever becomes of weir or its disk, and the sums are those of the bill.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use http::StatusCode;
+use rusqlite::Connection;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::support::client::Client;
+use crate::support::fake::{Fake, Script};
+use crate::support::process::Process;
+use crate::support::until;
+
+const CHAT: &str = "/openai/v1/chat/completions";
+/// gpt-5-mini is listed at 0.25 dollars for a million tokens in, and 2 for a million out: in pico-dollars.
+const COST: i64 = 1_000 * 250_000 + 100 * 2_000_000;
+/// The most that a sudden end loses: a batch, and what comes in a quarter of a second.
+const MOST_LOST: i64 = 1_000;
+
+fn answer() -> Vec<u8> {
+    json!({"id": "chatcmpl-1", "model": "gpt-5-mini", "object": "chat.completion",
+        "usage": {"prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100},
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]})
+    .to_string()
+    .into_bytes()
+}
+
+fn ask() -> Vec<u8> {
+    json!({"model": "gpt-5-mini", "messages": [{"role": "user", "content": "a prompt that nobody keeps"}]})
+        .to_string()
+        .into_bytes()
+}
+
+async fn start(provider: &Fake, dir: &Path) -> Process {
+    let state_dir = format!("state_dir={}", dir.display());
+    Process::start(&provider.url(), &["--set", "cache.mode=off", "--set", &state_dir], &[]).await
+}
+
+async fn call(client: &Client, weir: &Process) -> StatusCode {
+    client.post(&format!("{}{CHAT}", weir.app), &[("x-user-id", "alice")], &ask()).await.status
+}
+
+fn open(dir: &Path) -> Connection {
+    Connection::open(dir.join("ledger.db")).unwrap()
+}
+
+fn number(ledger: &Connection, question: &str) -> i64 {
+    ledger.query_row(question, [], |row| row.get(0)).unwrap()
+}
+
+/// Every sum against its rows; how many rows there are.
+fn checked(dir: &Path) -> i64 {
+    let ledger = open(dir);
+    let verdict: String = ledger.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    let rows = number(&ledger, "SELECT count(*) FROM calls");
+    let cost = number(&ledger, "SELECT ifnull(sum(cost), 0) FROM calls");
+    assert_eq!(cost, rows * COST, "every row is whole");
+    for table in ["hours", "days", "user_hours", "user_days"] {
+        assert_eq!(number(&ledger, &format!("SELECT ifnull(sum(calls), 0) FROM {table}")), rows, "{table}");
+        assert_eq!(number(&ledger, &format!("SELECT ifnull(sum(cost), 0) FROM {table}")), cost, "{table}");
+    }
+    rows
+}
+
+#[tokio::test]
+async fn every_call_is_a_row_once_weir_has_ended() {
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let dir = TempDir::new().unwrap();
+    let client = Client::default();
+    let weir = start(&provider, dir.path()).await;
+    for _ in 0..20 {
+        assert_eq!(call(&client, &weir).await, StatusCode::OK);
+    }
+    let metrics = client.get(&format!("{}/metrics", weir.admin)).await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let spent =
+        metrics.lines().find(|line| line.starts_with("weir_cost_usd_total{") && line.contains("input")).unwrap();
+    assert!(spent.ends_with(" 0.005"), "{spent}");
+    weir.stop().await;
+    assert_eq!(checked(dir.path()), 20);
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"prompt"), "no prompt is kept");
+    }
+}
+
+/// `kill -9` under load, again and again: at most what came in one interval is missing, and nothing is torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_sudden_ends_leave_every_row_whole() {
+    const APPS: i64 = 4;
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let dir = TempDir::new().unwrap();
+    let mut before = 0;
+    for round in 0..50 {
+        let mut weir = start(&provider, dir.path()).await;
+        let answered = Arc::new(AtomicI64::new(0));
+        let mut apps = JoinSet::new();
+        for _ in 0..APPS {
+            let (url, answered) = (format!("{}{CHAT}", weir.app), Arc::clone(&answered));
+            apps.spawn(async move {
+                let client = Client::default();
+                // Ends where weir does, or with the test.
+                while client.post(&url, &[], &ask()).await.status == StatusCode::OK {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        until("some calls are answered", || answered.load(Ordering::Relaxed) >= 50 + 20 * round).await;
+        weir.kill();
+        apps.shutdown().await;
+        let (rows, answered) = (checked(dir.path()) - before, answered.load(Ordering::Relaxed));
+        before += rows;
+        // Of those in flight, some were over and had no time to say so.
+        assert!(rows <= answered + APPS, "round {round}: {rows} of {answered}");
+        assert!(answered - rows <= MOST_LOST, "round {round}: {rows} of {answered}");
+    }
+    assert!(before > 0, "what was killed had written something");
+}
+
+#[tokio::test]
+async fn calls_go_on_while_nothing_can_be_written_down() {
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let dir = TempDir::new().unwrap();
+    let place = dir.path().join("place");
+    fs::write(&place, "a file where a directory should be").unwrap();
+    let client = Client::default();
+    let weir = start(&provider, &place).await;
+    for _ in 0..5 {
+        assert_eq!(call(&client, &weir).await, StatusCode::OK);
+    }
+    until("it is told", || !weir.told("the ledger cannot be written").is_empty()).await;
+    fs::remove_file(&place).unwrap();
+    until("it is written again", || !weir.told("the ledger is written again").is_empty()).await;
+    assert_eq!(weir.told("the ledger cannot be written").len(), 1, "not once per call");
+    weir.stop().await;
+    assert_eq!(checked(&place), 5, "what waited is there");
+}
