@@ -343,7 +343,7 @@ fn asked_json(asked: &Asked<'_>) -> Value {
 }
 
 fn learnt_json(learnt: &Learnt) -> Value {
-    let Said { facts, usage, provider_cost, output, ending } = &learnt.said;
+    let Said { facts, usage, provider_cost, output, ending, text: _ } = &learnt.said;
     let counts = usage.as_ref().map(|usage| {
         let counters = Counter::ALL.iter();
         let counts = counters.filter_map(|counter| Some((counter.name().to_owned(), json!(usage.get(*counter)?))));
