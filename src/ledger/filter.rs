@@ -4,6 +4,7 @@
 
 use rusqlite::types::Value;
 
+use crate::ledger::window::Grain;
 use crate::record::outcome::Outcome;
 
 /// Which calls a question is about: those of which all of this is true. By default: every one.
@@ -91,7 +92,7 @@ impl Filter {
     /// be rare.
     pub(super) fn occurs(&self) -> Option<Occurs> {
         if self.user.is_some() {
-            return Some(Occurs { days: "user_days", hours: "user_hours", condition: self.of_user() });
+            return Some(Occurs { table: Grain::user_sums, condition: self.of_user() });
         }
         let mut condition = self.of_series();
         if let Some(outcome) = self.outcome {
@@ -99,7 +100,7 @@ impl Filter {
             condition.sql.push_str(column_of(outcome));
             condition.sql.push_str(" > 0");
         }
-        (!condition.sql.is_empty()).then_some(Occurs { days: "days", hours: "hours", condition })
+        (!condition.sql.is_empty()).then_some(Occurs { table: Grain::sums, condition })
     }
 
     fn user_is(&self) -> Condition {
@@ -126,10 +127,8 @@ const fn column_of(outcome: Outcome) -> &'static str {
 /// Sums that there are wherever there are such calls.
 #[derive(Clone, Debug)]
 pub(super) struct Occurs {
-    /// The table of them by day.
-    pub(super) days: &'static str,
-    /// The table of them by hour.
-    pub(super) hours: &'static str,
+    /// The table of them.
+    pub(super) table: fn(Grain) -> &'static str,
     /// What they meet.
     pub(super) condition: Condition,
 }

@@ -42,6 +42,8 @@ pub mod window;
 #[cfg_attr(not(feature = "ledger"), path = "absent.rs")]
 pub mod writer;
 
+#[cfg(all(test, feature = "ledger"))]
+mod naive;
 #[cfg(feature = "ledger")]
 mod names;
 #[cfg(feature = "ledger")]

@@ -11,12 +11,11 @@ use rusqlite::{OptionalExtension, Transaction, params_from_iter};
 use tokio::time::Instant;
 
 use crate::ledger::entry::{Entry, Micros};
-use crate::ledger::filter::{Condition, Filter};
+use crate::ledger::filter::{Filter, Occurs};
 use crate::ledger::questions::rows;
 use crate::ledger::reader::{Error, Reader};
 use crate::ledger::row;
-use crate::ledger::window::{Window, ceil, floor};
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::window::{Grain, Window, ceil, floor};
 
 /// Which calls come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +150,8 @@ impl Search<'_> {
     /// Looks through the whole window, and tells after which moment it goes on, if it did not come to the end.
     fn all(&mut self, window: Window) -> Result<Option<Micros>, Error> {
         let Some(occurs) = self.filter.occurs() else { return self.look(window) };
-        for day in self.periods(occurs.days, DAY, window, &occurs.condition)? {
-            for hour in self.periods(occurs.hours, HOUR, day, &occurs.condition)? {
+        for day in self.periods(&occurs, Grain::Day, window)? {
+            for hour in self.periods(&occurs, Grain::Hour, day)? {
                 let next = self.look(hour)?;
                 if next.is_some() {
                     return Ok(next);
@@ -168,18 +167,13 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The parts of the window that are in periods which the table has sums of that meet the condition.
-    fn periods(
-        &self,
-        table: &str,
-        period: Micros,
-        window: Window,
-        condition: &Condition,
-    ) -> Result<Vec<Window>, Error> {
-        let select = format!("SELECT DISTINCT start FROM {table} WHERE start >= ? AND start < ?");
+    /// The parts of the window that are in periods in which there are such calls.
+    fn periods(&self, occurs: &Occurs, grain: Grain, window: Window) -> Result<Vec<Window>, Error> {
+        let select = format!("SELECT DISTINCT start FROM {} WHERE start >= ? AND start < ?", (occurs.table)(grain));
+        let period = grain.micros();
         let whole = Window { from: floor(window.from, period), to: ceil(window.to, period) };
         let mut parts = Vec::new();
-        rows(self.snapshot, &select, whole, condition, |row| {
+        rows(self.snapshot, &select, whole, &occurs.condition, |row| {
             let from: Micros = row.get(0)?;
             parts.push(Window { from, to: from.saturating_add(period) }.within(window));
             Ok(())

@@ -13,7 +13,7 @@ use crate::ledger::questions::{Order, plan, rows};
 use crate::ledger::reader::{Answer, Error, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::{OfUser, Totals};
-use crate::ledger::window::{Grain, Window};
+use crate::ledger::window::{Grain, Source, Window};
 
 /// The users that calls were made for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,18 +67,17 @@ const NOBODY: i64 = 0;
 
 fn by_user(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Result<Answer<HashMap<i64, OfUser>>, Error> {
     let mut users: HashMap<i64, OfUser> = HashMap::new();
-    let coarsest = if filter.is_by_user() { Grain::Days } else { Grain::Calls };
+    let coarsest = if filter.is_by_user() { Source::Periods(Grain::Day) } else { Source::Calls };
     let (kept, covers) = plan(snapshot, window, coarsest)?;
     for piece in kept {
-        let (select, condition): (&str, _) = match piece.grain {
-            Grain::Calls => (&OF_CALLS, filter.of_call()),
-            Grain::Hours => (&OF_HOURS, filter.of_user()),
-            Grain::Days => (&OF_DAYS, filter.of_user()),
+        let (select, condition): (&str, _) = match piece.source {
+            Source::Calls => (&OF_CALLS, filter.of_call()),
+            Source::Periods(grain) => (of_periods(grain), filter.of_user()),
         };
         rows(snapshot, select, piece.window, &condition, |row| {
-            let of_user = match piece.grain {
-                Grain::Calls => OfUser::of(&Totals::of_row(row, 2)?, row.get(1)?),
-                Grain::Hours | Grain::Days => OfUser::of_row(row, 1)?,
+            let of_user = match piece.source {
+                Source::Calls => OfUser::of(&Totals::of_row(row, 2)?, row.get(1)?),
+                Source::Periods(_) => OfUser::of_row(row, 1)?,
             };
             users.entry(row.get(0)?).or_default().add(&of_user);
             Ok(())
@@ -88,8 +87,6 @@ fn by_user(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Resul
     Ok(Answer { found: users, covers })
 }
 
-static OF_HOURS: LazyLock<String> = LazyLock::new(|| of_periods("user_hours"));
-static OF_DAYS: LazyLock<String> = LazyLock::new(|| of_periods("user_days"));
 static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
     let columns = SUMS.map(|sum| sum.sql).join(", ");
     format!(
@@ -98,6 +95,11 @@ static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn of_periods(table: &str) -> String {
-    format!("SELECT user, {} FROM {table} WHERE start >= ? AND start < ?", OfUser::COLUMNS)
+fn of_periods(grain: Grain) -> &'static str {
+    static SELECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+        Grain::ALL.map(|grain| {
+            format!("SELECT user, {} FROM {} WHERE start >= ? AND start < ?", OfUser::COLUMNS, grain.user_sums())
+        })
+    });
+    &SELECTS[grain as usize]
 }

@@ -9,13 +9,12 @@ use std::time::Duration;
 use rusqlite::Transaction;
 use rusqlite::types::{Type, ValueRef};
 
-use crate::ledger::DAY;
 use crate::ledger::entry::Micros;
 use crate::ledger::filter::Filter;
 use crate::ledger::packed::unpack;
 use crate::ledger::questions::{plan, rows};
 use crate::ledger::reader::{Answer, Error, Kept, Reader};
-use crate::ledger::window::{Grain, Piece, Since, Window, pieces};
+use crate::ledger::window::{Grain, Piece, Since, Source, Window, finer, pieces};
 
 /// What is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +150,15 @@ fn crowd_of(number: u64) -> usize {
 /// this covers.
 fn places(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Result<(Vec<Piece>, Window), Error> {
     if !filter.is_by_series() {
-        return plan(snapshot, window, Grain::Calls);
+        return plan(snapshot, window, Source::Calls);
     }
     let kept = Kept::of(snapshot)?;
     let wide = kept.widened(window);
     let mut places = Vec::new();
     if let Some((first, last)) = kept.days {
-        let known = Window { from: first, to: last.saturating_add(DAY) };
-        for piece in pieces(wide.within(known), Grain::Days) {
-            settle(snapshot, piece, &mut places)?;
+        let known = Window { from: first, to: last.saturating_add(Grain::Day.micros()) };
+        for piece in pieces(wide.within(known), Source::COARSEST) {
+            settle(snapshot, kept.since, piece, &mut places)?;
         }
     }
     // What is packed is there, however old.
@@ -168,18 +167,20 @@ fn places(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Result
 }
 
 /// Splits a piece until each is packed, or of calls.
-fn settle(snapshot: &Transaction<'_>, piece: Piece, places: &mut Vec<Piece>) -> Result<(), Error> {
-    let Some(period) = piece.grain.period() else {
+fn settle(snapshot: &Transaction<'_>, since: Since, piece: Piece, places: &mut Vec<Piece>) -> Result<(), Error> {
+    let Source::Periods(grain) = piece.source else {
         push(places, piece);
         return Ok(());
     };
     let mut start = piece.window.from;
     while start < piece.window.to {
-        let window = Window { from: start, to: start.saturating_add(period) };
-        if is_packed(snapshot, piece.grain, start)? {
+        let window = Window { from: start, to: start.saturating_add(grain.micros()) };
+        if is_packed(snapshot, since, grain, start)? {
             push(places, Piece { window, ..piece });
         } else {
-            pieces(window, piece.grain.finer()).into_iter().try_for_each(|finer| settle(snapshot, finer, places))?;
+            for finer in pieces(window, finer(grain)) {
+                settle(snapshot, since, finer, places)?;
+            }
         }
         start = window.to;
     }
@@ -189,7 +190,7 @@ fn settle(snapshot: &Transaction<'_>, piece: Piece, places: &mut Vec<Piece>) -> 
 /// Adds a piece to the one before, if it goes on with the same.
 fn push(places: &mut Vec<Piece>, piece: Piece) {
     match places.last_mut() {
-        Some(last) if last.grain == piece.grain && last.window.to == piece.window.from => {
+        Some(last) if last.source == piece.source && last.window.to == piece.window.from => {
             last.window.to = piece.window.to
         }
         _ => places.push(piece),
@@ -197,19 +198,15 @@ fn push(places: &mut Vec<Piece>, piece: Piece) {
 }
 
 /// Whether all latencies of the period are packed, as those of a period without calls are.
-fn is_packed(snapshot: &Transaction<'_>, grain: Grain, start: Micros) -> Result<bool, Error> {
-    let sql = match grain {
-        Grain::Calls => return Ok(false),
-        Grain::Hours => {
-            "SELECT EXISTS (SELECT 1 FROM sealed WHERE grain = 3600000000 AND start = ?1) \
-             OR NOT EXISTS (SELECT 1 FROM hours WHERE start = ?1)"
-        }
-        Grain::Days => {
-            "SELECT EXISTS (SELECT 1 FROM sealed WHERE grain = 86400000000 AND start = ?1) \
-             OR NOT EXISTS (SELECT 1 FROM days WHERE start = ?1)"
-        }
+fn is_packed(snapshot: &Transaction<'_>, since: Since, grain: Grain, start: Micros) -> Result<bool, Error> {
+    let sealed = "SELECT EXISTS (SELECT 1 FROM sealed WHERE grain = ? AND start = ?)";
+    let (any, sums_since) = match grain {
+        Grain::Hour => ("SELECT EXISTS (SELECT 1 FROM hours WHERE start = ?)", since.hours),
+        Grain::Day => ("SELECT EXISTS (SELECT 1 FROM days WHERE start = ?)", Micros::MIN),
     };
-    Ok(snapshot.prepare_cached(sql)?.query_row([start], |row| row.get(0))?)
+    let is_sealed = snapshot.prepare_cached(sealed)?.query_row([grain.micros(), start], |row| row.get(0))?;
+    let is_empty = || Ok::<_, Error>(!snapshot.prepare_cached(any)?.query_row([start], |row| row.get::<_, bool>(0))?);
+    Ok(is_sealed || (start >= sums_since && is_empty()?))
 }
 
 /// Hands over every time that is asked about in this place.
@@ -224,16 +221,14 @@ fn visit(
         Timing::Latency => "latency",
         Timing::FirstToken => "first_token",
     };
-    let (select, condition) = match place.grain {
-        Grain::Calls => {
+    let (select, condition) = match place.source {
+        Source::Calls => {
             let select = format!("SELECT {column} FROM calls WHERE id >= ? AND id < ? AND {column} IS NOT NULL");
             (select, filter.of_call())
         }
-        Grain::Hours => {
-            (format!("SELECT {column} FROM hour_latencies WHERE start >= ? AND start < ?"), filter.of_series())
-        }
-        Grain::Days => {
-            (format!("SELECT {column} FROM day_latencies WHERE start >= ? AND start < ?"), filter.of_series())
+        Source::Periods(grain) => {
+            let select = format!("SELECT {column} FROM {} WHERE start >= ? AND start < ?", grain.latencies());
+            (select, filter.of_series())
         }
     };
     rows(snapshot, &select, place.window, &condition, |row| match row.get_ref(0)? {

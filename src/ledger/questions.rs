@@ -13,7 +13,7 @@ use crate::ledger::filter::{Condition, Filter};
 use crate::ledger::reader::{Answer, Error, Kept, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::Totals;
-use crate::ledger::window::{Grain, Piece, Step, Window, floor, pieces};
+use crate::ledger::window::{Grain, Piece, Source, Step, Window, floor, pieces};
 
 /// Most points of a series over time: two months of hours, a day of minutes.
 pub const MAX_POINTS: u64 = 1_500;
@@ -88,8 +88,9 @@ impl Reader {
     pub fn totals(&self, window: Window, filter: &Filter) -> Result<Answer<Totals>, Error> {
         self.ask(|snapshot| {
             let mut found = Totals::default();
-            let covers =
-                each(snapshot, &Asked { window, filter, coarsest: Grain::Days }, |_, _, totals| found.add(totals))?;
+            let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, _, totals| {
+                found.add(totals)
+            })?;
             Ok(Answer { found, covers })
         })
     }
@@ -108,11 +109,13 @@ impl Reader {
         if points > MAX_POINTS {
             return Err(Error::TooManyPoints { points, most: MAX_POINTS });
         }
+        let points = usize::try_from(points).unwrap_or(usize::MAX);
         self.ask(|snapshot| {
             let first = floor(window.from, step.length());
-            let starts = (0..).map(|at| first + at * step.length()).take_while(|start| *start < window.to);
-            let mut found: Vec<(Micros, Totals)> = starts.map(|start| (start, Totals::default())).collect();
-            let asked = Asked { window, filter, coarsest: Grain::of_step(step) };
+            let starts = (first..).step_by(usize::try_from(step.length()).unwrap_or(usize::MAX));
+            let mut found: Vec<(Micros, Totals)> =
+                starts.map(|start| (start, Totals::default())).take(points).collect();
+            let asked = Asked { window, filter, coarsest: Source::of_step(step) };
             let covers = each(snapshot, &asked, |at, _, totals| {
                 let point = usize::try_from((at - first) / step.length()).unwrap_or(usize::MAX);
                 if let Some((_, sum)) = found.get_mut(point) {
@@ -168,16 +171,19 @@ impl Reader {
     pub fn failures(&self, window: Window, filter: &Filter) -> Result<Answer<Vec<Failures>>, Error> {
         self.ask(|snapshot| {
             let mut kinds: HashMap<(Box<str>, Box<str>), u64> = HashMap::new();
-            let (kept, covers) =
-                plan(snapshot, window, if filter.is_by_series() { Grain::Hours } else { Grain::Calls })?;
+            let (kept, covers) = plan(
+                snapshot,
+                window,
+                if filter.is_by_series() { Source::Periods(Grain::Hour) } else { Source::Calls },
+            )?;
             for piece in kept {
-                let (select, condition) = match piece.grain {
-                    Grain::Calls => {
+                let (select, condition) = match piece.source {
+                    Source::Calls => {
                         let of_calls = "SELECT outcome, ifnull(error_type, ''), 1 FROM calls \
                                         WHERE id >= ? AND id < ? AND outcome <> 'success'";
                         (of_calls, filter.of_call())
                     }
-                    Grain::Hours | Grain::Days => {
+                    Source::Periods(_) => {
                         let of_hours =
                             "SELECT outcome, error_type, calls FROM hour_errors WHERE start >= ? AND start < ?";
                         (of_hours, filter.of_series())
@@ -213,7 +219,7 @@ fn groups(
     filter: &Filter,
 ) -> Result<Answer<HashMap<Option<Box<str>>, Totals>>, Error> {
     let mut by_series: HashMap<i64, Totals> = HashMap::new();
-    let covers = each(snapshot, &Asked { window, filter, coarsest: Grain::Days }, |_, series, totals| {
+    let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, series, totals| {
         by_series.entry(series).or_default().add(totals);
     })?;
     let mut found: HashMap<Option<Box<str>>, Totals> = HashMap::new();
@@ -231,7 +237,7 @@ fn groups(
 struct Asked<'a> {
     window: Window,
     filter: &'a Filter,
-    coarsest: Grain,
+    coarsest: Source,
 }
 
 /// Goes through all that is asked for, in the order of time: when, which series, and what it comes to. The part of the
@@ -241,14 +247,13 @@ fn each(
     asked: &Asked<'_>,
     mut take: impl FnMut(Micros, i64, &Totals),
 ) -> Result<Window, Error> {
-    let coarsest = if asked.filter.is_by_series() { asked.coarsest } else { Grain::Calls };
+    let coarsest = if asked.filter.is_by_series() { asked.coarsest } else { Source::Calls };
     let (kept, covers) = plan(snapshot, asked.window, coarsest)?;
     let (of_series, of_call) = (asked.filter.of_series(), asked.filter.of_call());
     for piece in kept {
-        let (select, condition): (&str, _) = match piece.grain {
-            Grain::Calls => (&OF_CALLS, &of_call),
-            Grain::Hours => (&OF_HOURS, &of_series),
-            Grain::Days => (&OF_DAYS, &of_series),
+        let (select, condition): (&str, _) = match piece.source {
+            Source::Calls => (&OF_CALLS, &of_call),
+            Source::Periods(grain) => (of_periods(grain), &of_series),
         };
         rows(snapshot, select, piece.window, condition, |row| {
             take(row.get(0)?, row.get(1)?, &Totals::of_row(row, 2)?);
@@ -258,8 +263,6 @@ fn each(
     Ok(covers)
 }
 
-static OF_HOURS: LazyLock<String> = LazyLock::new(|| of_periods("hours"));
-static OF_DAYS: LazyLock<String> = LazyLock::new(|| of_periods("days"));
 static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
     let columns = SUMS.map(|sum| sum.sql).join(", ");
     format!(
@@ -268,13 +271,22 @@ static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn of_periods(table: &str) -> String {
-    let columns = SUMS.map(|sum| sum.name).join(", ");
-    format!("SELECT start, series, {columns} FROM {table} WHERE start >= ? AND start < ?")
+fn of_periods(grain: Grain) -> &'static str {
+    static SELECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+        Grain::ALL.map(|grain| {
+            let columns = SUMS.map(|sum| sum.name).join(", ");
+            format!("SELECT start, series, {columns} FROM {} WHERE start >= ? AND start < ?", grain.sums())
+        })
+    });
+    &SELECTS[grain as usize]
 }
 
 /// Where what is known of a window is looked up, and which part of it that covers.
-pub(super) fn plan(snapshot: &Transaction<'_>, window: Window, coarsest: Grain) -> Result<(Vec<Piece>, Window), Error> {
+pub(super) fn plan(
+    snapshot: &Transaction<'_>,
+    window: Window,
+    coarsest: Source,
+) -> Result<(Vec<Piece>, Window), Error> {
     if window.is_empty() {
         return Ok((Vec::new(), window));
     }

@@ -12,8 +12,7 @@ use rusqlite::{Connection, ErrorCode, Transaction};
 use tokio::time::Instant;
 
 use crate::ledger::entry::Micros;
-use crate::ledger::window::{Since, Window, ceil, floor};
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::window::{Grain, Since, Window, ceil, floor};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -199,12 +198,12 @@ impl Kept {
         let calls = ends("SELECT (SELECT min(id) FROM calls), (SELECT max(id) FROM calls)")?;
         let hours = ends("SELECT (SELECT min(start) FROM hours), (SELECT max(start) FROM hours)")?;
         let days = ends("SELECT (SELECT min(start) FROM days), (SELECT max(start) FROM days)")?;
-        let hours_since = whole_since(hours.map(|it| it.0), days, DAY, |day| {
+        let hours_since = whole_since(hours.map(|it| it.0), days, Grain::Day, |day| {
             let hours = "SELECT sum(calls) FROM hours WHERE start >= ?1 AND start < ?2";
             let days = "SELECT sum(calls) FROM days WHERE start >= ?1 AND start < ?2";
             Ok(number(snapshot, hours, day)? == number(snapshot, days, day)?)
         })?;
-        let calls_since = whole_since(calls.map(|it| it.0), hours, HOUR, |hour| {
+        let calls_since = whole_since(calls.map(|it| it.0), hours, Grain::Hour, |hour| {
             let calls = "SELECT count(*) FROM calls WHERE id >= ?1 AND id < ?2";
             let hours = "SELECT sum(calls) FROM hours WHERE start >= ?1 AND start < ?2";
             Ok(number(snapshot, calls, hour)? == number(snapshot, hours, hour)?)
@@ -218,8 +217,12 @@ impl Kept {
         let Some((first, last)) = self.calls else { return window };
         let is_all_there = self.since.calls == Micros::MIN;
         Window {
-            from: if is_all_there && window.from <= first { floor(window.from, DAY) } else { window.from },
-            to: if window.to > last { ceil(window.to.max(last), DAY) } else { window.to },
+            from: if is_all_there && window.from <= first {
+                floor(window.from, Grain::Day.micros())
+            } else {
+                window.from
+            },
+            to: if window.to > last { ceil(window.to, Grain::Day.micros()) } else { window.to },
         }
     }
 }
@@ -237,16 +240,16 @@ fn number(snapshot: &Transaction<'_>, sql: &str, window: Window) -> Result<Optio
 fn whole_since(
     first: Option<Micros>,
     coarse: Option<(Micros, Micros)>,
-    period: Micros,
+    grain: Grain,
     is_whole: impl FnOnce(Window) -> Result<bool, Error>,
 ) -> Result<Micros, Error> {
     Ok(match (first, coarse) {
         (_, None) => Micros::MIN,
-        (None, Some((_, latest))) => latest.saturating_add(period),
+        (None, Some((_, latest))) => latest.saturating_add(grain.micros()),
         (Some(first), Some((earliest, _))) => {
-            let of_first = floor(first, period);
-            let period = Window { from: of_first, to: of_first.saturating_add(period) };
-            if of_first <= earliest && is_whole(period)? { Micros::MIN } else { first }
+            let start = floor(first, grain.micros());
+            let period = Window { from: start, to: start.saturating_add(grain.micros()) };
+            if start <= earliest && is_whole(period)? { Micros::MIN } else { first }
         }
     })
 }

@@ -3,10 +3,51 @@
 //! Knows time in UTC; no table.
 
 use crate::ledger::entry::Micros;
+use crate::ledger::open::tables_of;
 use crate::ledger::{DAY, HOUR};
 
 /// A minute.
 const MINUTE: Micros = HOUR / 60;
+
+/// How long the periods are of which something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// An hour.
+    Hour,
+    /// A day, in UTC.
+    Day,
+}
+
+impl Grain {
+    /// Both, in the order of their numbers.
+    pub(super) const ALL: [Self; 2] = [Self::Hour, Self::Day];
+
+    /// So long.
+    pub(super) const fn micros(self) -> Micros {
+        match self {
+            Self::Hour => HOUR,
+            Self::Day => DAY,
+        }
+    }
+
+    /// The table of sums by series.
+    pub(super) const fn sums(self) -> &'static str {
+        tables_of(self.micros()).0
+    }
+
+    /// The table of sums by user.
+    pub(super) const fn user_sums(self) -> &'static str {
+        match self {
+            Self::Hour => "user_hours",
+            Self::Day => "user_days",
+        }
+    }
+
+    /// The table of packed latencies.
+    pub(super) const fn latencies(self) -> &'static str {
+        tables_of(self.micros()).1
+    }
+}
 
 /// From one moment on, until just before another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,78 +127,71 @@ impl Step {
         if window.is_empty() {
             return 0;
         }
-        let (first, end) = (floor(window.from, self.length()), ceil(window.to, self.length()));
-        end.abs_diff(first) / self.length().unsigned_abs()
+        let (first, last) = (floor(window.from, self.length()), floor(window.to - 1, self.length()));
+        last.abs_diff(first) / self.length().unsigned_abs() + 1
     }
 }
 
-/// What is kept of a stretch of time.
+/// Where a stretch of time is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grain {
-    /// Each call.
+pub(super) enum Source {
+    /// In the calls themselves.
     Calls,
-    /// By hour.
-    Hours,
-    /// By day.
-    Days,
+    /// In what is kept of whole periods.
+    Periods(Grain),
 }
 
-impl Grain {
-    /// The coarsest of which a point of such a series is made.
+impl Source {
+    /// The coarsest.
+    pub(super) const COARSEST: Self = Self::Periods(Grain::Day);
+
+    /// The coarsest of which a point of such a series can be made.
     pub(super) const fn of_step(step: Step) -> Self {
         match step {
-            Step::Day => Self::Days,
-            Step::Hour => Self::Hours,
+            Step::Day => Self::Periods(Grain::Day),
+            Step::Hour => Self::Periods(Grain::Hour),
             Step::Minute | Step::FiveMinutes | Step::QuarterHour => Self::Calls,
         }
     }
+}
 
-    /// How long a period is; a call takes none.
-    pub(super) const fn period(self) -> Option<Micros> {
-        match self {
-            Self::Calls => None,
-            Self::Hours => Some(HOUR),
-            Self::Days => Some(DAY),
-        }
-    }
-
-    pub(super) const fn finer(self) -> Self {
-        match self {
-            Self::Days => Self::Hours,
-            Self::Hours | Self::Calls => Self::Calls,
-        }
+/// The next finer source than whole periods.
+pub(super) const fn finer(grain: Grain) -> Source {
+    match grain {
+        Grain::Day => Source::Periods(Grain::Hour),
+        Grain::Hour => Source::Calls,
     }
 }
 
 /// A part of a window, and where it is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    pub(super) grain: Grain,
+    pub(super) source: Source,
     pub(super) window: Window,
 }
 
 /// The pieces that a window is made of, in the order of time: as coarse as may be, finer only where it begins or ends
 /// within a period.
-pub(super) fn pieces(window: Window, coarsest: Grain) -> Vec<Piece> {
+pub(super) fn pieces(window: Window, coarsest: Source) -> Vec<Piece> {
     let mut pieces = Vec::new();
     split(window, coarsest, &mut pieces);
     pieces
 }
 
-fn split(window: Window, grain: Grain, pieces: &mut Vec<Piece>) {
+fn split(window: Window, source: Source, pieces: &mut Vec<Piece>) {
     if window.is_empty() {
         return;
     }
-    let Some(period) = grain.period() else {
-        return pieces.push(Piece { grain, window });
+    let Source::Periods(grain) = source else {
+        return pieces.push(Piece { source, window });
     };
-    let whole = window.whole(period);
+    let whole = window.whole(grain.micros());
     if whole.is_empty() {
-        return split(window, grain.finer(), pieces);
+        return split(window, finer(grain), pieces);
     }
-    split(Window { to: whole.from, ..window }, grain.finer(), pieces);
-    pieces.push(Piece { grain, window: whole });
-    split(Window { from: whole.to, ..window }, grain.finer(), pieces);
+    split(Window { to: whole.from, ..window }, finer(grain), pieces);
+    pieces.push(Piece { source, window: whole });
+    split(Window { from: whole.to, ..window }, finer(grain), pieces);
 }
 
 /// From when on each of them is whole: what is older may be gone.
@@ -173,10 +207,10 @@ impl Since {
         let mut kept: Vec<Piece> = Vec::with_capacity(pieces.len());
         let mut covered = window;
         for piece in pieces.into_iter().rev() {
-            let since = match piece.grain {
-                Grain::Calls => self.calls,
-                Grain::Hours => self.hours,
-                Grain::Days => Micros::MIN,
+            let since = match piece.source {
+                Source::Calls => self.calls,
+                Source::Periods(Grain::Hour) => self.hours,
+                Source::Periods(Grain::Day) => Micros::MIN,
             };
             if piece.window.from >= since {
                 kept.push(piece);
@@ -200,6 +234,10 @@ impl Since {
 mod tests {
     use super::*;
 
+    const CALLS: Source = Source::Calls;
+    const HOURS: Source = Source::Periods(Grain::Hour);
+    const DAYS: Source = Source::Periods(Grain::Day);
+
     /// Hours and minutes of the first days of 1970.
     const fn at(hours: i64, minutes: i64) -> Micros {
         hours * HOUR + minutes * MINUTE
@@ -209,46 +247,45 @@ mod tests {
         Window { from, to }
     }
 
-    const fn piece(grain: Grain, from: Micros, to: Micros) -> Piece {
-        Piece { grain, window: window(from, to) }
+    const fn piece(source: Source, from: Micros, to: Micros) -> Piece {
+        Piece { source, window: window(from, to) }
     }
 
     #[test]
     fn a_window_is_made_of_the_coarsest_pieces() {
-        use Grain::{Calls, Days, Hours};
         for (rule, asked, coarsest, expected) in [
-            ("nothing", window(5, 5), Days, vec![]),
-            ("turned round", window(at(2, 0), at(1, 0)), Days, vec![]),
-            ("whole days", window(0, 2 * DAY), Days, vec![piece(Days, 0, 2 * DAY)]),
-            ("whole days by hour", window(0, 2 * DAY), Hours, vec![piece(Hours, 0, 2 * DAY)]),
-            ("calls only", window(0, 2 * DAY), Calls, vec![piece(Calls, 0, 2 * DAY)]),
-            ("within an hour", window(at(1, 5), at(1, 55)), Days, vec![piece(Calls, at(1, 5), at(1, 55))]),
+            ("nothing", window(5, 5), DAYS, vec![]),
+            ("turned round", window(at(2, 0), at(1, 0)), DAYS, vec![]),
+            ("whole days", window(0, 2 * DAY), DAYS, vec![piece(DAYS, 0, 2 * DAY)]),
+            ("whole days by hour", window(0, 2 * DAY), HOURS, vec![piece(HOURS, 0, 2 * DAY)]),
+            ("calls only", window(0, 2 * DAY), CALLS, vec![piece(CALLS, 0, 2 * DAY)]),
+            ("within an hour", window(at(1, 5), at(1, 55)), DAYS, vec![piece(CALLS, at(1, 5), at(1, 55))]),
             (
                 "over a full hour, but none in it",
                 window(at(1, 30), at(2, 30)),
-                Days,
-                vec![piece(Calls, at(1, 30), at(2, 30))],
+                DAYS,
+                vec![piece(CALLS, at(1, 30), at(2, 30))],
             ),
             (
                 "over midnight, and no whole day",
                 window(at(23, 30), at(25, 10)),
-                Days,
+                DAYS,
                 vec![
-                    piece(Calls, at(23, 30), at(24, 0)),
-                    piece(Hours, at(24, 0), at(25, 0)),
-                    piece(Calls, at(25, 0), at(25, 10)),
+                    piece(CALLS, at(23, 30), at(24, 0)),
+                    piece(HOURS, at(24, 0), at(25, 0)),
+                    piece(CALLS, at(25, 0), at(25, 10)),
                 ],
             ),
             (
                 "ragged at both ends",
                 window(at(22, 30), at(49, 15)),
-                Days,
+                DAYS,
                 vec![
-                    piece(Calls, at(22, 30), at(23, 0)),
-                    piece(Hours, at(23, 0), at(24, 0)),
-                    piece(Days, at(24, 0), at(48, 0)),
-                    piece(Hours, at(48, 0), at(49, 0)),
-                    piece(Calls, at(49, 0), at(49, 15)),
+                    piece(CALLS, at(22, 30), at(23, 0)),
+                    piece(HOURS, at(23, 0), at(24, 0)),
+                    piece(DAYS, at(24, 0), at(48, 0)),
+                    piece(HOURS, at(48, 0), at(49, 0)),
+                    piece(CALLS, at(49, 0), at(49, 15)),
                 ],
             ),
         ] {
@@ -258,17 +295,16 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_not_covered() {
-        use Grain::Days;
         let since = Since { calls: at(30, 10), hours: at(3, 0) };
         for (rule, asked, expected) in [
             ("all there", window(at(30, 10), at(50, 0)), window(at(30, 10), at(50, 0))),
             ("whole days are there", window(0, 2 * DAY), window(0, 2 * DAY)),
-            ("the beginning is ragged and gone", window(at(1, 30), at(48, 0)), window(at(24, 0), at(48, 0))),
+            ("the beginning is ragged and gone", window(at(1, 30), at(48, 0)), window(at(3, 0), at(48, 0))),
             ("both ends are", window(at(3, 30), at(29, 30)), window(at(4, 0), at(29, 0))),
             ("within an hour that is gone", window(at(5, 10), at(5, 20)), window(at(5, 10), at(5, 10))),
             ("calls of which some are there", window(at(30, 5), at(30, 50)), window(at(30, 10), at(30, 50))),
         ] {
-            assert_eq!(since.kept(pieces(asked, Days), asked).1, expected, "{rule}");
+            assert_eq!(since.kept(pieces(asked, DAYS), asked).1, expected, "{rule}");
         }
     }
 
@@ -289,7 +325,7 @@ mod tests {
     #[test]
     fn the_ends_of_time_are_no_trouble() {
         for asked in [Window::ALL, window(Micros::MIN, Micros::MAX)] {
-            let pieces = pieces(asked, Grain::Days);
+            let pieces = pieces(asked, DAYS);
             assert!(pieces.windows(2).all(|pair| pair[0].window.to == pair[1].window.from), "{pieces:?}");
         }
     }
