@@ -153,6 +153,12 @@ impl Condition {
         self.values.extend(other.values);
     }
 
+    /// The same, after which a bracket closes.
+    pub(super) fn closed(mut self) -> Self {
+        self.sql.push(')');
+        self
+    }
+
     /// The same asked within a select that `opening` begins; nothing, if nothing is asked.
     fn within(self, opening: &str) -> Self {
         if self.values.is_empty() {

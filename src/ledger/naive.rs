@@ -179,7 +179,7 @@ fn filter(random: &mut Random, entries: &[Entry]) -> Filter {
 
 #[test]
 fn every_answer_is_the_naive_one() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let (both, mut random) = Both::of(seed);
         both.seal(&mut random);
         for _ in 0..50 {
@@ -195,15 +195,16 @@ fn every_answer_is_the_naive_one() {
 
 #[test]
 fn what_is_gone_is_said_to_be_and_the_rest_is_right() {
-    for seed in 10..13 {
+    for seed in 10..12 {
         let (mut both, mut random) = Both::of(seed);
         both.seal(&mut random);
         let calls_gone = both.entries[usize::try_from(random.below(1_200)).unwrap()].ended_at;
-        let hours_gone = floor(BEGIN + random.below(calls_gone - BEGIN), HOUR);
         both.ledger.execute("DELETE FROM calls WHERE id < ?", [calls_gone]).unwrap();
-        both.ledger.execute("DELETE FROM hours WHERE start < ?", [hours_gone]).unwrap();
-        both.ledger.execute("DELETE FROM user_hours WHERE start < ?", [hours_gone]).unwrap();
-        both.ledger.execute("DELETE FROM hour_errors WHERE start < ?", [hours_gone]).unwrap();
+        for table in ["hour_latencies", "day_latencies", "user_hours", "hour_errors", "hours", "user_days"] {
+            let gone = BEGIN + random.below(calls_gone - BEGIN);
+            let gone = floor(gone, if table.contains("day") { DAY } else { HOUR });
+            both.ledger.execute(&format!("DELETE FROM {table} WHERE start < ?"), [gone]).unwrap();
+        }
         for _ in 0..50 {
             let (window, filter) = (window(&mut random, &both.entries), filter(&mut random, &both.entries));
             let answers = all_answers(&both, window, &filter, &mut random);

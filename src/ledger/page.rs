@@ -16,6 +16,7 @@ use crate::ledger::questions::rows;
 use crate::ledger::reader::{Error, Reader};
 use crate::ledger::row;
 use crate::ledger::window::{Grain, Window, ceil, floor};
+use crate::ledger::{DAY, HOUR};
 
 /// Which calls come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,8 +151,8 @@ impl Search<'_> {
     /// Looks through the whole window, and tells after which moment it goes on, if it did not come to the end.
     fn all(&mut self, window: Window) -> Result<Option<Micros>, Error> {
         let Some(occurs) = self.filter.occurs() else { return self.look(window) };
-        for day in self.periods(&occurs, Grain::Day, window)? {
-            for hour in self.periods(&occurs, Grain::Hour, day)? {
+        for day in self.days(&occurs, window)? {
+            for hour in self.hours(&occurs, day)? {
                 let next = self.look(hour)?;
                 if next.is_some() {
                     return Ok(next);
@@ -167,21 +168,47 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The parts of the window that are in periods in which there are such calls.
-    fn periods(&self, occurs: &Occurs, grain: Grain, window: Window) -> Result<Vec<Window>, Error> {
-        let select = format!("SELECT DISTINCT start FROM {} WHERE start >= ? AND start < ?", (occurs.table)(grain));
-        let period = grain.micros();
-        let whole = Window { from: floor(window.from, period), to: ceil(window.to, period) };
+    /// The parts of the window that are in days in which there are such calls.
+    fn days(&self, occurs: &Occurs, window: Window) -> Result<Vec<Window>, Error> {
+        let select =
+            format!("SELECT DISTINCT start FROM {} WHERE start >= ? AND start < ?", (occurs.table)(Grain::Day));
+        let whole = Window { from: floor(window.from, DAY), to: ceil(window.to, DAY) };
         let mut parts = Vec::new();
         rows(self.snapshot, &select, whole, &occurs.condition, |row| {
             let from: Micros = row.get(0)?;
-            parts.push(Window { from, to: from.saturating_add(period) }.within(window));
+            parts.push(Window { from, to: from.saturating_add(DAY) }.within(window));
             Ok(())
         })?;
+        parts.sort_unstable_by_key(|part| part.from);
+        Ok(self.in_order(parts))
+    }
+
+    /// The parts of what is within a day that are in hours in which there are such calls. Each hour is asked, which is
+    /// less than to look through all sums of the day.
+    fn hours(&self, occurs: &Occurs, window: Window) -> Result<Vec<Window>, Error> {
+        let exists = format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE start = ?{})",
+            (occurs.table)(Grain::Hour),
+            occurs.condition.sql
+        );
+        let mut exists = self.snapshot.prepare_cached(&exists)?;
+        let mut parts = Vec::new();
+        let mut from = floor(window.from, HOUR);
+        while from < window.to {
+            let values = [from.into()];
+            if exists.query_row(params_from_iter(values.iter().chain(&occurs.condition.values)), |row| row.get(0))? {
+                parts.push(Window { from, to: from.saturating_add(HOUR) }.within(window));
+            }
+            from = from.saturating_add(HOUR);
+        }
+        Ok(self.in_order(parts))
+    }
+
+    fn in_order(&self, mut parts: Vec<Window>) -> Vec<Window> {
         if self.direction == Direction::Newest {
             parts.reverse();
         }
-        Ok(parts)
+        parts
     }
 
     /// Reads calls of the window, until the page is full.

@@ -3,14 +3,14 @@
 //! Sums by user know workspace, namespace and agent. Who asks for one model's users has the calls read.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use rusqlite::{OptionalExtension, Transaction};
 
 use crate::ledger::filter::Filter;
 use crate::ledger::questions::{Order, plan, rows};
-use crate::ledger::reader::{Answer, Error, Reader};
+use crate::ledger::reader::{About, Answer, Error, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::{OfUser, Totals};
 use crate::ledger::window::{Grain, Source, Window};
@@ -58,7 +58,34 @@ impl Reader {
     /// # Errors
     /// [`Error`].
     pub fn unique_users(&self, window: Window, filter: &Filter) -> Result<Answer<u64>, Error> {
-        Ok(self.users(window, filter, (Order::Calls, 0))?.map(|users| users.all))
+        self.ask(|snapshot| {
+            let mut users: HashSet<i64> = HashSet::new();
+            let coarsest = if filter.is_by_user() { Source::COARSEST } else { Source::Calls };
+            let (kept, covers) = plan(snapshot, About::Users, window, coarsest)?;
+            for piece in kept {
+                let (select, condition) = match piece.source {
+                    Source::Calls => (
+                        "SELECT DISTINCT user FROM calls WHERE id >= ? AND id < ? AND user IS NOT NULL",
+                        filter.of_call(),
+                    ),
+                    Source::Periods(Grain::Hour) => {
+                        ("SELECT DISTINCT user FROM user_hours WHERE start >= ? AND start < ?", filter.of_user())
+                    }
+                    // By user: there are far fewer of them than there are sums.
+                    Source::Periods(Grain::Day) => (
+                        "SELECT id FROM users WHERE EXISTS \
+                         (SELECT 1 FROM user_days WHERE user = users.id AND start >= ? AND start < ?",
+                        filter.of_user().closed(),
+                    ),
+                };
+                rows(snapshot, select, piece.window, &condition, |row| {
+                    users.insert(row.get(0)?);
+                    Ok(())
+                })?;
+            }
+            users.remove(&NOBODY);
+            Ok(Answer { found: u64::try_from(users.len()).unwrap_or(u64::MAX), covers })
+        })
     }
 }
 
@@ -67,8 +94,8 @@ const NOBODY: i64 = 0;
 
 fn by_user(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Result<Answer<HashMap<i64, OfUser>>, Error> {
     let mut users: HashMap<i64, OfUser> = HashMap::new();
-    let coarsest = if filter.is_by_user() { Source::Periods(Grain::Day) } else { Source::Calls };
-    let (kept, covers) = plan(snapshot, window, coarsest)?;
+    let coarsest = if filter.is_by_user() { Source::COARSEST } else { Source::Calls };
+    let (kept, covers) = plan(snapshot, About::Users, window, coarsest)?;
     for piece in kept {
         let (select, condition): (&str, _) = match piece.source {
             Source::Calls => (&OF_CALLS, filter.of_call()),

@@ -13,7 +13,7 @@ use crate::ledger::entry::Micros;
 use crate::ledger::filter::Filter;
 use crate::ledger::packed::unpack;
 use crate::ledger::questions::{plan, rows};
-use crate::ledger::reader::{Answer, Error, Kept, Reader};
+use crate::ledger::reader::{About, Answer, Error, Kept, Reader};
 use crate::ledger::window::{Grain, Piece, Since, Source, Window, finer, pieces};
 
 /// What is asked about.
@@ -150,9 +150,9 @@ fn crowd_of(number: u64) -> usize {
 /// this covers.
 fn places(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Result<(Vec<Piece>, Window), Error> {
     if !filter.is_by_series() {
-        return plan(snapshot, window, Source::Calls);
+        return plan(snapshot, About::Series, window, Source::Calls);
     }
-    let kept = Kept::of(snapshot)?;
+    let kept = Kept::of(snapshot, About::Series)?;
     let wide = kept.widened(window);
     let mut places = Vec::new();
     if let Some((first, last)) = kept.days {
@@ -199,14 +199,20 @@ fn push(places: &mut Vec<Piece>, piece: Piece) {
 
 /// Whether all latencies of the period are packed, as those of a period without calls are.
 fn is_packed(snapshot: &Transaction<'_>, since: Since, grain: Grain, start: Micros) -> Result<bool, Error> {
-    let sealed = "SELECT EXISTS (SELECT 1 FROM sealed WHERE grain = ? AND start = ?)";
-    let (any, sums_since) = match grain {
-        Grain::Hour => ("SELECT EXISTS (SELECT 1 FROM hours WHERE start = ?)", since.hours),
-        Grain::Day => ("SELECT EXISTS (SELECT 1 FROM days WHERE start = ?)", Micros::MIN),
+    let (packed, sums, sums_since) = match grain {
+        Grain::Hour => (
+            "SELECT EXISTS (SELECT 1 FROM hour_latencies WHERE start = ?)",
+            "SELECT EXISTS (SELECT 1 FROM hours WHERE start = ?)",
+            since.hours,
+        ),
+        Grain::Day => (
+            "SELECT EXISTS (SELECT 1 FROM day_latencies WHERE start = ?)",
+            "SELECT EXISTS (SELECT 1 FROM days WHERE start = ?)",
+            since.days,
+        ),
     };
-    let is_sealed = snapshot.prepare_cached(sealed)?.query_row([grain.micros(), start], |row| row.get(0))?;
-    let is_empty = || Ok::<_, Error>(!snapshot.prepare_cached(any)?.query_row([start], |row| row.get::<_, bool>(0))?);
-    Ok(is_sealed || (start >= sums_since && is_empty()?))
+    let is_there = |sql| Ok::<bool, Error>(snapshot.prepare_cached(sql)?.query_row([start], |row| row.get(0))?);
+    Ok(is_there(packed)? || (start >= sums_since && !is_there(sums)?))
 }
 
 /// Hands over every time that is asked about in this place.

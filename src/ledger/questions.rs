@@ -10,7 +10,7 @@ use rusqlite::{Row, Transaction, params_from_iter};
 
 use crate::ledger::entry::Micros;
 use crate::ledger::filter::{Condition, Filter};
-use crate::ledger::reader::{Answer, Error, Kept, Reader};
+use crate::ledger::reader::{About, Answer, Error, Kept, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::Totals;
 use crate::ledger::window::{Grain, Piece, Source, Step, Window, floor, pieces};
@@ -171,11 +171,8 @@ impl Reader {
     pub fn failures(&self, window: Window, filter: &Filter) -> Result<Answer<Vec<Failures>>, Error> {
         self.ask(|snapshot| {
             let mut kinds: HashMap<(Box<str>, Box<str>), u64> = HashMap::new();
-            let (kept, covers) = plan(
-                snapshot,
-                window,
-                if filter.is_by_series() { Source::Periods(Grain::Hour) } else { Source::Calls },
-            )?;
+            let coarsest = if filter.is_by_series() { Source::Periods(Grain::Hour) } else { Source::Calls };
+            let (kept, covers) = plan(snapshot, About::Failures, window, coarsest)?;
             for piece in kept {
                 let (select, condition) = match piece.source {
                     Source::Calls => {
@@ -248,7 +245,7 @@ fn each(
     mut take: impl FnMut(Micros, i64, &Totals),
 ) -> Result<Window, Error> {
     let coarsest = if asked.filter.is_by_series() { asked.coarsest } else { Source::Calls };
-    let (kept, covers) = plan(snapshot, asked.window, coarsest)?;
+    let (kept, covers) = plan(snapshot, About::Series, asked.window, coarsest)?;
     let (of_series, of_call) = (asked.filter.of_series(), asked.filter.of_call());
     for piece in kept {
         let (select, condition): (&str, _) = match piece.source {
@@ -284,13 +281,14 @@ fn of_periods(grain: Grain) -> &'static str {
 /// Where what is known of a window is looked up, and which part of it that covers.
 pub(super) fn plan(
     snapshot: &Transaction<'_>,
+    about: About,
     window: Window,
     coarsest: Source,
 ) -> Result<(Vec<Piece>, Window), Error> {
     if window.is_empty() {
         return Ok((Vec::new(), window));
     }
-    let kept = Kept::of(snapshot)?;
+    let kept = Kept::of(snapshot, about)?;
     let wide = kept.widened(window);
     let (pieces, covers) = kept.since.kept(pieces(wide, coarsest), wide);
     Ok((pieces, covers.within(window)))

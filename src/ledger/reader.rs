@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, Transaction};
+use rusqlite::{Connection, ErrorCode, Row, Transaction};
 use tokio::time::Instant;
 
 use crate::ledger::entry::Micros;
@@ -39,7 +39,8 @@ pub enum Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => Self::TooLong,
+            // Busy is what a ledger in memory is while it is written.
+            Some(ErrorCode::OperationInterrupted | ErrorCode::DatabaseBusy) => Self::TooLong,
             _ => Self::Database(error),
         }
     }
@@ -115,7 +116,7 @@ impl Reader {
     /// # Errors
     /// [`Error`].
     pub fn span(&self) -> Result<Option<(Micros, Micros)>, Error> {
-        self.ask(|snapshot| Ok(Kept::of(snapshot)?.calls))
+        self.ask(|snapshot| Ok(Kept::of(snapshot, About::Series)?.calls))
     }
 
     /// Asks one snapshot of the ledger.
@@ -181,6 +182,17 @@ impl Drop for Lent<'_> {
     }
 }
 
+/// What is asked, which says what sums there are of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// What calls come to.
+    Series,
+    /// Who made them.
+    Users,
+    /// How they failed.
+    Failures,
+}
+
 /// What there is in a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
@@ -192,23 +204,32 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn of(snapshot: &Transaction<'_>) -> Result<Self, Error> {
-        let ends = |sql| snapshot.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)));
-        let ends = |sql| Ok::<_, Error>(pair(ends(sql)?));
-        let calls = ends("SELECT (SELECT min(id) FROM calls), (SELECT max(id) FROM calls)")?;
-        let hours = ends("SELECT (SELECT min(start) FROM hours), (SELECT max(start) FROM hours)")?;
-        let days = ends("SELECT (SELECT min(start) FROM days), (SELECT max(start) FROM days)")?;
-        let hours_since = whole_since(hours.map(|it| it.0), days, Grain::Day, |day| {
-            let hours = "SELECT sum(calls) FROM hours WHERE start >= ?1 AND start < ?2";
-            let days = "SELECT sum(calls) FROM days WHERE start >= ?1 AND start < ?2";
-            Ok(number(snapshot, hours, day)? == number(snapshot, days, day)?)
-        })?;
-        let calls_since = whole_since(calls.map(|it| it.0), hours, Grain::Hour, |hour| {
-            let calls = "SELECT count(*) FROM calls WHERE id >= ?1 AND id < ?2";
-            let hours = "SELECT sum(calls) FROM hours WHERE start >= ?1 AND start < ?2";
-            Ok(number(snapshot, calls, hour)? == number(snapshot, hours, hour)?)
-        })?;
-        Ok(Self { calls, days, since: Since { calls: calls_since.max(hours_since), hours: hours_since } })
+    /// The oldest goes first: calls, then what is kept of hours, then of days.
+    pub(super) fn of(snapshot: &Transaction<'_>, about: About) -> Result<Self, Error> {
+        let calls = ends(snapshot, "SELECT (SELECT min(id) FROM calls), (SELECT max(id) FROM calls)")?;
+        let hours = ends(snapshot, "SELECT (SELECT min(start) FROM hours), (SELECT max(start) FROM hours)")?;
+        let days = ends(snapshot, "SELECT (SELECT min(start) FROM days), (SELECT max(start) FROM days)")?;
+        let same = |one: &'static str, other: &'static str| {
+            move |window| Ok(number(snapshot, one, window)? == number(snapshot, other, window)?)
+        };
+        let hours_since = whole_since(hours.map(|it| it.0), days, Grain::Day, same(HOURS, DAYS))?;
+        let calls_since = whole_since(calls.map(|it| it.0), hours, Grain::Hour, same(CALLS, HOURS))?.max(hours_since);
+        let since = match about {
+            About::Series => Since { calls: calls_since, hours: hours_since, days: Micros::MIN },
+            About::Users => {
+                let first = |sql| Ok::<_, Error>(snapshot.prepare_cached(sql)?.query_row([], |row| row.get(0))?);
+                let (user_hours, user_days) =
+                    (first("SELECT min(start) FROM user_hours")?, first("SELECT min(start) FROM user_days")?);
+                let of_hours = whole_since(user_hours, days, Grain::Day, same(USER_HOURS, DAYS))?;
+                let of_days = whole_since(user_days, days, Grain::Day, same(USER_DAYS, DAYS))?;
+                Since { calls: calls_since, hours: of_hours, days: of_days }
+            }
+            About::Failures => {
+                let hours = failures_since(snapshot, hours)?.max(hours_since);
+                Since { calls: calls_since, hours, days: Micros::MAX }
+            }
+        };
+        Ok(Self { calls, days, since })
     }
 
     /// The window with the same calls in it that begins and ends with whole days, as far as there are no calls before
@@ -227,8 +248,27 @@ impl Kept {
     }
 }
 
-fn pair(ends: (Option<Micros>, Option<Micros>)) -> Option<(Micros, Micros)> {
-    ends.0.zip(ends.1)
+const CALLS: &str = "SELECT count(*) FROM calls WHERE id >= ?1 AND id < ?2";
+const HOURS: &str = "SELECT sum(calls) FROM hours WHERE start >= ?1 AND start < ?2";
+const DAYS: &str = "SELECT sum(calls) FROM days WHERE start >= ?1 AND start < ?2";
+const USER_HOURS: &str = "SELECT sum(calls) FROM user_hours WHERE start >= ?1 AND start < ?2";
+const USER_DAYS: &str = "SELECT sum(calls) FROM user_days WHERE start >= ?1 AND start < ?2";
+
+fn ends(snapshot: &Transaction<'_>, sql: &str) -> Result<Option<(Micros, Micros)>, Error> {
+    let ends = |row: &Row<'_>| Ok(row.get::<_, Option<_>>(0)?.zip(row.get(1)?));
+    Ok(snapshot.prepare_cached(sql)?.query_row([], ends)?)
+}
+
+/// From when on every failure is among those by hour. An hour without any has no row, so its sums are asked.
+fn failures_since(snapshot: &Transaction<'_>, hours: Option<(Micros, Micros)>) -> Result<Micros, Error> {
+    let Some((_, latest)) = hours else { return Ok(Micros::MIN) };
+    let first: Option<Micros> =
+        snapshot.prepare_cached("SELECT min(start) FROM hour_errors")?.query_row([], |row| row.get(0))?;
+    let first = first.unwrap_or_else(|| latest.saturating_add(Grain::Hour.micros()));
+    let has_gone: bool = snapshot
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM hours WHERE start < ? AND calls > successes)")?
+        .query_row([first], |row| row.get(0))?;
+    Ok(if has_gone { first } else { Micros::MIN })
 }
 
 fn number(snapshot: &Transaction<'_>, sql: &str, window: Window) -> Result<Option<i64>, Error> {

@@ -155,6 +155,9 @@ CREATE TABLE user_days (
   PRIMARY KEY (start, user, scope)
 ) STRICT, WITHOUT ROWID;
 
+-- The days of each user: who was there in a month is then a question per user.
+CREATE INDEX user_days_by_user ON user_days (user, start);
+
 -- Every latency of a series in an hour or a day that is over, sorted, each as the difference from the one before (LEB128): exact
 -- percentiles of a month without reading its rows. Made once the period is over; until then the rows are asked.
 CREATE TABLE hour_latencies (

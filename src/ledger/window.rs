@@ -199,6 +199,7 @@ fn split(window: Window, source: Source, pieces: &mut Vec<Piece>) {
 pub(super) struct Since {
     pub(super) calls: Micros,
     pub(super) hours: Micros,
+    pub(super) days: Micros,
 }
 
 impl Since {
@@ -210,7 +211,7 @@ impl Since {
             let since = match piece.source {
                 Source::Calls => self.calls,
                 Source::Periods(Grain::Hour) => self.hours,
-                Source::Periods(Grain::Day) => Micros::MIN,
+                Source::Periods(Grain::Day) => self.days,
             };
             if piece.window.from >= since {
                 kept.push(piece);
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_not_covered() {
-        let since = Since { calls: at(30, 10), hours: at(3, 0) };
+        let since = Since { calls: at(30, 10), hours: at(3, 0), days: Micros::MIN };
         for (rule, asked, expected) in [
             ("all there", window(at(30, 10), at(50, 0)), window(at(30, 10), at(50, 0))),
             ("whole days are there", window(0, 2 * DAY), window(0, 2 * DAY)),
