@@ -111,7 +111,7 @@ struct Built {
     watched_keys: Vec<(Arc<Credential>, PathBuf)>,
     signers: Vec<Signer>,
     access: Access,
-    watched_tokens: Vec<(Arc<Token>, PathBuf)>,
+    watched_tokens: WatchedTokens,
     writer: Option<Writer>,
     fleet: Option<Fleet>,
     exporter: Option<Exporter>,
@@ -275,7 +275,7 @@ impl App {
             cache: cache_side(&rooms, Arc::new(config.cache)),
             limits: Arc::clone(&rooms.limits),
             #[cfg(feature = "ledger")]
-            ledger: LedgerSide::new(None),
+            ledger: LedgerSide::none(),
             live: Arc::clone(rooms.sinks.live()),
             store,
         };
@@ -655,8 +655,11 @@ fn cache_side(rooms: &Rooms, settings: Arc<cache::Settings>) -> CacheSide {
     CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }
 }
 
+/// Tokens, and the files they are read from again.
+type WatchedTokens = Vec<(Arc<Token>, PathBuf)>;
+
 /// Who may read and change on the operator's side, and the files their tokens are in.
-fn access(settings: &admin::Settings) -> anyhow::Result<(Access, Vec<(Arc<Token>, PathBuf)>)> {
+fn access(settings: &admin::Settings) -> anyhow::Result<(Access, WatchedTokens)> {
     let (mut bearers, mut watched) = (Vec::new(), Vec::new());
     let mut add = |knob: &str, name: &str, role, bounds, file: &PathBuf| {
         let token = Arc::new(Token::from_file(file).with_context(|| format!("admin.{knob}"))?);

@@ -186,7 +186,7 @@ pub mod attribute {
     pub const WEIR_AGENT: &str = "weir.agent";
     /// What an operator did.
     pub const WEIR_AUDIT_ACTION: &str = "weir.audit.action";
-    /// How many cache entries that removed.
+    /// How many entries of the cache, or calls of the ledger, that was about.
     pub const WEIR_AUDIT_ENTRIES: &str = "weir.audit.entries";
     /// The name of the token that was shown.
     pub const WEIR_AUDIT_TOKEN: &str = "weir.audit.token";

@@ -34,6 +34,20 @@ pub(super) fn budget_changed(Operator { peer, token }: &Operator, action: &str, 
     );
 }
 
+/// Somebody was taken from the ledger, of whom there were so many calls. Whom, is not said.
+#[cfg(feature = "ledger")]
+pub(super) fn user_erased(Operator { peer, token }: &Operator, calls: u64) {
+    tracing::event!(
+        target: AUDIT,
+        Level::INFO,
+        { attribute::CLIENT_ADDRESS } = %peer.0,
+        { attribute::WEIR_AUDIT_TOKEN } = &**token,
+        { attribute::WEIR_AUDIT_ACTION } = "ledger.erase_user",
+        { attribute::WEIR_AUDIT_ENTRIES } = calls,
+        "user erased"
+    );
+}
+
 /// Somebody who may not wanted to change something.
 pub(super) fn denied(Peer(peer): Peer, path: &str, why: &Denied) {
     tracing::event!(

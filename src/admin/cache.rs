@@ -96,7 +96,7 @@ fn hide_credentials(value: &mut Value) {
     path = "/api/v1/cache/clear",
     tag = "cache",
     operation_id = "cache_clear",
-    responses((status = 200, body = Removed), ToChange),
+    responses((status = 200, body = Removal), ToChange),
     security(("token" = []))
 )]
 pub(super) async fn clear(operator: Operator, State(admin): State<Admin>, body: Body) -> Result<Response, Problem> {
@@ -111,7 +111,7 @@ pub(super) async fn clear(operator: Operator, State(admin): State<Admin>, body: 
     tag = "cache",
     operation_id = "cache_invalidate",
     request_body(content = Criteria, content_type = "application/json"),
-    responses((status = 200, body = Removed), ToChange),
+    responses((status = 200, body = Removal), ToChange),
     security(("token" = []))
 )]
 pub(super) async fn invalidate(
@@ -177,7 +177,7 @@ async fn remove(operator: Operator, admin: Admin, action: &'static str, filter: 
     let removed = removing.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, halfway))?;
     admin.metrics.invalidated(strategy);
     audit::entries_removed(&operator, action, &what.to_string(), removed);
-    let body = Removed { removed, strategy: strategy.as_str(), filter: what, other_instances };
+    let body = Removal { removed, strategy: strategy.as_str(), filter: what, other_instances };
     Ok(answer(StatusCode::OK, &body))
 }
 
@@ -204,7 +204,8 @@ struct Criteria {
 
 /// What was removed.
 #[derive(Debug, Serialize, ToSchema)]
-struct Removed {
+#[schema(as = Removed)]
+struct Removal {
     /// So many entries of this instance's memory.
     removed: u64,
     /// By which criterion.

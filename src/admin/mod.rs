@@ -276,7 +276,7 @@ mod tests {
             store: None,
             limits: Arc::new(Limits::new(&[], &[])),
             #[cfg(feature = "ledger")]
-            ledger: analytics::LedgerSide::new(None),
+            ledger: analytics::LedgerSide::none(),
             live: Arc::default(),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }

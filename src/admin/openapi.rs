@@ -83,7 +83,7 @@ impl Document {
     }
 }
 
-/// This document, OpenAPI 3.1.
+/// This document, in the terms of `OpenAPI` 3.1.
 #[utoipa::path(
     get,
     path = "/api/v1/openapi.json",

@@ -107,14 +107,14 @@ pub(super) struct Next {
 
 impl Asked {
     /// What the parameters say, and nothing else.
-    pub(super) fn of(parameters: Parameters, asker: &Asker) -> Result<Self, Problem> {
-        Ok(Self::with(parameters, asker, |_, _| ())?.0)
+    pub(super) fn of(parameters: Parameters, caller: &Asker) -> Result<Self, Problem> {
+        Ok(Self::with(parameters, caller, |_, _| ())?.0)
     }
 
     /// The same, and what `more` reads of them, which gets to know the window, if that could be read.
     pub(super) fn with<T>(
         mut parameters: Parameters,
-        asker: &Asker,
+        caller: &Asker,
         more: impl FnOnce(&mut Parameters, Option<Window>) -> T,
     ) -> Result<(Self, T), Problem> {
         let now = micros(SystemTime::now());
@@ -130,7 +130,7 @@ impl Asked {
         };
         let more = more(&mut parameters, window);
         parameters.end()?;
-        bind(&mut filter, asker)?;
+        bind(&mut filter, caller)?;
         let window = window.expect("what could not be read is a fault");
         Ok((Self { window, filter, now }, more))
     }
@@ -148,10 +148,10 @@ impl Asked {
 }
 
 /// Keeps a question to what its asker may see.
-pub(super) fn bind(filter: &mut Filter, asker: &Asker) -> Result<(), Problem> {
+pub(super) fn bind(filter: &mut Filter, caller: &Asker) -> Result<(), Problem> {
     for (asked, bound, what) in [
-        (&mut filter.workspace, &asker.bounds.workspace, "that workspace"),
-        (&mut filter.user, &asker.bounds.user, "that user"),
+        (&mut filter.workspace, &caller.bounds.workspace, "that workspace"),
+        (&mut filter.user, &caller.bounds.user, "that user"),
     ] {
         match (asked.as_ref(), bound) {
             (_, None) => {}
@@ -164,7 +164,7 @@ pub(super) fn bind(filter: &mut Filter, asker: &Asker) -> Result<(), Problem> {
 }
 
 /// One parameter of two names.
-fn either(parameters: &mut Parameters, name: &'static str, alias: &'static str) -> Option<Box<str>> {
+pub(super) fn either(parameters: &mut Parameters, name: &'static str, alias: &'static str) -> Option<Box<str>> {
     match (parameters.text(name), parameters.text(alias)) {
         (Some(_), Some(_)) => {
             parameters.fault(alias, format!("means the same as `{name}`, which is there too: write one of the two"));
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn nobody_gets_beyond_what_they_may_see() {
         let bounds = Bounds { workspace: Some("a".into()), user: Some("ann".into()) };
-        let asker = Asker { bounds, token: Some("team-a".into()) };
+        let caller = Asker { bounds, token: Some("team-a".into()) };
         for (query, expected) in [
             ("", None),
             ("workspace=a&user=ann", None),
@@ -402,7 +402,7 @@ mod tests {
             ("workspace=A", Some(403)),
             ("workspace=a&workspace_id=a", Some(400)),
         ] {
-            match (Asked::of(Parameters::of(query), &asker), expected) {
+            match (Asked::of(Parameters::of(query), &caller), expected) {
                 (Ok(asked), None) => {
                     let Filter { workspace, user, .. } = asked.filter;
                     assert_eq!((workspace.as_deref(), user.as_deref()), (Some("a"), Some("ann")), "{query}");

@@ -52,11 +52,11 @@ const DIMENSIONS: [(&str, Dimension); 6] = [
     responses((status = 200, body = Overview), ToAsk)
 )]
 pub(super) async fn overview(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
+    let asked = Asked::of(parameters, &caller)?;
     let limits = std::sync::Arc::clone(&admin.limits);
     let month = looked_at(move || Month::of(&BudgetNow::of(limits.monthly(), limits.now()))).await?;
     let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, month, ledger)).await?;
@@ -172,11 +172,11 @@ fn each(totals: &Totals) -> Option<PicoUsd> {
     responses((status = 200, body = Trend), ToAsk)
 )]
 pub(super) async fn trend(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, step) = Asked::with(parameters, &asker, step)?;
+    let (asked, step) = Asked::with(parameters, &caller, step)?;
     let trend = admin.ledger.ask(move |ledger| Trend::of(&asked, step, ledger)).await?;
     Ok(answer(StatusCode::OK, &trend))
 }
@@ -227,27 +227,27 @@ impl Trend {
     tag = "cost",
     operation_id = "cost_by_model",
     params(Question, Limit),
-    responses((status = 200, body = Models), ToAsk)
+    responses((status = 200, body = ByModel), ToAsk)
 )]
 pub(super) async fn by_model(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, most) = Asked::with(parameters, &asker, |parameters, _| limit(parameters, USUAL).get())?;
+    let (asked, most) = Asked::with(parameters, &caller, |parameters, _| limit(parameters, USUAL).get())?;
     let wanted = (Dimension::Model, Order::Cost, most);
     let groups = admin.ledger.ask(move |ledger| Spending::of(&asked, wanted, ledger)).await?;
     let Spending { times, spent, groups, other_groups, others, .. } = groups;
     let model = |OfGroup { name, group }| Model { model: name, group };
     let models =
-        Models { times, spent, models: groups.into_iter().map(model).collect(), other_models: other_groups, others };
+        ByModel { times, spent, models: groups.into_iter().map(model).collect(), other_models: other_groups, others };
     Ok(answer(StatusCode::OK, &models))
 }
 
 /// Cost by model.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostByModel)]
-struct Models {
+struct ByModel {
     #[serde(flatten)]
     times: Times,
     #[serde(flatten)]
@@ -284,11 +284,11 @@ struct Model {
     responses((status = 200, body = Spending), ToAsk)
 )]
 pub(super) async fn groups(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, wanted) = Asked::with(parameters, &asker, |parameters, _| {
+    let (asked, wanted) = Asked::with(parameters, &caller, |parameters, _| {
         let dimension = parameters.choice("group_by", &DIMENSIONS).unwrap_or(Dimension::Model);
         let order = parameters.choice("sort", &ORDERS).unwrap_or(Order::Cost);
         (dimension, order, limit(parameters, USUAL).get())

@@ -1,4 +1,4 @@
-//! Logs: calls one by one.
+//! Listed: calls one by one.
 
 use std::num::NonZeroUsize;
 
@@ -47,15 +47,15 @@ const CACHE: [(&str, &str); 4] = [("hit", "hit"), ("miss", "miss"), ("expired", 
             description = "Only calls of which the cache said this: `hit`, `miss`, `expired` or `bypass`."),
         ("order" = Option<String>, Query, pattern = "^(newest|oldest)$",
             description = "What comes first: `newest` (without this), or `oldest`.")),
-    responses((status = 200, body = Logs), ToAsk)
+    responses((status = 200, body = Listed), ToAsk)
 )]
 pub(super) async fn list(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let outcomes = Outcome::ALL.map(|outcome| (outcome.as_str(), outcome));
-    let (mut asked, wanted) = Asked::with(parameters, &asker, |parameters, _| {
+    let (mut asked, wanted) = Asked::with(parameters, &caller, |parameters, _| {
         let (operation, outcome) = (parameters.text("operation"), parameters.choice("outcome", &outcomes));
         let cache = parameters.choice("cache", &CACHE);
         let direction = parameters.choice("order", &DIRECTIONS).unwrap_or(Direction::Newest);
@@ -66,7 +66,7 @@ pub(super) async fn list(
     asked.filter.operation = operation;
     asked.filter.outcome = outcome;
     asked.filter.cache = cache.map(Into::into);
-    let logs = admin.ledger.ask(move |ledger| Logs::of(&asked, &wanted, ledger)).await?;
+    let logs = admin.ledger.ask(move |ledger| Listed::of(&asked, &wanted, ledger)).await?;
     Ok(answer(StatusCode::OK, &logs))
 }
 
@@ -79,7 +79,8 @@ struct Wanted {
 
 /// A page of calls.
 #[derive(Debug, Serialize, ToSchema)]
-struct Logs {
+#[schema(as = Logs)]
+struct Listed {
     /// The time asked about.
     period: Period,
     /// The calls, in the order asked for.
@@ -89,7 +90,7 @@ struct Logs {
     next_cursor: Option<String>,
 }
 
-impl Logs {
+impl Listed {
     fn of(asked: &Asked, wanted: &Wanted, ledger: &Reader) -> Result<Self, Error> {
         let Wanted { after, direction, limit } = *wanted;
         let Page { entries, next } = ledger.page(asked.window, &asked.filter, after, (direction, limit))?;

@@ -6,6 +6,7 @@
 mod asked;
 mod audit;
 mod cost;
+mod erase;
 mod logs;
 mod performance;
 mod shown;
@@ -25,6 +26,7 @@ use utoipa_axum::routes;
 use crate::admin::Admin;
 use crate::admin::problem::Problem;
 use crate::ledger::reader::{Error, Reader};
+use crate::ledger::writer::Ledger;
 
 /// Most questions at once. Each reads from memory or a disk that calls are written to as well.
 const AT_ONCE: usize = 4;
@@ -37,14 +39,21 @@ const AGAIN_IN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct LedgerSide {
     reader: Option<Reader>,
+    writer: Option<Arc<Ledger>>,
     turns: Arc<Semaphore>,
 }
 
 impl LedgerSide {
-    /// One that is asked through `reader`; without one there is no ledger.
+    /// One that is asked through `reader`, and told whom to forget through `writer`.
     #[must_use]
-    pub fn new(reader: Option<Reader>) -> Self {
-        Self { reader, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn of(reader: Reader, writer: Arc<Ledger>) -> Self {
+        Self { reader: Some(reader), writer: Some(writer), ..Self::none() }
+    }
+
+    /// There is no ledger.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { reader: None, writer: None, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Whether the ledger answers; `None` if there is none.
@@ -100,7 +109,7 @@ fn told(error: Error) -> Problem {
 /// Every question.
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
-        .routes(routes!(logs::list))
+        .routes(routes!(logs::list, erase::user))
         .routes(routes!(stats::calls))
         .routes(routes!(cost::groups))
         .routes(routes!(usage::overview))
@@ -140,8 +149,11 @@ mod tests {
     use crate::admin::{api, router};
     use crate::ledger::HOUR;
     use crate::ledger::entry::{Entry, Micros};
+    use crate::ledger::home::Home;
     use crate::ledger::insert::Inserter;
     use crate::ledger::open::Place;
+    use crate::ledger::upkeep::Bounds as Room;
+    use crate::ledger::writer::{self, Told};
     use crate::record::usage::{Counter, Usage};
     use crate::units::PicoUsd;
 
@@ -220,7 +232,7 @@ mod tests {
         writing.execute(deed, [MIDNIGHT]).expect("it is written");
         let reader = Reader::new(Duration::from_secs(10));
         reader.open(vec![place.read().expect("a connection"), place.read().expect("another")]);
-        LedgerSide::new(Some(reader))
+        LedgerSide { reader: Some(reader), ..LedgerSide::none() }
     }
 
     fn bearer(name: &str, token: &str, role: Role, bounds: Bounds) -> Bearer {
@@ -232,6 +244,11 @@ mod tests {
     /// An admin side with a ledger, and tokens: `sesame` opens everything, `mine` what is of workspace a, `me` what is of
     /// its user there.
     fn house(require_workspace: bool) -> Router {
+        house_of(ledger(&calls()), require_workspace)
+    }
+
+    /// The same with this ledger.
+    fn house_of(ledger: LedgerSide, require_workspace: bool) -> Router {
         let a = || Some("a".into());
         let tokens = Tokens::of(vec![
             bearer("admin", "sesame", Role::Admin, Bounds::default()),
@@ -240,7 +257,7 @@ mod tests {
         ]);
         let tokens = Arc::new(tokens.expect("three tokens"));
         let access = Access { tokens, require_token: false, require_workspace };
-        served(Admin { access, ledger: ledger(&calls()), ..admin() })
+        served(Admin { access, ledger, ..admin() })
     }
 
     /// The admin side, asked from this machine.
@@ -257,7 +274,11 @@ mod tests {
     }
 
     async fn get(house: &Router, path: &str, by: By) -> (u16, String) {
-        let request = Request::builder().method(Method::GET).uri(path);
+        ask(house, Method::GET, path, by).await
+    }
+
+    async fn ask(house: &Router, method: Method, path: &str, by: By) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path);
         let request = match by {
             By::Token(token) => request.header("authorization", format!("Bearer {token}")),
             By::Workspace(name) => request.header("x-workspace-id", name),
@@ -451,7 +472,7 @@ mod tests {
         let off = served(admin());
         let (status, body) = get(&off, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 404 && body.contains("`ledger.mode`"), "{body}");
-        let closed = LedgerSide::new(Some(Reader::new(Duration::from_secs(1))));
+        let closed = LedgerSide { reader: Some(Reader::new(Duration::from_secs(1))), ..LedgerSide::none() };
         let closed = served(Admin { ledger: closed, ..admin() });
         let (status, body) = get(&closed, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 503 && body.contains("ask again in a second"), "{body}");
@@ -465,6 +486,59 @@ mod tests {
         let (status, body) = get(&house, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 503 && body.contains("too many questions"), "{body}");
         drop(turns);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_erased_is_in_no_answer_and_the_money_is() {
+        let reader = Reader::new(Duration::from_secs(10));
+        let reads = reader.clone();
+        let told = Told {
+            opened: Box::new(move |place| {
+                reads.open(place.map(|place| place.read().expect("a connection")).into_iter().collect());
+            }),
+            written: Box::new(|_| ()),
+        };
+        let bounds =
+            Room { retention: Duration::from_hours(24 * 365 * 100), max_bytes: u64::MAX, memory_max_bytes: u64::MAX };
+        let (ledger, writer) = writer::open(Home::memory(), bounds, 100, told);
+        let (ledger, thread) = (Arc::new(ledger), std::thread::spawn(move || writer.run()));
+        for call in calls() {
+            ledger.offer(Arc::new(call));
+        }
+        ledger.flush().await.expect("it is written");
+        let house = house_of(LedgerSide::of(reader, Arc::clone(&ledger)), false);
+
+        let whole = format!("/api/v1/usage/top-users?{THE_DAY}");
+        assert!(get(&house, &whole, By::Token("sesame")).await.1.contains("user-of-b"));
+        let spent = format!("/api/v1/analytics/stats?{THE_DAY}");
+        let before = json_of(&house, &spent).await;
+        for (rule, query, by, expected) in [
+            ("only with a token", "?user=user-of-b", By::Anybody, 401),
+            ("only by an admin", "?user=user-of-b", By::Token("mine"), 403),
+            ("somebody", "", By::Token("sesame"), 400),
+            ("only that", "?user=user-of-b&model=x", By::Token("sesame"), 400),
+            ("well", "?user=user-of-b", By::Token("sesame"), 200),
+            ("once more", "?user_id=user-of-b", By::Token("sesame"), 200),
+        ] {
+            let (status, body) = ask(&house, Method::DELETE, &format!("/api/v1/analytics/logs{query}"), by).await;
+            assert_eq!(status, expected, "{rule}: {body}");
+            let calls = serde_json::from_str::<Value>(&body).expect("JSON")["erased_calls"].as_u64();
+            let expected = match rule {
+                "well" => Some(7),
+                "once more" => Some(0),
+                _ => None,
+            };
+            assert_eq!(calls, expected, "{rule}: {body}");
+        }
+        for path in [&whole, &format!("/api/v1/analytics/logs?{THE_DAY}&limit=100"), "/api/v1/audit"] {
+            assert!(!get(&house, path, By::Token("sesame")).await.1.contains("user-of-b"), "{path}");
+        }
+        assert_eq!(json_of(&house, &spent).await, before, "the sums still equal the bill");
+        let audit = json_of(&house, "/api/v1/audit?limit=1").await;
+        assert_eq!((&audit["audit"][0]["who"], &audit["audit"][0]["action"]), (&json!("admin"), &json!("erase_user")));
+        assert!(audit["next_cursor"].is_string(), "there were two");
+        ledger.end();
+        thread.join().expect("it ends well");
     }
 
     #[test]

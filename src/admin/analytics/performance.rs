@@ -31,11 +31,11 @@ use crate::ledger::window::{Step, Window};
     responses((status = 200, body = Overview), ToAsk)
 )]
 pub(super) async fn overview(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
+    let asked = Asked::of(parameters, &caller)?;
     let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, ledger)).await?;
     Ok(answer(StatusCode::OK, &overview))
 }
@@ -53,7 +53,7 @@ struct Overview {
     /// How long a call took on the average; `null` without calls.
     avg_latency_ms: Option<f64>,
     #[serde(flatten)]
-    latency: Percentiles,
+    percentiles: Percentiles,
     /// How long it took on the average until the first token of a stream had come; `null` without any.
     avg_first_token_ms: Option<f64>,
     /// Failures (the provider's, a deadline's, weir's own) among failures and successes, from 0 to 1; `null` without
@@ -72,7 +72,7 @@ impl Overview {
             total_requests: totals.calls,
             requests_per_second: rate(totals.calls, answer.covers),
             avg_latency_ms: totals.mean_latency().map(milliseconds),
-            latency: Percentiles::of(asked, Timing::Latency, ledger)?,
+            percentiles: Percentiles::of(asked, Timing::Latency, ledger)?,
             avg_first_token_ms: totals.mean_first_token().map(milliseconds),
             error_rate: totals.error_rate(),
             success_rate: ratio(totals.successes, totals.failures().saturating_add(totals.successes)),
@@ -82,6 +82,7 @@ impl Overview {
 
 /// How long calls took: exact, each the time of one of the calls. `null` without calls.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "what the API calls them")]
 struct Percentiles {
     /// Half of them took no longer.
     p50_latency_ms: Option<f64>,
@@ -116,11 +117,11 @@ impl Percentiles {
     responses((status = 200, body = Latency), ToAsk)
 )]
 pub(super) async fn latency(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
+    let asked = Asked::of(parameters, &caller)?;
     let latency = admin.ledger.ask(move |ledger| Latency::of(&asked, ledger)).await?;
     Ok(answer(StatusCode::OK, &latency))
 }
@@ -135,7 +136,7 @@ struct Latency {
     /// On the average; `null` without calls.
     avg_latency_ms: Option<f64>,
     #[serde(flatten)]
-    latency: Percentiles,
+    percentiles: Percentiles,
     /// From handing the request to the provider until the first token of a stream had come.
     first_token: FirstToken,
 }
@@ -148,7 +149,7 @@ struct FirstToken {
     /// On the average; `null` without any.
     avg_latency_ms: Option<f64>,
     #[serde(flatten)]
-    latency: Percentiles,
+    percentiles: Percentiles,
 }
 
 impl Latency {
@@ -159,11 +160,11 @@ impl Latency {
             times: Times::of(asked.window, &answer),
             total_requests: totals.calls,
             avg_latency_ms: totals.mean_latency().map(milliseconds),
-            latency: Percentiles::of(asked, Timing::Latency, ledger)?,
+            percentiles: Percentiles::of(asked, Timing::Latency, ledger)?,
             first_token: FirstToken {
                 streams: totals.first_tokens,
                 avg_latency_ms: totals.mean_first_token().map(milliseconds),
-                latency: Percentiles::of(asked, Timing::FirstToken, ledger)?,
+                percentiles: Percentiles::of(asked, Timing::FirstToken, ledger)?,
             },
         })
     }
@@ -179,11 +180,11 @@ impl Latency {
     responses((status = 200, body = Throughput), ToAsk)
 )]
 pub(super) async fn throughput(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, step) = Asked::with(parameters, &asker, step)?;
+    let (asked, step) = Asked::with(parameters, &caller, step)?;
     let throughput = admin.ledger.ask(move |ledger| Throughput::of(&asked, step, ledger)).await?;
     Ok(answer(StatusCode::OK, &throughput))
 }
@@ -266,21 +267,22 @@ fn rate(count: u64, window: Window) -> f64 {
     tag = "performance",
     operation_id = "performance_errors",
     params(Question),
-    responses((status = 200, body = Errors), ToAsk)
+    responses((status = 200, body = Failing), ToAsk)
 )]
 pub(super) async fn errors(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
-    let errors = admin.ledger.ask(move |ledger| Errors::of(&asked, ledger)).await?;
+    let asked = Asked::of(parameters, &caller)?;
+    let errors = admin.ledger.ask(move |ledger| Failing::of(&asked, ledger)).await?;
     Ok(answer(StatusCode::OK, &errors))
 }
 
 /// How calls failed.
 #[derive(Debug, Serialize, ToSchema)]
-struct Errors {
+#[schema(as = Errors)]
+struct Failing {
     #[serde(flatten)]
     times: Times,
     /// How many calls there were.
@@ -308,7 +310,7 @@ struct Kind {
     calls_share: Option<f64>,
 }
 
-impl Errors {
+impl Failing {
     fn of(asked: &Asked, ledger: &Reader) -> Result<Self, Error> {
         let answer = ledger.totals(asked.window, &asked.filter)?;
         let failures = ledger.failures(asked.window, &asked.filter)?.found;

@@ -116,6 +116,7 @@ impl Spent {
 
 /// Tokens, bought and not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "what the API calls them")]
 pub(super) struct Tokens {
     /// Of prompts, bought.
     input_tokens: u64,

@@ -36,11 +36,11 @@ use crate::limits::standing::BudgetNow;
     responses((status = 200, body = Sums), ToAsk)
 )]
 pub(super) async fn calls(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
+    let asked = Asked::of(parameters, &caller)?;
     let sums =
         admin.ledger.ask(move |ledger| Ok(Sums::of(&asked, &ledger.totals(asked.window, &asked.filter)?))).await?;
     Ok(answer(StatusCode::OK, &sums))
@@ -159,7 +159,7 @@ impl Sums {
     responses((status = 200, body = Stats), ToAsk)
 )]
 pub(super) async fn stats(
-    asker: Asker,
+    caller: Asker,
     mut parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
@@ -167,7 +167,7 @@ pub(super) async fn stats(
     let window = window(&mut parameters, "period", now);
     let mut filter = Filter { namespace: parameters.text("namespace"), ..Filter::default() };
     parameters.end()?;
-    bind(&mut filter, &asker)?;
+    bind(&mut filter, &caller)?;
     let asked = Asked { window: window.expect("what could not be read is a fault"), filter, now };
     let (limits, of) = (Arc::clone(&admin.limits), asked.filter.clone());
     let quota = looked_at(move || Quota::of(&limits, &of)).await?;

@@ -36,11 +36,11 @@ pub(super) const ORDERS: [(&str, Order); 2] = [("cost", Order::Cost), ("calls", 
     responses((status = 200, body = Overview), ToAsk)
 )]
 pub(super) async fn overview(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::of(parameters, &asker)?;
+    let asked = Asked::of(parameters, &caller)?;
     let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, ledger)).await?;
     Ok(answer(StatusCode::OK, &overview))
 }
@@ -112,11 +112,11 @@ const fn as_f64(count: u64) -> f64 {
     responses((status = 200, body = OverTime), ToAsk)
 )]
 pub(super) async fn over_time(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, step) = Asked::with(parameters, &asker, step)?;
+    let (asked, step) = Asked::with(parameters, &caller, step)?;
     let series = admin.ledger.ask(move |ledger| OverTime::of(&asked, step, ledger)).await?;
     Ok(answer(StatusCode::OK, &series))
 }
@@ -184,22 +184,22 @@ impl CallsThen {
     tag = "usage",
     operation_id = "usage_agent_distribution",
     params(Question, Limit),
-    responses((status = 200, body = Agents), ToAsk)
+    responses((status = 200, body = Distribution), ToAsk)
 )]
 pub(super) async fn agents(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, most) = Asked::with(parameters, &asker, |parameters, _| limit(parameters, USUAL).get())?;
-    let agents = admin.ledger.ask(move |ledger| Agents::of(&asked, most, ledger)).await?;
+    let (asked, most) = Asked::with(parameters, &caller, |parameters, _| limit(parameters, USUAL).get())?;
+    let agents = admin.ledger.ask(move |ledger| Distribution::of(&asked, most, ledger)).await?;
     Ok(answer(StatusCode::OK, &agents))
 }
 
 /// Calls by agent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AgentDistribution)]
-struct Agents {
+struct Distribution {
     #[serde(flatten)]
     times: Times,
     /// Calls of all of them together.
@@ -221,7 +221,7 @@ struct Agent {
     group: Group,
 }
 
-impl Agents {
+impl Distribution {
     fn of(asked: &Asked, most: usize, ledger: &Reader) -> Result<Self, Error> {
         let answer = ledger.by(Dimension::Agent, asked.window, &asked.filter, (Order::Calls, most))?;
         let times = Times::of(asked.window, &answer);
@@ -256,11 +256,11 @@ pub(super) fn all_of(groups: &Groups) -> Totals {
     responses((status = 200, body = TopUsers), ToAsk)
 )]
 pub(super) async fn users(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (asked, wanted) = Asked::with(parameters, &asker, |parameters, _| {
+    let (asked, wanted) = Asked::with(parameters, &caller, |parameters, _| {
         (parameters.choice("sort", &ORDERS).unwrap_or(Order::Calls), limit(parameters, USUAL).get())
     })?;
     let users = admin.ledger.ask(move |ledger| TopUsers::of(&asked, wanted, ledger)).await?;
@@ -275,12 +275,13 @@ struct TopUsers {
     /// How many users there are in all.
     unique_users: u64,
     /// The first of them.
-    users: Vec<User>,
+    users: Vec<Spender>,
 }
 
 /// What a user's calls come to.
 #[derive(Debug, Serialize, ToSchema)]
-struct User {
+#[schema(as = User)]
+struct Spender {
     /// Who, as the ledger keeps it.
     user_id: Box<str>,
     /// How many calls.
@@ -302,11 +303,11 @@ impl TopUsers {
         let answer = ledger.users(asked.window, &asked.filter, wanted)?;
         let times = Times::of(asked.window, &answer);
         let Users { first, all } = answer.found;
-        Ok(Self { times, unique_users: all, users: first.into_iter().map(User::of).collect() })
+        Ok(Self { times, unique_users: all, users: first.into_iter().map(Spender::of).collect() })
     }
 }
 
-impl User {
+impl Spender {
     fn of((user_id, of_user): (Box<str>, OfUser)) -> Self {
         let OfUser { calls, errors, tokens, cost, saved, latest } = of_user;
         Self {
