@@ -275,7 +275,7 @@ impl App {
             cache: cache_side(&rooms, Arc::new(config.cache)),
             limits: Arc::clone(&rooms.limits),
             #[cfg(feature = "ledger")]
-            ledger: LedgerSide::none(),
+            ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone)),
             live: Arc::clone(rooms.sinks.live()),
             store,
         };

@@ -276,7 +276,7 @@ mod tests {
             store: None,
             limits: Arc::new(Limits::new(&[], &[])),
             #[cfg(feature = "ledger")]
-            ledger: analytics::LedgerSide::none(),
+            ledger: analytics::LedgerSide::of(None),
             live: Arc::default(),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }

@@ -4,6 +4,8 @@
 #![expect(clippy::float_cmp, reason = "counters of whole things are exact")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "ledger")]
+mod analytics;
 mod bedrock;
 mod cache_admin;
 mod caching;

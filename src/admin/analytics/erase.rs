@@ -42,7 +42,7 @@ pub(super) async fn user(
     }
     parameters.end()?;
     let user = user.expect("what could not be read is a fault");
-    let ledger = admin.ledger.writer.as_ref().ok_or_else(switched_off)?;
+    let ledger = admin.ledger.ledger.as_ref().ok_or_else(switched_off)?;
     let Erased { calls, contents, is_swept } = ledger.erase_user(&user, &operator.token).await.map_err(told)?;
     audit::user_erased(&operator, calls);
     Ok(answer(StatusCode::OK, &Gone { erased_calls: calls, erased_contents: contents, is_swept }))

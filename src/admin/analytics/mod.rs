@@ -38,27 +38,20 @@ const AGAIN_IN: Duration = Duration::from_secs(1);
 /// What the admin side knows of the ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerSide {
-    reader: Option<Reader>,
-    writer: Option<Arc<Ledger>>,
+    ledger: Option<Arc<Ledger>>,
     turns: Arc<Semaphore>,
 }
 
 impl LedgerSide {
-    /// One that is asked through `reader`, and told whom to forget through `writer`.
+    /// What is known of this one, or that there is none.
     #[must_use]
-    pub fn of(reader: Reader, writer: Arc<Ledger>) -> Self {
-        Self { reader: Some(reader), writer: Some(writer), ..Self::none() }
-    }
-
-    /// There is no ledger.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { reader: None, writer: None, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn of(ledger: Option<Arc<Ledger>>) -> Self {
+        Self { ledger, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Whether the ledger answers; `None` if there is none.
     pub(super) async fn is_there(&self) -> Option<bool> {
-        self.reader.as_ref()?;
+        self.ledger.as_ref()?;
         Some(self.ask(Reader::span).await.is_ok())
     }
 
@@ -67,7 +60,8 @@ impl LedgerSide {
         &self,
         question: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        let Some(reader) = self.reader.clone() else { return Err(switched_off()) };
+        let Some(ledger) = &self.ledger else { return Err(switched_off()) };
+        let reader = ledger.reader().clone();
         let turn = timeout(TURN_WITHIN, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(turn) = turn.map(|turn| turn.expect("the semaphore is never closed")) else {
             return Err(Problem::later(AGAIN_IN, "too many questions are asked at once: ask again in a second"));
@@ -147,15 +141,11 @@ mod tests {
     use crate::admin::tests::admin;
     use crate::admin::tokens::{Bearer, Bounds, Role, Token, Tokens};
     use crate::admin::{api, router};
-    use crate::ledger::HOUR;
     use crate::ledger::entry::{Entry, Micros};
-    use crate::ledger::home::Home;
-    use crate::ledger::insert::Inserter;
-    use crate::ledger::open::Place;
-    use crate::ledger::upkeep::Bounds as Room;
-    use crate::ledger::writer::{self, Told};
+    use crate::ledger::writer::{self, Writer};
+    use crate::ledger::{HOUR, Mode, Settings};
     use crate::record::usage::{Counter, Usage};
-    use crate::units::PicoUsd;
+    use crate::units::{PicoUsd, Span};
 
     /// Midnight, 2026-11-02.
     const MIDNIGHT: Micros = 1_793_577_600_000_000;
@@ -224,15 +214,25 @@ mod tests {
         calls
     }
 
-    fn ledger(entries: &[Entry]) -> LedgerSide {
-        let place = Place::memory();
-        let mut writing = place.write().expect("a database");
-        Inserter::default().insert(&mut writing, entries).expect("they are written");
-        let deed = "INSERT INTO audit (at, who, action, detail) VALUES (?, 'admin', 'erase', '{\"calls\":3}')";
-        writing.execute(deed, [MIDNIGHT]).expect("it is written");
-        let reader = Reader::new(Duration::from_secs(10));
-        reader.open(vec![place.read().expect("a connection"), place.read().expect("another")]);
-        LedgerSide { reader: Some(reader), ..LedgerSide::none() }
+    /// One in memory, with nothing in it yet, and who writes it.
+    fn opened() -> (Arc<Ledger>, Writer) {
+        let retention = Span::from_secs(100 * 365 * 86_400);
+        let settings = Settings { mode: Mode::Memory, retention, ..Settings::default() };
+        let (ledger, writer) = writer::open(&settings, None, Box::new(|_| ())).expect("one in memory");
+        (Arc::new(ledger), writer)
+    }
+
+    /// One with these calls in it.
+    async fn ledger() -> LedgerSide {
+        let (ledger, writer) = opened();
+        // It ends with the ledger.
+        std::thread::spawn(move || writer.run());
+        for call in calls() {
+            ledger.offer(Arc::new(call));
+        }
+        ledger.audit("admin", "export", json!({ "calls": 3 })).await.expect("it is written");
+        ledger.flush().await.expect("it is written");
+        LedgerSide::of(Some(ledger))
     }
 
     fn bearer(name: &str, token: &str, role: Role, bounds: Bounds) -> Bearer {
@@ -243,8 +243,8 @@ mod tests {
 
     /// An admin side with a ledger, and tokens: `sesame` opens everything, `mine` what is of workspace a, `me` what is of
     /// its user there.
-    fn house(require_workspace: bool) -> Router {
-        house_of(ledger(&calls()), require_workspace)
+    async fn house(require_workspace: bool) -> Router {
+        house_of(ledger().await, require_workspace)
     }
 
     /// The same with this ledger.
@@ -322,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_answer_for_one_workspace_names_anything_of_another() {
-        let house = house(false);
+        let house = house(false).await;
         let document = document();
         let mut told_of_b = 0;
         for (path, operation) in readable(&document) {
@@ -353,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn asking_for_what_is_anothers_is_refused_and_a_workspace_can_be_mandatory() {
-        let (house, strict) = (house(false), house(true));
+        let (house, strict) = (house(false).await, house(true).await);
         let path = "/api/v1/usage/overview";
         for (house, query, by, expected) in [
             (&house, "?workspace=b", By::Token("mine"), 403),
@@ -374,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_described_is_served_and_what_is_served_is_described() {
-        let house = house(false);
+        let house = house(false).await;
         let document = document();
         let (_, index) = get(&house, "/", By::Anybody).await;
         for (path, item) in &document.paths.paths {
@@ -395,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_parameter_that_is_described_is_read() {
-        let house = house(false);
+        let house = house(false).await;
         let document = document();
         for (path, operation) in readable(&document) {
             for name in parameters(operation) {
@@ -415,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_numbers_are_those_of_the_calls() {
-        let house = house(false);
+        let house = house(false).await;
         let usage = json_of(&house, &format!("/api/v1/usage/overview?{THE_DAY}&workspace=a")).await;
         for (member, expected) in [
             ("total_calls", json!(20)),
@@ -448,7 +448,7 @@ mod tests {
 
     #[tokio::test]
     async fn pages_lead_through_all_calls_once() {
-        let house = house(false);
+        let house = house(false).await;
         for order in ["newest", "oldest"] {
             let (mut seen, mut cursor) = (Vec::new(), String::new());
             loop {
@@ -472,7 +472,8 @@ mod tests {
         let off = served(admin());
         let (status, body) = get(&off, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 404 && body.contains("`ledger.mode`"), "{body}");
-        let closed = LedgerSide { reader: Some(Reader::new(Duration::from_secs(1))), ..LedgerSide::none() };
+        let (unopened, _writer) = opened();
+        let closed = LedgerSide::of(Some(unopened));
         let closed = served(Admin { ledger: closed, ..admin() });
         let (status, body) = get(&closed, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 503 && body.contains("ask again in a second"), "{body}");
@@ -480,7 +481,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_gets_no_turn_is_sent_away() {
-        let ledger = ledger(&calls());
+        let ledger = ledger().await;
         let turns = Arc::clone(&ledger.turns).acquire_many_owned(4).await.expect("all of them");
         let house = served(Admin { ledger, ..admin() });
         let (status, body) = get(&house, "/api/v1/usage/overview", By::Anybody).await;
@@ -490,24 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_is_erased_is_in_no_answer_and_the_money_is() {
-        let reader = Reader::new(Duration::from_secs(10));
-        let reads = reader.clone();
-        let told = Told {
-            opened: Box::new(move |place| {
-                reads.open(place.map(|place| place.read().expect("a connection")).into_iter().collect());
-            }),
-            written: Box::new(|_| ()),
-        };
-        let bounds =
-            Room { retention: Duration::from_hours(24 * 365 * 100), max_bytes: u64::MAX, memory_max_bytes: u64::MAX };
-        let (ledger, writer) = writer::open(Home::memory(), bounds, 100, told);
-        let (ledger, thread) = (Arc::new(ledger), std::thread::spawn(move || writer.run()));
-        for call in calls() {
-            ledger.offer(Arc::new(call));
-        }
-        ledger.flush().await.expect("it is written");
-        let house = house_of(LedgerSide::of(reader, Arc::clone(&ledger)), false);
-
+        let house = house(false).await;
         let whole = format!("/api/v1/usage/top-users?{THE_DAY}");
         assert!(get(&house, &whole, By::Token("sesame")).await.1.contains("user-of-b"));
         let spent = format!("/api/v1/analytics/stats?{THE_DAY}");
@@ -536,9 +520,7 @@ mod tests {
         assert_eq!(json_of(&house, &spent).await, before, "the sums still equal the bill");
         let audit = json_of(&house, "/api/v1/audit?limit=1").await;
         assert_eq!((&audit["audit"][0]["who"], &audit["audit"][0]["action"]), (&json!("admin"), &json!("erase_user")));
-        assert!(audit["next_cursor"].is_string(), "there were two");
-        ledger.end();
-        thread.join().expect("it ends well");
+        assert!(audit["next_cursor"].is_string(), "there were more");
     }
 
     #[test]
@@ -581,7 +563,7 @@ mod tests {
 
     /// What each question is answered, of a few calls that are always the same.
     async fn examples() -> String {
-        let (house, document, mut page) = (house(false), document(), String::new());
+        let (house, document, mut page) = (house(false).await, document(), String::new());
         page.push_str("\n| | |\n|---|---|\n");
         let all = || readable(&document).into_iter().filter(|(path, it)| is_of_calls(it) || path.ends_with("audit"));
         for (path, operation) in all() {
@@ -596,6 +578,9 @@ mod tests {
             query.push_str(if known.contains(&"granularity") { "&granularity=daily" } else { "" });
             query.push_str(if known.contains(&"cursor") && !query.is_empty() { "&limit=1" } else { "" });
             let mut answer = json_of(&house, &format!("{path}{query}")).await;
+            if let Some(deed) = answer.get_mut("audit").and_then(|audit| audit.get_mut(0)) {
+                deed["timestamp"] = json!("2026-11-02T09:30:00.250125Z");
+            }
             // The month that is now is another one each month.
             if let Some(month) = answer.get_mut("month_to_date_spend_usd") {
                 *month = json!(0.04);

@@ -1,0 +1,89 @@
+//! What the ledger is asked over HTTP: calls that went through are in the answers, and only in those of who may see them.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::client::{Answer, collect};
+use crate::support::fake::{Fake, Script};
+use crate::support::weir::Weir;
+
+const CHAT: &str = "/openai/v1/chat/completions";
+const OPERATOR: (&str, &str) = ("authorization", "Bearer sesame");
+
+fn answer() -> Vec<u8> {
+    let body = json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-5-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100},
+    });
+    body.to_string().into_bytes()
+}
+
+async fn call(weir: &Weir, workspace: &str, text: &str) {
+    let body = json!({ "model": "gpt-5-mini", "messages": [{"role": "user", "content": text}] }).to_string();
+    let user = format!("user-of-{workspace}");
+    let answer = weir.post(CHAT, &[("x-workspace-id", workspace), ("x-user-id", &user)], body.as_bytes()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+async fn ask(weir: &Weir, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+    collect(weir.client.open(method, &format!("{}/api/v1/{path}", weir.admin), headers, b"").await).await
+}
+
+async fn get(weir: &Weir, path: &str, headers: &[(&str, &str)]) -> Value {
+    let answer = ask(weir, Method::GET, path, headers).await;
+    assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
+    answer.json()
+}
+
+/// Waits until so many calls are written down.
+async fn written(weir: &Weir, calls: u64) {
+    weir.settled().await;
+    while get(weir, "usage/overview", &[]).await["total_calls"] != calls {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn calls_are_in_the_answers_with_their_cost_to_the_last_digit() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let weir = Weir::operated(&fake.url(), "ledger: { mode: memory }").await;
+    for text in ["one", "other", "other"] {
+        call(&weir, "a", text).await;
+    }
+    call(&weir, "b", "one more").await;
+    written(&weir, 4).await;
+
+    let all = get(&weir, "cost/overview", &[]).await;
+    let of_a = get(&weir, "cost/overview", &[("x-workspace-id", "a")]).await;
+    // $0.25 and $2 for a million tokens in and out: $0.00045 a call; one was answered by the cache.
+    assert_eq!((&all["total_spend_usd"], &all["saved_usd"]), (&json!(0.001_35), &json!(0.000_45)));
+    assert_eq!((&of_a["total_spend_usd"], &of_a["avg_cost_per_call_usd"]), (&json!(0.000_9), &json!(0.000_3)));
+    assert_eq!(all["total_spend_usd"].as_f64().unwrap(), weir.metric_sum("weir_cost_usd_total{").await);
+    let stats = get(&weir, "stats?period=1h", &[]).await;
+    assert_eq!((&stats["requests"], &stats["hits"], &stats["hit_rate"]), (&json!(4), &json!(1), &json!(0.25)));
+    let logs = get(&weir, "analytics/logs?workspace=b", &[]).await;
+    assert_eq!(logs["logs"].as_array().unwrap().len(), 1);
+    assert_eq!(logs["logs"][0]["user_id"], "user-of-b");
+
+    let gone = ask(&weir, Method::DELETE, "analytics/logs?user=user-of-b", &[OPERATOR]).await;
+    assert_eq!((gone.status, &gone.json()["erased_calls"]), (StatusCode::OK, &json!(1)));
+    let after = get(&weir, "cost/overview", &[]).await;
+    assert_eq!(after["total_spend_usd"], all["total_spend_usd"], "the money stays");
+    let users = get(&weir, "usage/top-users", &[]).await.to_string();
+    assert!(users.contains("user-of-a") && !users.contains("user-of-b"), "{users}");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_off_says_which_knob_turns_it_on() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let weir = Weir::operated(&fake.url(), "ledger: { mode: off }").await;
+    call(&weir, "a", "one").await;
+    for path in ["usage/overview", "cost/trend", "analytics/logs", "stats"] {
+        let answer = ask(&weir, Method::GET, path, &[]).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("`ledger.mode`"), "{path}");
+    }
+    weir.stop().await;
+}
