@@ -227,7 +227,8 @@ impl Denied {
             ),
             Self::Wrong => Problem::unauthorized(
                 r#"Bearer realm="weir", error="invalid_token""#,
-                "the token is none of those that the files of `admin` hold: a changed file counts after two seconds",
+                "the token is not the one that `admin.token_file` holds, nor any other of `admin`: a changed file counts after \
+                 two seconds",
             ),
             Self::ReadsOnly(name) => {
                 let detail = format!("the token `{name}` is for reading: changes need one with the role `admin`");
