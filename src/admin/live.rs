@@ -352,8 +352,8 @@ mod tests {
             ("", None),
             ("model=gpt%2d5", None),
             ("outcome=succes", Some("is `succes`: did you mean `success`?")),
-            ("agent=x&outcome=", Some("is empty: write something after its `=`")),
-            ("agent=x&outcome=", Some("is unknown: did you mean `agent_id`?")),
+            ("agentid=x&outcome=", Some("is empty: write something after its `=`")),
+            ("agentid=x&outcome=", Some("is unknown: did you mean `agent_id`?")),
         ] {
             let read = Wanted::read(Parameters::of(query));
             match expected {

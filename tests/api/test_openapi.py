@@ -78,7 +78,9 @@ def test_no_answer_is_another_than_described(described, token):
         if token == "team-a" and case.method == "GET" and not case.query:
             assert b"of-b" not in answer.content
 
-    operations = [operation.ok() for operation in described.get_all_operations()]
+    # A stream of events goes on for ever: tests of its own read it.
+    every = [operation.ok() for operation in described.get_all_operations()]
+    operations = [operation for operation in every if not operation.path.endswith("/live")]
     assert len(operations) > 25
     for operation in operations:
         GENERATED(given(case=operation.as_strategy())(check))()

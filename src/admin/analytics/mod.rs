@@ -327,8 +327,11 @@ mod tests {
         let mut told_of_b = 0;
         for (path, operation) in readable(&document) {
             let window = if is_of_calls(operation) { THE_DAY } else { "" };
-            let (_, everything) = get(&house, &format!("{path}?{window}"), By::Token("sesame")).await;
-            told_of_b += u32::from(everything.contains("of-b"));
+            // What goes on for ever has no whole answer; who is bound gets a refusal.
+            if !path.ends_with("/live") {
+                let (_, everything) = get(&house, &format!("{path}?{window}"), By::Token("sesame")).await;
+                told_of_b += u32::from(everything.contains("of-b"));
+            }
             for by in [By::Token("mine"), By::Token("me"), By::Workspace("a")] {
                 let (status, body) = get(&house, &format!("{path}?{window}"), by).await;
                 let is_open = is_of_calls(operation) || operation.operation_id.as_deref() == Some("openapi");
