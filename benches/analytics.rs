@@ -9,8 +9,10 @@
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "small numbers"
+    clippy::doc_markdown,
+    clippy::manual_is_multiple_of,
+    unreachable_pub,
+    reason = "numbers are small, and the file is another benchmark's, too"
 )]
 #[path = "ledger/seeded.rs"]
 mod seeded;
@@ -187,20 +189,20 @@ fn write_while(place: &Place, mut goes_on: impl FnMut() -> bool) -> Vec<Duration
     let mut inserter = Inserter::default();
     let plan = Plan { seed: 2, calls: 1_000_000, days: 1, until: begin + DAY };
     let mut calls = Seeded::new(plan);
-    let (mut times, mut at) = (Vec::new(), begin);
+    let (mut times, mut now) = (Vec::new(), begin);
     while goes_on() {
         let batch: Vec<Entry> = calls
             .by_ref()
             .take(BATCH)
-            .map(|entry| {
-                at += 1_000;
-                Entry { ended_at: at, ..entry }
+            .map(|made| {
+                now += 1_000;
+                Entry { ended_at: now, ..made }
             })
             .collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         inserter.insert(&mut ledger, &batch).expect("written");
-        times.push(begun.elapsed());
-        thread::sleep((Duration::from_secs(1) / BATCHES_PER_SECOND).saturating_sub(begun.elapsed()));
+        times.push(started.elapsed());
+        thread::sleep((Duration::from_secs(1) / BATCHES_PER_SECOND).saturating_sub(started.elapsed()));
     }
     times.sort_unstable();
     times
@@ -260,5 +262,5 @@ fn seal_one(ledger: &Connection, grain: Micros, start: Micros) -> rusqlite::Resu
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
-    pages * 4096 >> 20
+    (pages * 4096) >> 20
 }

@@ -143,7 +143,7 @@ pub(super) struct Condition {
 impl Condition {
     fn equal(&mut self, column: &str, value: Option<&str>) {
         if let Some(value) = value {
-            self.sql.push_str(&format!(" AND {column} = ?"));
+            self.sql.extend([" AND ", column, " = ?"]);
             self.values.push(Value::Text(value.to_owned()));
         }
     }

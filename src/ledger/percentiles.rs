@@ -86,7 +86,9 @@ impl Reader {
                     looked_at[at].push(took);
                 }
             })?;
-            looked_at.iter_mut().for_each(|crowd| crowd.sort_unstable());
+            for crowd in &mut looked_at {
+                crowd.sort_unstable();
+            }
             let found = sought.drain(..).map(|it| {
                 let crowd = wanted.binary_search(&it.crowd).ok().and_then(|at| looked_at[at].get(it.at));
                 Duration::from_micros(crowd.copied().unwrap_or_default())
@@ -142,7 +144,7 @@ impl Crowds {
 fn crowd_of(number: u64) -> usize {
     let excess = (u64::BITS - number.leading_zeros()).saturating_sub(BITS + 1);
     // Below 2^(BITS+1), which fits.
-    let leading = (number >> excess) as usize;
+    let leading = usize::try_from(number >> excess).unwrap_or(usize::MAX);
     ((excess as usize) << BITS) + leading
 }
 
@@ -191,7 +193,7 @@ fn settle(snapshot: &Transaction<'_>, since: Since, piece: Piece, places: &mut V
 fn push(places: &mut Vec<Piece>, piece: Piece) {
     match places.last_mut() {
         Some(last) if last.source == piece.source && last.window.to == piece.window.from => {
-            last.window.to = piece.window.to
+            last.window.to = piece.window.to;
         }
         _ => places.push(piece),
     }
@@ -241,6 +243,9 @@ fn visit(
         ValueRef::Blob(packed) => unpack(packed, &mut *take).ok_or_else(|| {
             rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, "packed latencies are damaged".into())
         }),
-        value => Ok(take(u64::try_from(value.as_i64()?).unwrap_or(0))),
+        value => {
+            take(u64::try_from(value.as_i64()?).unwrap_or(0));
+            Ok(())
+        }
     })
 }

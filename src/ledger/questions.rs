@@ -89,7 +89,7 @@ impl Reader {
         self.ask(|snapshot| {
             let mut found = Totals::default();
             let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, _, totals| {
-                found.add(totals)
+                found.add(totals);
             })?;
             Ok(Answer { found, covers })
         })
@@ -150,7 +150,9 @@ impl Reader {
             });
             let mut rest = Totals::default();
             let others = first.split_off(limit.min(first.len()));
-            others.iter().for_each(|(_, totals)| rest.add(totals));
+            for (_, totals) in &others {
+                rest.add(totals);
+            }
             Groups { first, others: others.len(), rest }
         }))
     }
@@ -209,17 +211,20 @@ impl Reader {
     }
 }
 
+/// Totals by the name that calls have in common, if they have one.
+type ByName = HashMap<Option<Box<str>>, Totals>;
+
 fn groups(
     snapshot: &Transaction<'_>,
     dimension: Dimension,
     window: Window,
     filter: &Filter,
-) -> Result<Answer<HashMap<Option<Box<str>>, Totals>>, Error> {
+) -> Result<Answer<ByName>, Error> {
     let mut by_series: HashMap<i64, Totals> = HashMap::new();
     let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, series, totals| {
         by_series.entry(series).or_default().add(totals);
     })?;
-    let mut found: HashMap<Option<Box<str>>, Totals> = HashMap::new();
+    let mut found = ByName::new();
     let mut names = snapshot.prepare_cached(dimension.names())?;
     let mut names = names.query([])?;
     while let Some(row) = names.next()? {

@@ -98,7 +98,9 @@ impl Reader {
     pub fn open(&self, connections: Vec<Connection>) {
         /// Questions are many, and each is prepared once.
         const STATEMENTS: usize = 100;
-        connections.iter().for_each(|connection| connection.set_prepared_statement_cache_capacity(STATEMENTS));
+        for connection in &connections {
+            connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        }
         let mut pool = self.pool();
         let generation = pool.generation + 1;
         *pool = Pool { generation, is_open: !connections.is_empty(), idle: connections };
