@@ -9,9 +9,6 @@
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
-    clippy::doc_markdown,
-    clippy::manual_is_multiple_of,
-    unreachable_pub,
     reason = "numbers are small, and the file is another benchmark's, too"
 )]
 #[path = "ledger/seeded.rs"]

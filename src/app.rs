@@ -127,9 +127,9 @@ impl Built {
             Privacy::new(&config.privacy, Arc::clone(&config.redactor)).context("privacy.user_id_key_file")?;
         metrics.watch_redactor(Arc::clone(privacy.redactor()));
 
-        let mut destinations = BTreeMap::new();
         let mut watched_keys = Vec::new();
         let mut signers = Vec::new();
+        let mut destinations = BTreeMap::new();
         for (provider, source) in config.providers.iter().zip(prices.sources()) {
             if !prices.is_listed(&source) {
                 warn_of_unpriced(provider);
@@ -138,15 +138,10 @@ impl Built {
             signers.extend(signer.clone());
             let mut destination = destination(config, provider, source, &trust, &metrics)?;
             destination.upstream = destination.upstream.signed_by(signer);
-            if let (CredentialSource::File(path), Some(credential)) = (&provider.credential, &destination.credential) {
-                watched_keys.push((Arc::clone(credential), path.clone()));
-            }
+            watched_keys.extend(watched_key(&destination));
             destinations.insert(Arc::clone(&provider.name), Arc::new(destination));
         }
-        let default_destination = destinations
-            .get(&config.default_provider.name)
-            .map(Arc::clone)
-            .with_context(|| format!("default_provider: there is no provider `{}`", config.default_provider.name))?;
+        let default_destination = default_destination(config, &destinations)?;
 
         let (traces, exporter) = traces(config, &metrics)?.unzip();
         let ledger = ledger(config, &metrics);
@@ -300,33 +295,36 @@ impl App {
             drained.cancel();
         };
         tokio::join!(apps_side, operators_side);
-        let kept = async {
-            if let Some(kept) = kept {
-                kept.keep_now(Arc::clone(&rooms.limits)).await;
-            }
-        };
-        let written = async {
-            if timeout(FLUSH_WITHIN, async { tokio::join!(rooms.recordings.flush(), kept) }).await.is_err() {
-                tracing::warn!("not everything was written: the disk is too slow");
-            }
-        };
-        tokio::join!(
-            written,
-            async {
-                if let Some(sending) = sending {
-                    sending.end().await;
-                }
-            },
-            async {
-                if let Some(ledger) = ledger {
-                    ledger.end().await;
-                }
-            }
-        );
+        end(&rooms, kept, sending, ledger).await;
         watchers.shutdown().await;
         rooms.limits.leave().await;
         tracing::info!("stopped");
     }
+}
+
+/// Writes and sends, within a bound, what waits for it.
+async fn end(rooms: &Arc<Rooms>, kept: Option<Arc<Kept<Limits>>>, sending: Option<Sending>, ledger: Option<Writing>) {
+    let kept = async {
+        if let Some(kept) = kept {
+            kept.keep_now(Arc::clone(&rooms.limits)).await;
+        }
+    };
+    let written = async {
+        if timeout(FLUSH_WITHIN, async { tokio::join!(rooms.recordings.flush(), kept) }).await.is_err() {
+            tracing::warn!("not everything was written: the disk is too slow");
+        }
+    };
+    let sent = async {
+        if let Some(sending) = sending {
+            sending.end().await;
+        }
+    };
+    let written_down = async {
+        if let Some(ledger) = ledger {
+            ledger.end().await;
+        }
+    };
+    tokio::join!(written, sent, written_down);
 }
 
 /// Spans on their way to a collector, beside the calls. Dropped, those that wait are lost.
@@ -382,7 +380,8 @@ impl Writing {
 fn ledger(config: &Config, metrics: &Arc<Metrics>) -> Option<(Arc<Ledger>, LedgerWriter)> {
     let told = Arc::clone(metrics);
     let written = Box::new(move |took| told.wrote_ledger(took));
-    let (ledger, writer) = ledger::writer::open(&config.ledger, config.state_dir.clone(), written)?;
+    let (ledger, writer) =
+        ledger::writer::open(&config.ledger, config.state_dir.clone(), Arc::clone(&config.redactor), written)?;
     metrics.watch_ledger(Arc::new(ledger.standing()));
     Some((Arc::new(ledger), writer))
 }
@@ -646,6 +645,21 @@ fn destination(
         credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
         prices,
     })
+}
+
+/// The key of a provider's that is in a file, and that file.
+fn watched_key(to: &Destination) -> Option<(Arc<Credential>, PathBuf)> {
+    let CredentialSource::File(path) = &to.provider.credential else { return None };
+    Some((Arc::clone(to.credential.as_ref()?), path.clone()))
+}
+
+fn default_destination(
+    config: &Config,
+    destinations: &BTreeMap<Arc<str>, Arc<Destination>>,
+) -> anyhow::Result<Arc<Destination>> {
+    let name = &config.default_provider.name;
+    let found = destinations.get(name).map(Arc::clone);
+    found.with_context(|| format!("default_provider: there is no provider `{name}`"))
 }
 
 /// What the operator's side knows of the cache.

@@ -7,7 +7,7 @@
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
     reason = "small numbers"
 )]
 
@@ -15,12 +15,14 @@ mod seeded;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use weir::ledger::entry::Entry;
 use weir::ledger::insert::Inserter;
 use weir::ledger::open::Place;
 use weir::ledger::{Settings, writer};
+use weir::redact::Redactor;
 
 use crate::seeded::{Plan, Seeded};
 
@@ -64,14 +66,15 @@ fn measure(plan: Plan) {
 /// writer writes to a disk.
 fn hand_over(dir: PathBuf, plan: Plan) {
     const BETWEEN: Duration = Duration::from_micros(50);
-    let (ledger, writer) =
-        writer::open(&Settings::default(), Some(dir), Box::new(|_| ())).expect("there is to be a ledger");
+    let redactor = Arc::new(Redactor::new(&[]).expect("what weir knows"));
+    let opened = writer::open(&Settings::default(), Some(dir), redactor, Box::new(|_| ()));
+    let (ledger, writer) = opened.expect("there is to be a ledger");
     let writing = std::thread::spawn(move || writer.run());
     let entries: Vec<Entry> = Seeded::new(Plan { calls: 200_000, ..plan }).collect();
     let mut costs: Vec<Duration> = Vec::with_capacity(entries.len());
     for entry in &entries {
         let begun = Instant::now();
-        ledger.offer(Arc::new(entry.clone()));
+        ledger.offer(Arc::new(entry.clone()), None);
         costs.push(begun.elapsed());
         while begun.elapsed() < BETWEEN {
             std::hint::spin_loop();

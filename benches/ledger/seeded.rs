@@ -15,7 +15,7 @@ const MINUTE: Micros = 60_000_000;
 const MINUTES_OF_A_DAY: usize = 24 * 60;
 const USERS: usize = 2_000;
 
-/// A model: how much of the traffic it has, and its prices in µUSD per million tokens.
+/// A model: how much of the traffic it has, and its prices in `µUSD` per million tokens.
 struct Model {
     share: u64,
     provider: &'static str,
@@ -72,7 +72,7 @@ const ERRORS: [(&str, &str, u16, &str); 5] = [
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub seed: u64,
     pub calls: u64,
     pub days: u32,
@@ -81,7 +81,7 @@ pub struct Plan {
 }
 
 /// The calls, in the order in which they were over.
-pub struct Seeded {
+pub(crate) struct Seeded {
     plan: Plan,
     random: Random,
     /// Up to each minute of the time: how much of the traffic has come.
@@ -93,7 +93,7 @@ pub struct Seeded {
 }
 
 impl Seeded {
-    pub fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         let minutes = plan.days as usize * MINUTES_OF_A_DAY;
         let users = added_up((1..=USERS as u64).map(|rank| 1_000_000 / rank));
         Self { plan, random: Random(plan.seed), shares: added_up((0..minutes).map(weight)), users, minute: 0, made: 0 }
@@ -197,7 +197,7 @@ fn asked(random: &mut Random, model: &Model, who: usize, user: usize, at: Micros
         loop_type: loops.map(Into::into),
         // A run is a few minutes of one agent's.
         run_id: loops.map(|_| format!("run-{}-{who}", at / (5 * MINUTE)).into()),
-        client: Some(if who % 2 == 0 { "OpenAI/Python 2.7.1" } else { "Anthropic/JS 0.68.0" }.into()),
+        client: Some(if who.is_multiple_of(2) { "OpenAI/Python 2.7.1" } else { "Anthropic/JS 0.68.0" }.into()),
         provider: model.provider.into(),
         operation: model.operation.into(),
         model: Some(model.name.into()),

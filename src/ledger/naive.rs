@@ -80,21 +80,23 @@ impl Both {
 
     fn seal_one(&self, grain: Grain, start: Micros) {
         let mut series: BTreeMap<i64, [Vec<u64>; 2]> = BTreeMap::new();
-        let mut rows =
-            self.ledger.prepare("SELECT series, latency, first_token FROM calls WHERE id BETWEEN ? AND ?").unwrap();
-        let mut rows = rows.query([start, start + grain.micros() - 1]).unwrap();
-        while let Some(row) = rows.next().unwrap() {
-            let [latencies, first_tokens] = series.entry(row.get(0).unwrap()).or_default();
-            latencies.push(row.get::<_, i64>(1).unwrap().unsigned_abs());
-            first_tokens.extend(row.get::<_, Option<i64>>(2).unwrap().map(i64::unsigned_abs));
+        let mut rows = self
+            .ledger
+            .prepare("SELECT series, latency, first_token FROM calls WHERE id BETWEEN ? AND ?")
+            .expect("SQL");
+        let mut rows = rows.query([start, start + grain.micros() - 1]).expect("SQL");
+        while let Some(row) = rows.next().expect("a row") {
+            let [latencies, first_tokens] = series.entry(row.get(0).expect("a series")).or_default();
+            latencies.push(row.get::<_, i64>(1).expect("a length").unsigned_abs());
+            first_tokens.extend(row.get::<_, Option<i64>>(2).expect("a length").map(i64::unsigned_abs));
         }
         for (series, [mut latencies, mut first_tokens]) in series {
             latencies.sort_unstable();
             first_tokens.sort_unstable();
             let add = format!("INSERT INTO {} VALUES (?, ?, ?, ?)", grain.latencies());
-            self.ledger.execute(&add, params![start, series, pack(&latencies), pack(&first_tokens)]).unwrap();
+            self.ledger.execute(&add, params![start, series, pack(&latencies), pack(&first_tokens)]).expect("SQL");
         }
-        self.ledger.execute("INSERT INTO sealed VALUES (?, ?)", [grain.micros(), start]).unwrap();
+        self.ledger.execute("INSERT INTO sealed VALUES (?, ?)", [grain.micros(), start]).expect("SQL");
     }
 
     fn asked(&self, window: Window, filter: &Filter) -> Vec<&Entry> {
@@ -130,9 +132,16 @@ fn dimension(entry: &Entry, dimension: Dimension) -> Option<Box<str>> {
     }
 }
 
+/// A number that was drawn, for a place in a list.
+fn index(drawn: i64) -> usize {
+    usize::try_from(drawn).expect("below what was asked for")
+}
+
 fn total<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Totals {
     let mut totals = Totals::default();
-    entries.into_iter().for_each(|entry| totals.add(&Totals::of(entry)));
+    for entry in entries {
+        totals.add(&Totals::of(entry));
+    }
     totals
 }
 
@@ -143,7 +152,7 @@ fn window(random: &mut Random, entries: &[Entry]) -> Window {
         match random.below(5) {
             0 => floor(at, HOUR),
             1 => floor(at, DAY),
-            2 => entries[usize::try_from(random.below(1_500)).unwrap()].ended_at,
+            2 => entries[index(random.below(1_500))].ended_at,
             3 => BEGIN - HOUR,
             _ => at,
         }
@@ -159,7 +168,7 @@ fn window(random: &mut Random, entries: &[Entry]) -> Window {
 
 /// Names that some entry has, and one that none has.
 fn filter(random: &mut Random, entries: &[Entry]) -> Filter {
-    let entry = &entries[usize::try_from(random.below(1_500)).unwrap()];
+    let entry = &entries[index(random.below(1_500))];
     let mut one_in = |chance: i64, name: Option<Box<str>>| {
         let name = if random.below(40) == 0 { Some("nobody's".into()) } else { name };
         name.filter(|_| random.below(chance) == 0)
@@ -173,7 +182,7 @@ fn filter(random: &mut Random, entries: &[Entry]) -> Filter {
         operation: one_in(8, Some((*entry.operation).into())),
         model: one_in(6, entry.model.clone()),
         cache: one_in(12, Some((*entry.cache).into())),
-        outcome: (random.below(8) == 0).then_some(Outcome::ALL[usize::try_from(random.below(8)).unwrap()]),
+        outcome: (random.below(8) == 0).then_some(Outcome::ALL[index(random.below(8))]),
     }
 }
 
@@ -198,12 +207,12 @@ fn what_is_gone_is_said_to_be_and_the_rest_is_right() {
     for seed in 10..12 {
         let (mut both, mut random) = Both::of(seed);
         both.seal(&mut random);
-        let calls_gone = both.entries[usize::try_from(random.below(1_200)).unwrap()].ended_at;
-        both.ledger.execute("DELETE FROM calls WHERE id < ?", [calls_gone]).unwrap();
+        let calls_gone = both.entries[index(random.below(1_200))].ended_at;
+        both.ledger.execute("DELETE FROM calls WHERE id < ?", [calls_gone]).expect("SQL");
         for table in ["hour_latencies", "day_latencies", "user_hours", "hour_errors", "hours", "user_days"] {
             let gone = BEGIN + random.below(calls_gone - BEGIN);
             let gone = floor(gone, if table.contains("day") { DAY } else { HOUR });
-            both.ledger.execute(&format!("DELETE FROM {table} WHERE start < ?"), [gone]).unwrap();
+            both.ledger.execute(&format!("DELETE FROM {table} WHERE start < ?"), [gone]).expect("SQL");
         }
         for _ in 0..50 {
             let (window, filter) = (window(&mut random, &both.entries), filter(&mut random, &both.entries));
@@ -243,7 +252,7 @@ fn all_answers(both: &Both, window: Window, filter: &Filter, random: &mut Random
                     expected.get_mut(&start).expect("a point").add(&Totals::of(entry));
                 }
                 assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{step:?} {window:?} {filter:?}");
-                assert_eq!(u64::try_from(found.len()).unwrap(), step.points_in(window), "{step:?} {window:?}");
+                assert_eq!(found.len() as u64, step.points_in(window), "{step:?} {window:?}");
                 said("over time", covers);
             }
             Err(Error::TooManyPoints { points, .. }) => assert_eq!(points, step.points_in(window)),
@@ -261,7 +270,9 @@ fn all_answers(both: &Both, window: Window, filter: &Filter, random: &mut Random
         expected.sort_by_key(|(_, totals)| std::cmp::Reverse((totals.cost, totals.calls)));
         let rest = expected.split_off(expected.len().min(3));
         let mut of_rest = Totals::default();
-        rest.iter().for_each(|(_, totals)| of_rest.add(totals));
+        for (_, totals) in &rest {
+            of_rest.add(totals);
+        }
         assert_eq!(
             found,
             Groups { first: expected, others: rest.len(), rest: of_rest },
@@ -270,9 +281,20 @@ fn all_answers(both: &Both, window: Window, filter: &Filter, random: &mut Random
         said("by", covers);
     }
 
+    answers.extend(answers_of_few(both, window, filter, random));
+    answers
+}
+
+/// The same of what has one answer: agents, users, failures, percentiles.
+fn answers_of_few(both: &Both, window: Window, filter: &Filter, random: &mut Random) -> Vec<(String, Window)> {
+    let reader = &both.reader;
+    let asked = |covers: Window| both.asked(covers, filter);
+    let mut answers = Vec::new();
+    let mut said = |question: &str, covers: Window| answers.push((question.to_owned(), covers));
+
     let Answer { found, covers } = reader.active_agents(window, filter).expect("an answer");
     let agents: BTreeSet<_> = asked(covers).iter().filter_map(|entry| entry.agent_id.clone()).collect();
-    assert_eq!(found, u64::try_from(agents.len()).unwrap(), "agents {window:?} {filter:?}");
+    assert_eq!(found, agents.len() as u64, "agents {window:?} {filter:?}");
     said("agents", covers);
 
     let Answer { found, covers } = reader.users(window, filter, (Order::Calls, 1_000)).expect("an answer");
@@ -283,7 +305,7 @@ fn all_answers(both: &Both, window: Window, filter: &Filter, random: &mut Random
         }
     }
     assert!(found.first.is_sorted_by_key(|(_, of_user)| std::cmp::Reverse(of_user.calls)));
-    assert_eq!(found.all, u64::try_from(expected.len()).unwrap());
+    assert_eq!(found.all, expected.len() as u64);
     assert_eq!(found.first.into_iter().collect::<BTreeMap<_, _>>(), expected, "{window:?} {filter:?}");
     said("users", covers);
 
@@ -319,7 +341,7 @@ fn pages(both: &Both, window: Window, filter: &Filter, random: &mut Random) {
         if direction == Direction::Newest {
             expected.reverse();
         }
-        let limit = NonZeroUsize::new(1 + usize::try_from(random.below(700)).unwrap()).expect("one or more");
+        let limit = NonZeroUsize::new(1 + index(random.below(700))).expect("one or more");
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let Page { entries, next } = both.reader.page(window, filter, after, (direction, limit)).expect("a page");
