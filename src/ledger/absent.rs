@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::ledger::entry::Entry;
 use crate::ledger::{Settings, Standing};
+use crate::record::content::Content;
+use crate::redact::Redactor;
 
 /// Told how long a transaction took: in this build, never.
 pub type Written = Box<dyn Fn(Duration) + Send>;
@@ -20,13 +22,13 @@ pub enum Writer {}
 
 /// No ledger.
 #[must_use]
-pub fn open(_: &Settings, _: Option<PathBuf>, _: Written) -> Option<(Ledger, Writer)> {
+pub fn open(_: &Settings, _: Option<PathBuf>, _: Arc<Redactor>, _: Written) -> Option<(Ledger, Writer)> {
     None
 }
 
 impl Ledger {
     /// Nothing to offer to.
-    pub fn offer(&self, _: Arc<Entry>) {
+    pub fn offer(&self, _: Arc<Entry>, _: Option<Box<Content>>) {
         match *self {}
     }
 

@@ -15,6 +15,20 @@ pub struct Kept {
     pub response: Option<Vec<u8>>,
 }
 
+impl Kept {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        [&self.request, &self.response].into_iter().flatten().map(Vec::len).sum()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What is kept of `content`. What is not text, and so could not be looked at, is kept only where all of it is. What is cut
 /// says so at its end.
 #[must_use]
@@ -29,6 +43,15 @@ pub fn kept(content: &Content, redactor: &Redactor) -> Kept {
         Some(if text.is_cut() { [&bytes, mark(text).as_bytes()].concat() } else { bytes })
     };
     Kept { request: keep(&content.request), response: keep(&content.response) }
+}
+
+/// The same, compressed: as it is written down.
+#[cfg(feature = "ledger")]
+#[must_use]
+pub fn packed(kept: Kept) -> Kept {
+    // Where it cannot be compressed, memory has run out: then nothing is kept.
+    let pack = |text: Option<Vec<u8>>| zstd::bulk::compress(&text?, zstd::DEFAULT_COMPRESSION_LEVEL).ok();
+    Kept { request: pack(kept.request), response: pack(kept.response) }
 }
 
 fn redacted(text: &Text, redactor: &Redactor) -> Option<String> {
@@ -64,8 +87,8 @@ fn mark(text: &Text) -> String {
 mod tests {
     use super::*;
 
-    fn text(said: &str) -> Option<Text> {
-        Some(Text::beginning(said.as_bytes(), said.len() as u64, said.len()))
+    fn text(said: &str) -> Text {
+        Text::beginning(said.as_bytes(), said.len() as u64, said.len())
     }
 
     fn kept_of(capture: Capture, request: Option<Text>) -> Option<Vec<u8>> {
@@ -83,7 +106,7 @@ mod tests {
             ("text", Capture::Redacted, "I am jane@example.com", Some("I am [redacted:email]")),
             ("nothing to redact", Capture::Redacted, "I am", Some("I am")),
         ] {
-            let kept = kept_of(capture, text(said));
+            let kept = kept_of(capture, Some(text(said)));
             assert_eq!(kept.as_deref(), expected.map(str::as_bytes), "{rule}");
         }
         assert_eq!(kept_of(Capture::Full, None), None);

@@ -1,13 +1,37 @@
 //! Insert: a batch of entries into the ledger in one transaction: rows, names and sums, or nothing.
 
-use std::borrow::Borrow;
+use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::ledger::content::Kept;
 use crate::ledger::entry::Entry;
 use crate::ledger::names::Names;
 use crate::ledger::row;
 use crate::ledger::sums::Sums;
+
+/// A call to be written.
+pub trait Written {
+    /// Its row.
+    fn entry(&self) -> &Entry;
+
+    /// What is kept of what was said in it, [packed](crate::ledger::content::packed).
+    fn content(&self) -> Option<&Kept> {
+        None
+    }
+}
+
+impl Written for Entry {
+    fn entry(&self) -> &Entry {
+        self
+    }
+}
+
+impl Written for Arc<Entry> {
+    fn entry(&self) -> &Entry {
+        self
+    }
+}
 
 /// Writes batches; remembers names between them.
 #[derive(Debug, Default)]
@@ -20,8 +44,8 @@ impl Inserter {
     ///
     /// # Errors
     /// Those of the database; then nothing was written.
-    pub fn insert<E: Borrow<Entry>>(&mut self, ledger: &mut Connection, entries: &[E]) -> rusqlite::Result<()> {
-        let written = self.write(ledger, entries);
+    pub fn insert(&mut self, ledger: &mut Connection, calls: &[impl Written]) -> rusqlite::Result<()> {
+        let written = self.write(ledger, calls);
         if written.is_err() {
             // Names that were made with the batch went with it.
             self.forget();
@@ -34,20 +58,25 @@ impl Inserter {
         self.names.forget();
     }
 
-    fn write<E: Borrow<Entry>>(&mut self, ledger: &mut Connection, entries: &[E]) -> rusqlite::Result<()> {
+    fn write(&mut self, ledger: &mut Connection, calls: &[impl Written]) -> rusqlite::Result<()> {
         let batch = ledger.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
         let mut insert = batch.prepare_cached(row::INSERT)?;
-        for entry in entries.iter().map(Borrow::borrow) {
+        let mut keep = batch.prepare_cached("INSERT INTO contents (call, request, response) VALUES (?, ?, ?)")?;
+        for call in calls {
+            let entry = call.entry();
             let series = self.names.series(entry, &batch)?;
             let user = self.names.user(entry, &batch)?;
             let mut id = entry.ended_at;
             while !row::write(&mut insert, id, entry, series, user)? {
                 id += 1;
             }
+            if let Some(Kept { request, response }) = call.content() {
+                keep.execute((id, request, response))?;
+            }
             sums.add(id, entry, series, user);
         }
-        drop(insert);
+        drop((insert, keep));
         sums.write(&batch)?;
         batch.commit()
     }

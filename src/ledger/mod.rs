@@ -120,6 +120,8 @@ pub struct Standing {
     pub queue_full: u64,
     /// Calls lost since the start, because they could not be written.
     pub io_error: u64,
+    /// Calls written since the start without what was said in them, because too much of that waited.
+    pub content_full: u64,
     /// Calls that wait.
     pub length: u64,
     /// How many may wait.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Transaction, params_from_iter};
 use tokio::time::Instant;
 
+use crate::ledger::content::Kept;
 use crate::ledger::entry::{Entry, Micros};
 use crate::ledger::filter::{Filter, Occurs};
 use crate::ledger::questions::rows;
@@ -35,15 +36,6 @@ pub struct Page {
     /// After which moment the next page begins; `None` where there is no more. Calls that are hard to find make short
     /// pages, even empty ones: what was asked for ends only where this does.
     pub next: Option<Micros>,
-}
-
-/// What was said in a call, as far as it is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
-    /// The request's body.
-    pub request: Option<Vec<u8>>,
-    /// The answer's.
-    pub response: Option<Vec<u8>>,
 }
 
 /// What somebody did.
@@ -92,12 +84,12 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn content(&self, call: Micros) -> Result<Option<Content>, Error> {
+    pub fn content(&self, call: Micros) -> Result<Option<Kept>, Error> {
         let packed = self.ask(|snapshot| {
             let mut content = snapshot.prepare_cached("SELECT request, response FROM contents WHERE call = ?")?;
             Ok(content.query_row([call], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
         })?;
-        Ok(packed.map(|(request, response): (Option<Vec<u8>>, Option<Vec<u8>>)| Content {
+        Ok(packed.map(|(request, response): (Option<Vec<u8>>, Option<Vec<u8>>)| Kept {
             request: request.as_deref().and_then(unpacked),
             response: response.as_deref().and_then(unpacked),
         }))

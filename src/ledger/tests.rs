@@ -18,12 +18,18 @@ use crate::ledger::specimens::{self, Random};
 use crate::ledger::upkeep::{Bounds, Upkeep};
 use crate::ledger::writer::{self, Ledger, Refused, Writer};
 use crate::ledger::{DAY, HOUR, Standing};
+use crate::record::content::{Capture, Content, Text};
+use crate::redact::Redactor;
 
 const BOUNDS: Bounds =
     Bounds { retention: Duration::from_hours(24 * 365 * 100), max_bytes: u64::MAX, memory_max_bytes: u64::MAX };
 
+fn redactor() -> Arc<Redactor> {
+    Arc::new(Redactor::new(&[]).expect("what weir knows"))
+}
+
 fn opened(home: Home, capacity: usize) -> (Ledger, Writer) {
-    writer::at(home, BOUNDS, capacity, Box::new(|_| ()))
+    writer::at(home, BOUNDS, capacity, redactor(), Box::new(|_| ()))
 }
 
 /// A ledger and the thread that writes it.
@@ -43,7 +49,9 @@ impl Running {
     }
 
     fn offer(&self, entries: &[Entry]) {
-        entries.iter().for_each(|entry| self.ledger.offer(Arc::new(entry.clone())));
+        for entry in entries {
+            self.ledger.offer(Arc::new(entry.clone()), None);
+        }
     }
 
     fn end(self) {
@@ -96,7 +104,9 @@ async fn what_is_offered_is_written_and_what_waits_at_the_end_too() {
 #[test]
 fn what_finds_no_room_is_counted_and_nobody_waits() {
     let (ledger, writer) = opened(Home::memory(), 10);
-    entries(3, 25).into_iter().for_each(|entry| ledger.offer(Arc::new(entry)));
+    for entry in entries(3, 25) {
+        ledger.offer(Arc::new(entry), None);
+    }
     let standing = ledger.standing();
     assert_eq!((standing().length, standing().queue_full, standing().capacity), (10, 15, 10));
     drop(ledger);
@@ -358,4 +368,55 @@ fn a_period_of_which_calls_are_gone_is_not_sealed() {
     ledger.execute("DELETE FROM calls WHERE id < ?1", [400 * DAY + HOUR / 2]).expect("deleted");
     keep_up(&mut ledger, &mut inserter, &mut upkeep, 402 * DAY);
     assert_eq!(count(&ledger, "SELECT count(*) FROM sealed"), 2, "neither the first hour nor the day");
+}
+
+#[tokio::test]
+async fn what_is_said_is_kept_as_the_operator_wants_and_goes_with_its_user() {
+    let running = Running::begin(Home::memory(), 100);
+    let text = |said: &str| Some(Text::beginning(said.as_bytes(), said.len() as u64, said.len()));
+    let mut calls = entries(20, 3);
+    for call in &mut calls {
+        call.user_id = Some("ann".into());
+    }
+    for (call, capture) in calls.iter().zip([Capture::Full, Capture::Redacted]) {
+        let (request, response) = (text(r#"{"input":"I am jane@example.com"}"#), text("Hello, jane@example.com"));
+        running.ledger.offer(Arc::new(call.clone()), Some(Box::new(Content { capture, request, response })));
+    }
+    running.ledger.offer(Arc::new(calls[2].clone()), None);
+    running.ledger.flush().await.expect("written");
+
+    let reader = running.ledger.reader().clone();
+    let kept = move |call: &Entry| {
+        let said = reader.content(call.ended_at).expect("an answer")?;
+        Some((said.request.expect("kept"), said.response.expect("kept")))
+    };
+    let of = |request: &str, response: &str| Some((request.to_owned(), response.to_owned()));
+    let as_text = |(request, response): (Vec<u8>, Vec<u8>)| {
+        (String::from_utf8(request).expect("text"), String::from_utf8(response).expect("text"))
+    };
+    assert_eq!(kept(&calls[0]).map(as_text), of(r#"{"input":"I am jane@example.com"}"#, "Hello, jane@example.com"));
+    assert_eq!(kept(&calls[1]).map(as_text), of(r#"{"input":"I am [redacted:email]"}"#, "Hello, [redacted:email]"));
+    assert_eq!(kept(&calls[2]), None);
+    let erased = running.ledger.erase_user("ann", "test").await.expect("erased");
+    assert_eq!((erased.calls, erased.contents), (3, 2));
+    assert_eq!(kept(&calls[0]), None);
+    running.end();
+}
+
+#[tokio::test]
+async fn what_is_said_waits_within_a_bound_and_its_calls_are_written_all_the_same() {
+    let (ledger, writer) = opened(Home::memory(), 1_000);
+    let said = "x".repeat(1 << 20);
+    let text = || Some(Text::beginning(said.as_bytes(), said.len() as u64, said.len()));
+    for call in entries(21, 20) {
+        let content = Content { capture: Capture::Full, request: text(), response: None };
+        ledger.offer(Arc::new(call), Some(Box::new(content)));
+    }
+    let standing = ledger.standing();
+    assert_eq!((standing().length, standing().content_full), (20, 4), "of 20 MiB, 16 wait");
+    let writing = thread::spawn(move || writer.run());
+    ledger.flush().await.expect("written");
+    assert_eq!((standing().written, standing().queue_full), (20, 0));
+    ledger.end();
+    writing.join().expect("no panic");
 }

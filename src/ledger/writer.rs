@@ -16,15 +16,18 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::ledger::content::{self, Kept};
 use crate::ledger::entry::{Entry, Micros};
 use crate::ledger::erase::{self, Erased};
 use crate::ledger::home::{Home, Opened};
-use crate::ledger::insert::Inserter;
+use crate::ledger::insert::{self, Inserter};
 use crate::ledger::open::{Place, is_damage};
 use crate::ledger::reader::Reader;
 use crate::ledger::trouble::Trouble;
 use crate::ledger::upkeep::{Bounds, Upkeep};
 use crate::ledger::{Mode, Settings, Standing};
+use crate::record::content::Content;
+use crate::redact::Redactor;
 
 /// Most entries in one transaction.
 const BATCH: usize = 1_000;
@@ -34,6 +37,9 @@ const EVERY: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the file is still there, and what has become of the bounds.
 const LOOK: Duration = Duration::from_secs(1);
+/// Most bytes of what was said that wait to be written, before they are compressed, and afterwards in one transaction.
+/// Calls beyond are written without.
+const MOST_CONTENT: usize = 16 << 20;
 /// Most commands that wait.
 const MOST_COMMANDS: usize = 64;
 
@@ -63,9 +69,37 @@ pub type Written = Box<dyn Fn(Duration) + Send>;
 /// nothing to do it with.
 type Command = Box<dyn FnOnce(Option<(&mut Connection, &mut Inserter)>) + Send>;
 
+/// A call as it waits.
+struct Offered {
+    entry: Arc<Entry>,
+    content: Option<Box<Content>>,
+}
+
+/// A call of a batch.
+struct Taken {
+    entry: Arc<Entry>,
+    content: Option<Kept>,
+}
+
+impl Offered {
+    fn content_bytes(&self) -> usize {
+        self.content.as_ref().map_or(0, |content| content.len())
+    }
+}
+
+impl insert::Written for Taken {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn content(&self) -> Option<&Kept> {
+        self.content.as_ref()
+    }
+}
+
 /// The ledger, as those see it who have something to write.
 pub struct Ledger {
-    queue: SyncSender<Arc<Entry>>,
+    queue: SyncSender<Offered>,
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
     reader: Reader,
@@ -79,6 +113,10 @@ struct Shared {
     written: AtomicU64,
     queue_full: AtomicU64,
     io_error: AtomicU64,
+    /// Calls that were written without what was said in them.
+    content_full: AtomicU64,
+    /// Bytes of what was said that wait.
+    content_bytes: AtomicUsize,
     size_bytes: AtomicU64,
     damaged: AtomicU64,
     is_ending: AtomicBool,
@@ -86,10 +124,15 @@ struct Shared {
 }
 
 /// The ledger that `settings` ask for, with its file in `dir`, if there is one; and who writes it, which has to be
-/// [run](Writer::run) on a thread of its own. `written` is told how long each transaction takes. `None` where there is to
-/// be no ledger.
+/// [run](Writer::run) on a thread of its own. `redactor` finds what must not stay of what was said, `written` is told how
+/// long each transaction takes. `None` where there is to be no ledger.
 #[must_use]
-pub fn open(settings: &Settings, dir: Option<PathBuf>, written: Written) -> Option<(Ledger, Writer)> {
+pub fn open(
+    settings: &Settings,
+    dir: Option<PathBuf>,
+    redactor: Arc<Redactor>,
+    written: Written,
+) -> Option<(Ledger, Writer)> {
     let home = match (settings.mode, dir) {
         (Mode::Off, _) => return None,
         (Mode::Memory, _) => Home::memory(),
@@ -102,11 +145,17 @@ pub fn open(settings: &Settings, dir: Option<PathBuf>, written: Written) -> Opti
             Home::memory()
         }
     };
-    Some(at(home, Bounds::of(settings), settings.queue, written))
+    Some(at(home, Bounds::of(settings), settings.queue, redactor, written))
 }
 
 /// A ledger at `home`, with room for `capacity` calls that wait.
-pub(super) fn at(home: Home, bounds: Bounds, capacity: usize, written: Written) -> (Ledger, Writer) {
+pub(super) fn at(
+    home: Home,
+    bounds: Bounds,
+    capacity: usize,
+    redactor: Arc<Redactor>,
+    written: Written,
+) -> (Ledger, Writer) {
     let (queue, offered) = mpsc::sync_channel(capacity);
     let reader = Reader::new(ANSWER_WITHIN);
     let (commands, commanded) = mpsc::sync_channel(MOST_COMMANDS);
@@ -116,6 +165,8 @@ pub(super) fn at(home: Home, bounds: Bounds, capacity: usize, written: Written) 
         written: AtomicU64::new(0),
         queue_full: AtomicU64::new(0),
         io_error: AtomicU64::new(0),
+        content_full: AtomicU64::new(0),
+        content_bytes: AtomicUsize::new(0),
         size_bytes: AtomicU64::new(0),
         damaged: AtomicU64::new(0),
         is_ending: AtomicBool::new(false),
@@ -126,12 +177,14 @@ pub(super) fn at(home: Home, bounds: Bounds, capacity: usize, written: Written) 
         commanded,
         shared: Arc::clone(&shared),
         reader: reader.clone(),
+        redactor,
         written,
         home,
         upkeep: Upkeep::new(bounds),
         ledger: None,
         inserter: Inserter::default(),
         batch: Vec::with_capacity(BATCH),
+        batch_content: 0,
         trouble: Trouble::default(),
         looked: None,
     };
@@ -145,12 +198,15 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// A call is over. Never waits.
-    pub fn offer(&self, entry: Arc<Entry>) {
+    /// A call is over, and this is what was said in it, if anything of that is to be kept. Never waits.
+    pub fn offer(&self, entry: Arc<Entry>, content: Option<Box<Content>>) {
+        let offered = Offered { entry, content: content.filter(|content| self.shared.has_room_for(content)) };
+        let content_bytes = offered.content_bytes();
         // Counted first, so that the thread never takes what was not counted.
         let before = self.shared.waiting.fetch_add(1, Ordering::Release);
-        if self.queue.try_send(entry).is_err() {
+        if self.queue.try_send(offered).is_err() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.content_bytes.fetch_sub(content_bytes, Ordering::Relaxed);
             self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
         } else if before + 1 == BATCH {
             self.shared.wake();
@@ -164,7 +220,7 @@ impl Ledger {
     }
 
     /// How it stands now; whoever asks keeps nothing alive by it.
-    #[must_use]
+    #[must_use = "it only says so when it is asked"]
     pub fn standing(&self) -> impl Fn() -> Standing + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || shared.standing()
@@ -228,6 +284,17 @@ impl Ledger {
 }
 
 impl Shared {
+    /// Whether what was said in a call can wait with what waits already; if so, it does.
+    fn has_room_for(&self, content: &Content) -> bool {
+        let before = self.content_bytes.fetch_add(content.len(), Ordering::Relaxed);
+        let has_room = before + content.len() <= MOST_CONTENT;
+        if !has_room {
+            self.content_bytes.fetch_sub(content.len(), Ordering::Relaxed);
+            self.content_full.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -241,6 +308,7 @@ impl Shared {
             written: count(&self.written),
             queue_full: count(&self.queue_full),
             io_error: count(&self.io_error),
+            content_full: count(&self.content_full),
             length: whole(self.waiting.load(Ordering::Relaxed).min(self.capacity)),
             capacity: whole(self.capacity),
             size_bytes: count(&self.size_bytes),
@@ -251,10 +319,11 @@ impl Shared {
 
 /// What the thread has before it.
 pub struct Writer {
-    offered: Receiver<Arc<Entry>>,
+    offered: Receiver<Offered>,
     commanded: Receiver<Command>,
     shared: Arc<Shared>,
     reader: Reader,
+    redactor: Arc<Redactor>,
     written: Written,
     home: Home,
     upkeep: Upkeep,
@@ -262,7 +331,9 @@ pub struct Writer {
     ledger: Option<Opened>,
     inserter: Inserter,
     /// Taken from the queue, not yet written.
-    batch: Vec<Arc<Entry>>,
+    batch: Vec<Taken>,
+    /// Bytes of what was said in its calls.
+    batch_content: usize,
     trouble: Trouble,
     /// When the file and the bounds were last looked at.
     looked: Option<Instant>,
@@ -294,12 +365,9 @@ impl Writer {
 
     /// Fills the batch from the queue; `false` if nobody is left who could offer anything.
     fn fill(&mut self) -> bool {
-        while self.batch.len() < BATCH {
+        while !self.is_full() {
             match self.offered.try_recv() {
-                Ok(entry) => {
-                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                    self.batch.push(entry);
-                }
+                Ok(offered) => self.take(offered),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -307,9 +375,27 @@ impl Writer {
         true
     }
 
+    fn is_full(&self) -> bool {
+        self.batch.len() == BATCH || self.batch_content > MOST_CONTENT
+    }
+
+    fn take(&mut self, offered: Offered) {
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.shared.content_bytes.fetch_sub(offered.content_bytes(), Ordering::Relaxed);
+        let content = offered.content.map(|content| content::packed(content::kept(&content, &self.redactor)));
+        let content = content.filter(|kept| !kept.is_empty());
+        self.batch_content += content.as_ref().map_or(0, Kept::len);
+        self.batch.push(Taken { entry: offered.entry, content });
+    }
+
+    fn clear_batch(&mut self) {
+        self.batch.clear();
+        self.batch_content = 0;
+    }
+
     /// Does what there is to do; whether there is more of it that need not wait.
     fn round(&mut self) -> bool {
-        let is_full = self.batch.len() == BATCH;
+        let is_full = self.is_full();
         if !self.is_open() || !self.write() {
             self.make_room();
             self.refuse_commands();
@@ -361,7 +447,7 @@ impl Writer {
                 (self.written)(begun.elapsed());
                 let count = self.batch.len() as u64;
                 self.shared.written.fetch_add(count, Ordering::Relaxed);
-                self.batch.clear();
+                self.clear_batch();
                 self.trouble.end();
                 return true;
             }
@@ -395,7 +481,7 @@ impl Writer {
         let lost = self.batch.len() as u64;
         self.shared.io_error.fetch_add(lost, Ordering::Relaxed);
         self.trouble.lost(lost);
-        self.batch.clear();
+        self.clear_batch();
     }
 
     /// Each after what was offered before it.

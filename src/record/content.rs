@@ -30,6 +30,20 @@ pub struct Content {
     pub response: Option<Text>,
 }
 
+impl Content {
+    /// How many bytes of it are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        [&self.request, &self.response].into_iter().flatten().map(|text| text.bytes.len()).sum()
+    }
+
+    /// Whether nothing of it is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A text as far as it is kept, which may be cut within a character.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text {

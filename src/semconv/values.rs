@@ -140,7 +140,8 @@ pub const VALUES: &[Values] = &[
         label::REASON,
         &[&LEDGER_DROPPED],
         Closed(2),
-        "`queue_full` (calls end faster than they are written) `io_error` (the disk did not take them)",
+        "`queue_full` (calls end faster than they are written) `io_error` (the disk did not take them) \
+         `content_full` (written, but without what was said: too much of that waited)",
     ),
     of(
         label::REASON,

@@ -145,7 +145,7 @@ impl Sinks {
             self.live.offer(Arc::clone(&entry));
         }
         if let Some(ledger) = &self.ledger {
-            ledger.offer(entry);
+            ledger.offer(entry, record.content.clone());
         }
     }
 

@@ -314,8 +314,8 @@ fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: Standing) -> fmt:
 }
 
 fn write_ledger(encoder: &mut DescriptorEncoder<'_>, standing: Ledger) -> fmt::Result {
-    let Ledger { written, queue_full, io_error, length, capacity, size_bytes, damaged } = standing;
-    let dropped = [("queue_full", queue_full), ("io_error", io_error)];
+    let Ledger { written, queue_full, io_error, content_full, length, capacity, size_bytes, damaged } = standing;
+    let dropped = [("queue_full", queue_full), ("io_error", io_error), ("content_full", content_full)];
     write(encoder, &semconv::LEDGER_RECORDS, [([], ConstCounter::new(written))])?;
     write(encoder, &semconv::LEDGER_DROPPED, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;
     write(encoder, &semconv::LEDGER_QUEUE_LENGTH, [([], ConstGauge::new(length))])?;

@@ -145,6 +145,7 @@ mod tests {
     use crate::ledger::writer::{self, Writer};
     use crate::ledger::{HOUR, Mode, Settings};
     use crate::record::usage::{Counter, Usage};
+    use crate::redact::Redactor;
     use crate::units::{PicoUsd, Span};
 
     /// Midnight, 2026-11-02.
@@ -218,7 +219,8 @@ mod tests {
     fn opened() -> (Arc<Ledger>, Writer) {
         let retention = Span::from_secs(100 * 365 * 86_400);
         let settings = Settings { mode: Mode::Memory, retention, ..Settings::default() };
-        let (ledger, writer) = writer::open(&settings, None, Box::new(|_| ())).expect("one in memory");
+        let redactor = Arc::new(Redactor::new(&[]).expect("what weir knows"));
+        let (ledger, writer) = writer::open(&settings, None, redactor, Box::new(|_| ())).expect("one in memory");
         (Arc::new(ledger), writer)
     }
 
@@ -228,7 +230,7 @@ mod tests {
         // It ends with the ledger.
         std::thread::spawn(move || writer.run());
         for call in calls() {
-            ledger.offer(Arc::new(call));
+            ledger.offer(Arc::new(call), None);
         }
         ledger.audit("admin", "export", json!({ "calls": 3 })).await.expect("it is written");
         ledger.flush().await.expect("it is written");
