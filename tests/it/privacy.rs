@@ -193,7 +193,7 @@ fn of_what_is_ordinary_this_is_redacted_and_nothing_else() {
     let text = fs::read_to_string(fixtures().join("privacy/ordinary.txt")).unwrap();
     let changed = text.lines().map(|line| (line, redactor.redact(line))).filter(|(line, kept)| line != kept);
     let changed: Vec<String> = changed.map(|(line, kept)| difference(line, &kept)).collect();
-    println!("{}", changed.join("\n"));
+
     assert_eq!(
         changed,
         [
