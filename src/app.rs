@@ -270,7 +270,7 @@ impl App {
             cache: cache_side(&rooms, Arc::new(config.cache)),
             limits: Arc::clone(&rooms.limits),
             #[cfg(feature = "ledger")]
-            ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone)),
+            ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone), Arc::clone(&rooms.prices)),
             live: Arc::clone(rooms.sinks.live()),
             store,
         };

@@ -276,7 +276,7 @@ mod tests {
             store: None,
             limits: Arc::new(Limits::new(&[], &[])),
             #[cfg(feature = "ledger")]
-            ledger: analytics::LedgerSide::of(None),
+            ledger: analytics::LedgerSide::of(None, analytics::tests::prices()),
             live: Arc::default(),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }

@@ -55,18 +55,6 @@ impl Format {
         }
     }
 
-    /// Its media type. Of Parquet: registered with IANA in 2024.
-    #[must_use]
-    pub const fn media_type(self) -> &'static str {
-        match self {
-            // RFC 4180, section 3.
-            Self::Csv => "text/csv; charset=utf-8; header=present",
-            Self::Json => "application/json",
-            Self::Ndjson => "application/x-ndjson",
-            Self::Parquet => "application/vnd.apache.parquet",
-        }
-    }
-
     /// Whether an export that broke off can be gone on with: its rows stand one after another, and nothing around them.
     #[must_use]
     pub const fn is_resumable(self) -> bool {
@@ -154,13 +142,11 @@ impl Form {
     /// # Errors
     /// If there is no such thing: what is wrong, and what mends it.
     pub fn new(format: Format, compression: Compression) -> Result<Self, &'static str> {
-        if format == Format::Parquet {
-            if cfg!(not(feature = "parquet")) {
-                return Err("this weir was built without Parquet: take csv, json or ndjson");
-            }
-            if compression != Compression::None {
-                return Err("parquet is compressed within: leave out the compression");
-            }
+        if format == Format::Parquet && compression != Compression::None {
+            return Err("parquet is compressed within: leave out the compression");
+        }
+        if format == Format::Parquet && cfg!(not(feature = "parquet")) {
+            return Err("this weir was built without Parquet: take csv, json or ndjson");
         }
         Ok(Self { format, compression, follows: false })
     }
@@ -208,6 +194,22 @@ impl Form {
     #[must_use]
     pub const fn compression(self) -> Compression {
         self.compression
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match (self.compression, self.format) {
+            // RFC 6713 and RFC 8878.
+            (Compression::Gzip, _) => "application/gzip",
+            (Compression::Zstd, _) => "application/zstd",
+            // RFC 4180, section 3.
+            (Compression::None, Format::Csv) if self.follows => "text/csv; charset=utf-8; header=absent",
+            (Compression::None, Format::Csv) => "text/csv; charset=utf-8; header=present",
+            (Compression::None, Format::Json) => "application/json",
+            (Compression::None, Format::Ndjson) => "application/x-ndjson",
+            (Compression::None, Format::Parquet) => "application/vnd.apache.parquet",
+        }
     }
 
     /// The extension of its files: `csv`, `ndjson.gz`.

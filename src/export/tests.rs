@@ -356,7 +356,7 @@ fn an_export_cut_anywhere_and_gone_on_with_is_the_whole() {
             let (_, joined) = stream::stream(&reader, &selection, (rest, part), |_| {}).expect("an export");
             assert_eq!(joined, whole, "{format:?}, cut at {cut} of {}", whole.len());
         }
-        assert!(gone_on_with > whole.len() / 2, "{format:?}: {gone_on_with} of {}", whole.len());
+        assert!(gone_on_with > whole.len() / 3, "{format:?}: {gone_on_with} of {}", whole.len());
     }
     let other = b"a,b\r\n1,2\r\n3,4\r\n";
     assert_eq!(resume::kept(Format::Csv, &mut Cursor::new(other)).expect("readable"), None, "no export of weir's");

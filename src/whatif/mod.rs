@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::ledger::entry::{Entry, Micros, exact};
 use crate::price::{Prices, Question};
@@ -75,7 +76,7 @@ impl Side {
 }
 
 /// Why a call is on neither side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOut {
     /// What it used is not known.
@@ -208,12 +209,14 @@ impl Scale {
 }
 
 /// What calls have cost, and what they would have cost otherwise.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = WhatIf)]
 pub struct Answer {
     /// Whether every call was looked at; if not, there was no more time.
     pub is_complete: bool,
     /// Where not every one was: the calls that were over since then are those that were.
     #[serde(serialize_with = "time")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Micros>,
     /// How many calls there are.
     pub calls: u64,
@@ -222,6 +225,7 @@ pub struct Answer {
     /// Those that nobody billed: they failed, or were refused.
     pub nothing_billed_calls: u64,
     /// What was spent in all, as far as it is known.
+    #[schema(value_type = f64)]
     pub spent_usd: Box<RawValue>,
     /// What weir's own cache has saved: these calls are on no side of anything.
     pub reuse: Reuse,
@@ -230,18 +234,19 @@ pub struct Answer {
 }
 
 /// What weir's own cache has saved.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Reuse {
     /// Calls whose answer was there already.
     pub calls: u64,
     /// Those of them of which it is not known what they would have cost.
     pub unknown_calls: u64,
     /// What they would have cost.
+    #[schema(value_type = f64)]
     pub saved_usd: Box<RawValue>,
 }
 
 /// What would have been otherwise.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Alternative {
     /// What.
     pub what: String,
@@ -249,6 +254,7 @@ pub struct Alternative {
     #[serde(flatten)]
     pub comparison: Comparison,
     /// How many calls cannot, and why.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub left_out_calls: BTreeMap<LeftOut, u64>,
     /// The same by the model that was asked for, the most expensive first.
     pub by_model: Vec<OfModel>,
@@ -257,7 +263,7 @@ pub struct Alternative {
 }
 
 /// Calls to one model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct OfModel {
     /// Whom was asked.
     pub provider: Box<str>,
@@ -269,7 +275,7 @@ pub struct OfModel {
 }
 
 /// The same calls on both sides.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Comparison {
     /// How many there are.
     pub calls: u64,
@@ -278,10 +284,13 @@ pub struct Comparison {
     /// Those of them that were streamed: somebody waited for each word.
     pub streamed_calls: u64,
     /// What they have cost.
+    #[schema(value_type = f64)]
     pub spent_usd: Box<RawValue>,
     /// What they would have cost.
+    #[schema(value_type = f64)]
     pub would_have_cost_usd: Box<RawValue>,
     /// The second less the first: below zero, it would have been cheaper.
+    #[schema(value_type = f64)]
     pub difference_usd: Box<RawValue>,
     #[serde(skip)]
     spent: PicoUsd,

@@ -220,7 +220,7 @@ fn length(text: &str) -> Option<Micros> {
 }
 
 /// The moment that `text` names. In a URL a `+` that nobody encoded has become a space.
-fn moment(text: &str) -> Option<Micros> {
+pub(super) fn moment(text: &str) -> Option<Micros> {
     let date = |text: &str| text.parse::<Date>().ok().filter(|_| text.len() == "2026-11-01".len());
     let at = match date(text) {
         Some(date) => date.to_zoned(TimeZone::UTC).ok()?.timestamp(),

@@ -7,11 +7,13 @@ mod asked;
 mod audit;
 mod cost;
 mod erase;
+mod export;
 mod logs;
 mod performance;
 mod shown;
 mod stats;
 mod usage;
+mod what_if;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +26,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::Admin;
+use crate::admin::access::Asker;
 use crate::admin::problem::Problem;
 use crate::ledger::reader::{Error, Reader};
-use crate::ledger::writer::Ledger;
+use crate::ledger::writer::{Ledger, Refused};
+use crate::price::Prices;
 
 /// Most questions at once. Each reads from memory or a disk that calls are written to as well.
 const AT_ONCE: usize = 4;
+/// Most exports at once: each may take as long as whoever reads it.
+const EXPORTS_AT_ONCE: usize = 2;
 /// How long a question may wait for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// When to ask again.
@@ -40,13 +46,28 @@ const AGAIN_IN: Duration = Duration::from_secs(1);
 pub struct LedgerSide {
     ledger: Option<Arc<Ledger>>,
     turns: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+    /// What its calls would have cost otherwise.
+    prices: Arc<Prices>,
 }
 
 impl LedgerSide {
     /// What is known of this one, or that there is none.
     #[must_use]
-    pub fn of(ledger: Option<Arc<Ledger>>) -> Self {
-        Self { ledger, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn of(ledger: Option<Arc<Ledger>>, prices: Arc<Prices>) -> Self {
+        let (turns, exports) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(EXPORTS_AT_ONCE)));
+        Self { ledger, turns, exports, prices }
+    }
+
+    /// Notes that the asker took something.
+    async fn note(&self, asker: &Asker, action: &'static str, detail: serde_json::Value) -> Result<(), Problem> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let who = asker.token.as_deref().unwrap_or("this machine");
+        let refused = |error: Refused| {
+            tracing::warn!(error.message = format!("{:#}", anyhow::Error::new(error)), "the ledger cannot be noted in");
+            Problem::later(AGAIN_IN, "it cannot be noted now who takes this: ask again in a second")
+        };
+        ledger.audit(who, action, detail).await.map_err(refused)
     }
 
     /// Whether the ledger answers; `None` if there is none.
@@ -105,6 +126,8 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(logs::list, erase::user))
         .routes(routes!(stats::calls))
+        .routes(routes!(export::export))
+        .routes(routes!(export::stats))
         .routes(routes!(cost::groups))
         .routes(routes!(usage::overview))
         .routes(routes!(usage::over_time))
@@ -113,6 +136,8 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(cost::overview))
         .routes(routes!(cost::trend))
         .routes(routes!(cost::by_model))
+        .routes(routes!(export::statement))
+        .routes(routes!(what_if::what_if))
         .routes(routes!(performance::overview))
         .routes(routes!(performance::latency))
         .routes(routes!(performance::throughput))
@@ -122,7 +147,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::admin) mod tests {
     use std::fmt::Write;
     use std::path::Path;
 
@@ -225,16 +250,20 @@ mod tests {
     }
 
     /// One with these calls in it.
-    async fn ledger() -> LedgerSide {
+    async fn ledger(calls: Vec<Entry>) -> LedgerSide {
         let (ledger, writer) = opened();
         // It ends with the ledger.
         std::thread::spawn(move || writer.run());
-        for call in calls() {
+        for call in calls {
             ledger.offer(Arc::new(call), None);
         }
         ledger.audit("admin", "export", json!({ "calls": 3 })).await.expect("it is written");
         ledger.flush().await.expect("it is written");
-        LedgerSide::of(Some(ledger))
+        LedgerSide::of(Some(ledger), prices())
+    }
+
+    pub(in crate::admin) fn prices() -> Arc<Prices> {
+        Arc::new(Prices::load(&crate::price::Settings::default(), Vec::new()).expect("the built-in table"))
     }
 
     fn bearer(name: &str, token: &str, role: Role, bounds: Bounds) -> Bearer {
@@ -246,7 +275,7 @@ mod tests {
     /// An admin side with a ledger, and tokens: `sesame` opens everything, `mine` what is of workspace a, `me` what is of
     /// its user there.
     async fn house(require_workspace: bool) -> Router {
-        house_of(ledger().await, require_workspace)
+        house_of(ledger(calls()).await, require_workspace)
     }
 
     /// The same with this ledger.
@@ -316,6 +345,16 @@ mod tests {
         each.collect()
     }
 
+    /// How the time is said that an operation is asked about, by the day or else by `month`.
+    fn time_of<'a>(operation: &Operation, month: &'a str) -> &'a str {
+        let known = parameters(operation);
+        match () {
+            () if known.contains(&"from") => THE_DAY,
+            () if known.contains(&"month") => month,
+            () => "",
+        }
+    }
+
     fn is_of_calls(operation: &Operation) -> bool {
         const TAGS: [&str; 5] = ["analytics", "usage", "cost", "performance", "stats"];
         let tags: Vec<&str> = operation.tags.iter().flatten().map(String::as_str).collect();
@@ -328,7 +367,7 @@ mod tests {
         let document = document();
         let mut told_of_b = 0;
         for (path, operation) in readable(&document) {
-            let window = if is_of_calls(operation) { THE_DAY } else { "" };
+            let window = time_of(operation, "month=2026-11");
             // What goes on for ever has no whole answer; who is bound gets a refusal.
             if !path.ends_with("/live") {
                 let (_, everything) = get(&house, &format!("{path}?{window}"), By::Token("sesame")).await;
@@ -478,7 +517,7 @@ mod tests {
         let (status, body) = get(&off, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 404 && body.contains("`ledger.mode`"), "{body}");
         let (unopened, _writer) = opened();
-        let closed = LedgerSide::of(Some(unopened));
+        let closed = LedgerSide::of(Some(unopened), prices());
         let closed = served(Admin { ledger: closed, ..admin() });
         let (status, body) = get(&closed, "/api/v1/usage/overview", By::Anybody).await;
         assert!(status == 503 && body.contains("ask again in a second"), "{body}");
@@ -486,7 +525,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_gets_no_turn_is_sent_away() {
-        let ledger = ledger().await;
+        let ledger = ledger(calls()).await;
         let turns = Arc::clone(&ledger.turns).acquire_many_owned(4).await.expect("all of them");
         let house = served(Admin { ledger, ..admin() });
         let (status, body) = get(&house, "/api/v1/usage/overview", By::Anybody).await;
@@ -526,6 +565,96 @@ mod tests {
         let audit = json_of(&house, "/api/v1/audit?limit=1").await;
         assert_eq!((&audit["audit"][0]["who"], &audit["audit"][0]["action"]), (&json!("admin"), &json!("erase_user")));
         assert!(audit["next_cursor"].is_string(), "there were more");
+    }
+
+    #[tokio::test]
+    async fn an_export_is_every_call_in_the_form_asked_for() {
+        let house = house(false).await;
+        for (query, lines, first) in [
+            ("", 27 + 1, "timestamp,"),
+            ("&format=ndjson", 27, "{"),
+            ("&format=ndjson&agent_id=agent-of-b", 7, "{"),
+            ("&format=csv&after=2026-11-01T12:00:00Z", 18, "2026-11-01T13:00:00.000000Z,"),
+            ("&format=ndjson&workspace=nobody", 0, ""),
+        ] {
+            let (status, body) = get(&house, &format!("/api/v1/analytics/export?{THE_DAY}{query}"), By::Anybody).await;
+            assert_eq!((status, body.lines().count()), (200, lines), "{query}: {body}");
+            assert!(body.starts_with(first), "{query}: {body}");
+        }
+        for (query, says) in [
+            ("format=xml", "`format` is `xml`: write one of"),
+            ("format=parquet&compression=gzip", "`compression` parquet is compressed within"),
+            ("format=json&after=2026-11-01", "`after` only csv and ndjson can be gone on with"),
+            ("after=soon", "`after` is `soon`: write the `timestamp`"),
+        ] {
+            let (status, body) = get(&house, &format!("/api/v1/analytics/export?{query}"), By::Anybody).await;
+            assert!(status == 400 && body.contains(says), "{query}: {body}");
+        }
+        let stats = json_of(&house, &format!("/api/v1/analytics/export-stats?{THE_DAY}&workspace=b")).await;
+        assert_eq!((&stats["rows"], &stats["format"]), (&json!(7), &json!("csv")));
+        assert!(stats["estimated_bytes"].as_u64().is_some_and(|bytes| bytes > 7 * 200), "{stats}");
+    }
+
+    #[tokio::test]
+    async fn exports_are_few_at_once_and_noted() {
+        let ledger = ledger(calls()).await;
+        let writes = Arc::clone(ledger.ledger.as_ref().expect("there is one"));
+        let exports = Arc::clone(&ledger.exports);
+        let house = served(Admin { ledger, ..admin() });
+        let path = format!("/api/v1/analytics/export?{THE_DAY}");
+        assert_eq!(get(&house, &path, By::Anybody).await.0, 200);
+        let all = exports.acquire_many(2).await.expect("given back once an export is over");
+        let (status, body) = get(&house, &path, By::Anybody).await;
+        assert!(status == 503 && body.contains("as many exports"), "{body}");
+        drop(all);
+        let deeds = writes.reader().audit(None, 1).expect("the ledger answers");
+        assert_eq!((&*deeds[0].who, &*deeds[0].action), ("this machine", "export"));
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_ends_an_export() {
+        let many: Vec<Entry> = (1..=3_000).map(|number| call("a", MIDNIGHT - number)).collect();
+        let ledger = ledger(many).await;
+        let exports = Arc::clone(&ledger.exports);
+        let house = served(Admin { ledger, ..admin() });
+        let request = Request::builder().uri(format!("/api/v1/analytics/export?{THE_DAY}")).body(Body::empty());
+        let Ok(answer) = house.clone().call(request.expect("a request")).await;
+        let mut body = answer.into_body();
+        assert!(body.frame().await.is_some(), "it has begun");
+        assert_eq!(exports.available_permits(), 1, "and waits: so much is not taken unread");
+        drop(body);
+        drop(exports.acquire_many(2).await.expect("given back"));
+    }
+
+    #[tokio::test]
+    async fn a_statement_is_a_page_that_runs_nothing() {
+        let house = house(false).await;
+        let path = "/api/v1/cost/statement?month=2026-10&workspace_id=a";
+        let request = Request::builder().uri(format!("{path}&format=html")).body(Body::empty());
+        let Ok(answer) = house.clone().call(request.expect("a request")).await;
+        assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(answer.headers()["content-security-policy"].as_bytes().starts_with(b"default-src 'none'"));
+        let (_, body) = get(&house, path, By::Anybody).await;
+        // Ten calls of $0.00123456789.
+        assert!(body.contains("\"cost_usd\": 0.0123456789,"), "{body}");
+        for (query, says) in [("month=2026-13", "such as `2026-10`"), ("budget_usd=much", "such as `500`")] {
+            let (status, body) = get(&house, &format!("/api/v1/cost/statement?{query}"), By::Anybody).await;
+            assert!(status == 400 && body.contains(says), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_if_names_models_that_nobody_lists() {
+        let house = house(false).await;
+        let path = format!("/api/v1/cost/what-if?{THE_DAY}");
+        let (status, body) = get(&house, &format!("{path}&model=gpt-5-mni"), By::Anybody).await;
+        assert!(status == 400 && body.contains("did you mean `gpt-5-mini`?"), "{body}");
+        let answer = json_of(&house, &format!("{path}&model=openai/gpt-5-mini,gpt-5&of_model=model-of-a")).await;
+        assert_eq!((&answer["calls"], &answer["is_complete"]), (&json!(20), &json!(true)));
+        let first = &answer["alternatives"][0];
+        // 600 tokens at 0.25 USD a million, 400 cached at 0.025, 200 out at 2: for eighteen calls.
+        assert_eq!(first["would_have_cost_usd"].to_string(), "0.01008");
+        assert_eq!(answer["alternatives"][1]["left_out_calls"], json!({ "no_cost": 1, "no_price": 18 }));
     }
 
     #[test]
@@ -578,13 +707,19 @@ mod tests {
         }
         for (path, operation) in all() {
             let known = parameters(operation);
-            let mut query = if known.contains(&"from") { format!("?{THE_DAY}") } else { String::new() };
+            // A month that is over: what it has come to changes no more.
+            let time = time_of(operation, "month=2026-10");
+            let mut query = if time.is_empty() { String::new() } else { format!("?{time}") };
             query.push_str(if known.contains(&"workspace_id") { "&workspace_id=a" } else { "" });
             query.push_str(if known.contains(&"granularity") { "&granularity=daily" } else { "" });
             query.push_str(if known.contains(&"cursor") && !query.is_empty() { "&limit=1" } else { "" });
+            query.push_str(if known.contains(&"format") { "&format=json" } else { "" });
             let mut answer = json_of(&house, &format!("{path}{query}")).await;
-            if let Some(deed) = answer.get_mut("audit").and_then(|audit| audit.get_mut(0)) {
+            for deed in answer.get_mut("audit").and_then(Value::as_array_mut).into_iter().flatten() {
                 deed["timestamp"] = json!("2026-11-02T09:30:00.250125Z");
+            }
+            if let Value::Array(rows) = &mut answer {
+                rows.truncate(1);
             }
             // The month that is now is another one each month.
             if let Some(month) = answer.get_mut("month_to_date_spend_usd") {
