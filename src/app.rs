@@ -272,6 +272,7 @@ impl App {
             #[cfg(feature = "ledger")]
             ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone), Arc::clone(&rooms.prices)),
             live: Arc::clone(rooms.sinks.live()),
+            privacy: Arc::clone(&rooms.privacy),
             store,
         };
         let drained = CancellationToken::new();

@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use crate::admin::problem::{Fault, Problem};
 use crate::admin::tokens::{Bearer, Bounds, Role, Tokens};
 use crate::admin::{Admin, audit};
+use crate::privacy::Privacy;
 
 /// The header that names the workspace whose calls are asked for.
 pub(super) const WORKSPACE: &str = "x-workspace-id";
@@ -77,6 +78,8 @@ pub(super) struct Asker {
     pub(super) bounds: Bounds,
     /// The name of the token they showed; none, if they are on this machine and showed none.
     pub(super) token: Option<Arc<str>>,
+    /// Under which names users are kept.
+    pub(super) privacy: Arc<Privacy>,
 }
 
 impl FromRequestParts<Admin> for Asker {
@@ -90,6 +93,7 @@ impl FromRequestParts<Admin> for Asker {
         let asker = Self {
             bounds: bounded(bounds, named, admin.access.require_workspace)?,
             token: bearer.map(|bearer| Arc::clone(&bearer.name)),
+            privacy: Arc::clone(&admin.privacy),
         };
         audit::asked(peer, parts.uri.path(), asker.token.as_deref());
         Ok(asker)

@@ -52,6 +52,7 @@ use crate::admin::health::Readiness;
 use crate::admin::openapi::Document;
 use crate::admin::problem::Problem;
 use crate::limits::Limits;
+use crate::privacy::Privacy;
 use crate::sinks::live::Live;
 use crate::sinks::metrics::Metrics;
 use crate::store::Store;
@@ -127,6 +128,8 @@ pub struct Admin {
     pub ledger: analytics::LedgerSide,
     /// What is going on.
     pub live: Arc<Live>,
+    /// Under which names users are kept.
+    pub privacy: Arc<Privacy>,
     /// What replicas share, if something is.
     pub store: Option<Arc<Store>>,
 }
@@ -278,6 +281,7 @@ mod tests {
             #[cfg(feature = "ledger")]
             ledger: analytics::LedgerSide::of(None, analytics::tests::prices()),
             live: Arc::default(),
+            privacy: crate::privacy::tests::plain(),
             cache: CacheSide { cache, settings, labels: Arc::default() },
         }
     }

@@ -124,6 +124,15 @@ impl Privacy {
         self.users.ever_kept(&self.tidy_user(user))
     }
 
+    /// The name by which to ask the ledger about `user`, which is what the app calls them, or what the ledger does.
+    #[must_use]
+    pub fn name_in_ledger(&self, user: &str) -> Box<str> {
+        if users::is_hash(user) {
+            return user.into();
+        }
+        self.user(user).unwrap_or_else(|| user.into())
+    }
+
     /// A name from outside, as it may be told.
     #[must_use]
     pub fn name<'t>(&self, name: &'t str) -> Cow<'t, str> {
@@ -209,4 +218,4 @@ fn beginning(text: &str, most: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -27,6 +27,14 @@ const MARK: &str = "h-";
 /// How many characters of a hash stand for a user: 132 bits.
 const SHOWN: usize = 22;
 
+/// Whether `name` is such a hash, not what an app calls somebody.
+pub(super) fn is_hash(name: &str) -> bool {
+    let hash = name.strip_prefix(MARK);
+    hash.is_some_and(|hash| {
+        hash.len() == SHOWN && hash.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    })
+}
+
 /// The key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {

@@ -17,7 +17,7 @@ static PRICES: LazyLock<Prices> = LazyLock::new(|| {
 });
 
 /// A call to gpt-5 that was answered.
-fn call(usage: Option<Usage>, cost: Option<PicoUsd>) -> Entry {
+fn call(usage: &Usage, cost: PicoUsd) -> Entry {
     Entry {
         ended_at: AT,
         started_at: AT,
@@ -45,8 +45,8 @@ fn call(usage: Option<Usage>, cost: Option<PicoUsd>) -> Entry {
         error_message: None,
         cache: "miss".into(),
         reuse: None,
-        usage,
-        cost,
+        usage: Some(*usage),
+        cost: Some(cost),
         provenance: Some("priced".into()),
         unpriced: None,
         list_cost: None,
@@ -59,13 +59,13 @@ fn call(usage: Option<Usage>, cost: Option<PicoUsd>) -> Entry {
     }
 }
 
-fn usd(text: &str) -> Option<PicoUsd> {
-    Some(PicoUsd::of_usd(text).expect("dollars"))
+fn usd(text: &str) -> PicoUsd {
+    PicoUsd::of_usd(text).expect("dollars")
 }
 
-fn used(input: u64, output: u64, parts: &[(Counter, u64)]) -> Option<Usage> {
+fn used(input: u64, output: u64, parts: &[(Counter, u64)]) -> Usage {
     let parts: Vec<_> = parts.iter().map(|&(counter, count)| (counter, Some(count))).collect();
-    Some(Usage::cache_inside(Some(input), Some(output), &parts))
+    Usage::cache_inside(Some(input), Some(output), &parts)
 }
 
 fn weigh(choice: Choice, entries: &[Entry]) -> Value {
@@ -83,7 +83,7 @@ fn model(text: &str) -> Choice {
 #[test]
 fn a_call_is_priced_at_the_other_model_with_what_it_used() {
     // gpt-5: 1.25 and 10 USD a million tokens; cached 0.125.
-    let entry = call(used(100_000, 10_000, &[(Counter::CacheReadTokens, 40_000)]), usd("0.18"));
+    let entry = call(&used(100_000, 10_000, &[(Counter::CacheReadTokens, 40_000)]), usd("0.18"));
     for (rule, choice, expected) in [
         // 60,000 × 0.25 + 40,000 × 0.025 + 10,000 × 2, by the million.
         ("of the same provider", model("gpt-5-mini"), "0.036"),
@@ -108,7 +108,7 @@ fn a_call_is_priced_at_the_other_model_with_what_it_used() {
 
 #[test]
 fn what_cannot_be_compared_is_counted_and_in_no_sum() {
-    let good = call(used(2_000, 10, &[]), usd("0.0026"));
+    let good = call(&used(2_000, 10, &[]), usd("0.0026"));
     let with = |change: &dyn Fn(&mut Entry)| {
         let mut entry = good.clone();
         change(&mut entry);
@@ -119,16 +119,16 @@ fn what_cannot_be_compared_is_counted_and_in_no_sum() {
         ("no_usage", mini(), with(&|it| it.usage = None)),
         ("no_cost", mini(), with(&|it| it.cost = None)),
         ("other_operation", mini(), with(&|it| it.operation = "embeddings".into())),
-        ("media", mini(), with(&|it| it.usage = used(2_000, 10, &[(Counter::InputImageTokens, 9)]))),
-        ("media", mini(), with(&|it| it.usage = used(2_000, 10, &[(Counter::WebSearches, 1)]))),
+        ("media", mini(), with(&|it| it.usage = Some(used(2_000, 10, &[(Counter::InputImageTokens, 9)])))),
+        ("media", mini(), with(&|it| it.usage = Some(used(2_000, 10, &[(Counter::WebSearches, 1)])))),
         ("no_price", mini(), with(&|it| it.provider = "anthropic".into())),
         ("no_price", Choice::Tier(Tier::Batch), with(&|it| it.model = Some("nobody-knows".into()))),
         ("no_such_tier", Choice::Tier(Tier::Flex), with(&|it| it.model = Some("gpt-3.5-turbo".into()))),
-        ("not_cacheable", Choice::PromptCache, with(&|it| it.usage = used(1_023, 10, &[]))),
+        ("not_cacheable", Choice::PromptCache, with(&|it| it.usage = Some(used(1_023, 10, &[])))),
         (
             "not_cacheable",
             Choice::PromptCache,
-            with(&|it| it.usage = used(2_000, 10, &[(Counter::CacheReadTokens, 2_000)])),
+            with(&|it| it.usage = Some(used(2_000, 10, &[(Counter::CacheReadTokens, 2_000)]))),
         ),
     ] {
         let answer = weigh(choice, &[entry]);
@@ -144,7 +144,7 @@ fn what_cannot_be_compared_is_counted_and_in_no_sum() {
         &[
             with(&|it| {
                 it.reuse = Some("cache".into());
-                it.saved = usd("0.5");
+                it.saved = Some(usd("0.5"));
             }),
             with(&|it| it.reuse = Some("coalesced".into())),
             with(&|it| it.provenance = None),
@@ -159,10 +159,10 @@ fn what_cannot_be_compared_is_counted_and_in_no_sum() {
 #[test]
 fn thresholds_of_length_are_of_each_call_not_of_all() {
     // gemini-2.5-pro costs more above 200,000 tokens: two calls of 150,000 are not one of 300,000.
-    let mut entry = call(used(150_000, 0, &[]), usd("1"));
+    let mut entry = call(&used(150_000, 0, &[]), usd("1"));
     entry.provider = "google".into();
     let twice = weigh(model("gemini-2.5-pro"), &[entry.clone(), entry.clone()]);
-    entry.usage = used(300_000, 0, &[]);
+    entry.usage = Some(used(300_000, 0, &[]));
     let once = weigh(model("gemini-2.5-pro"), &[entry]);
     let cost = |answer: &Value| answer["alternatives"][0]["would_have_cost_usd"].to_string();
     assert_eq!((cost(&twice), cost(&once)), ("0.375".to_owned(), "0.75".to_owned()));
@@ -170,7 +170,7 @@ fn thresholds_of_length_are_of_each_call_not_of_all() {
 
 #[test]
 fn a_provider_is_known_by_the_name_it_was_given() {
-    let mut entry = call(used(2_000, 10, &[]), usd("0"));
+    let mut entry = call(&used(2_000, 10, &[]), usd("0"));
     entry.provider = "local".into();
     let answer = weigh(model("gpt-5-mini"), &[entry.clone()]);
     assert_eq!(answer["alternatives"][0]["would_have_cost_usd"], 0, "nothing is charged there, whatever the model");
@@ -181,7 +181,7 @@ fn a_provider_is_known_by_the_name_it_was_given() {
 #[test]
 fn however_many_models_there_are_so_many_are_told_apart() {
     let entries: Vec<Entry> = (0..300_u32)
-        .map(|number| Entry { model: Some(format!("m{number}").into()), ..call(used(10, 1, &[]), usd("1")) })
+        .map(|number| Entry { model: Some(format!("m{number}").into()), ..call(&used(10, 1, &[]), usd("1")) })
         .collect();
     let answer = weigh(model("gpt-5-mini"), &entries);
     let models = answer["alternatives"][0]["by_model"].as_array().expect("a list").clone();
@@ -206,7 +206,7 @@ fn a_model_that_nobody_lists_is_refused_with_what_may_be_meant() {
 
 #[test]
 fn a_model_behind_another_name_is_known_by_the_table_s_id() {
-    let mut entry = call(used(2_000, 10, &[]), usd("1"));
+    let mut entry = call(&used(2_000, 10, &[]), usd("1"));
     entry.model = Some("our-deployment".into());
     entry.priced_model = Some("gpt-5".into());
     let answer = weigh(Choice::Tier(Tier::Flex), &[entry]);
@@ -215,7 +215,7 @@ fn a_model_behind_another_name_is_known_by_the_table_s_id() {
 
 #[test]
 fn without_more_time_it_says_how_far_it_came() {
-    let call = |number: i64| Entry { ended_at: AT - number, ..call(used(10, 1, &[]), usd("1")) };
+    let call = |number: i64| Entry { ended_at: AT - number, ..call(&used(10, 1, &[]), usd("1")) };
     let calls = |count| (0..count).map(|number| Ok::<_, ()>(call(number)));
     let weighed = |count, until| Weighing::of(calls(count), &PRICES, Vec::new(), until).expect("calls");
     let all = weighed(1_000, None);

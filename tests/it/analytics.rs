@@ -76,6 +76,28 @@ async fn calls_are_in_the_answers_with_their_cost_to_the_last_digit() {
 }
 
 #[tokio::test]
+async fn users_who_are_kept_as_hashes_are_asked_about_and_erased_by_name() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "0123456789abcdef0123456789abcdef").unwrap();
+    let users = format!("user_ids: hashed, user_id_key_file: {}", key.path().display());
+    let config = format!("ledger: {{ mode: memory }}\nprivacy: {{ {users} }}");
+    let weir = Weir::operated(&fake.url(), &config).await;
+    call(&weir, "a", "one").await;
+    call(&weir, "b", "other").await;
+    written(&weir, 2).await;
+
+    let logs = get(&weir, "analytics/logs?user=user-of-b", &[]).await;
+    let kept = logs["logs"][0]["user_id"].as_str().unwrap().to_owned();
+    assert!(kept.starts_with("h-") && !logs.to_string().contains("user-of-b"), "{logs}");
+    assert_eq!(get(&weir, &format!("analytics/logs?user={kept}"), &[]).await["logs"], logs["logs"]);
+    let gone = ask(&weir, Method::DELETE, "analytics/logs?user=user-of-b", &[OPERATOR]).await;
+    assert_eq!((gone.status, &gone.json()["erased_calls"]), (StatusCode::OK, &json!(1)));
+    assert_eq!(get(&weir, "analytics/logs?user=user-of-b", &[]).await["logs"], json!([]));
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn a_ledger_that_is_off_says_which_knob_turns_it_on() {
     let fake = Fake::always(Script::json(200, &answer())).await;
     let weir = Weir::operated(&fake.url(), "ledger: { mode: off }").await;

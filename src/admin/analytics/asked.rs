@@ -160,6 +160,7 @@ pub(super) fn bind(filter: &mut Filter, caller: &Asker) -> Result<(), Problem> {
             (Some(_), Some(_)) => return Err(elsewhere(what)),
         }
     }
+    filter.user = filter.user.take().map(|user| caller.privacy.name_in_ledger(&user));
     Ok(())
 }
 
@@ -393,7 +394,7 @@ mod tests {
     #[test]
     fn nobody_gets_beyond_what_they_may_see() {
         let bounds = Bounds { workspace: Some("a".into()), user: Some("ann".into()) };
-        let caller = Asker { bounds, token: Some("team-a".into()) };
+        let caller = Asker { bounds, token: Some("team-a".into()), privacy: crate::privacy::tests::plain() };
         for (query, expected) in [
             ("", None),
             ("workspace=a&user=ann", None),

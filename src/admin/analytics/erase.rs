@@ -26,7 +26,7 @@ use crate::ledger::writer::Refused;
     path = "/api/v1/analytics/logs",
     tag = "analytics",
     operation_id = "analytics_erase",
-    params(("user" = String, Query, description = "Whom, as the ledger keeps them. `user_id` means the same.")),
+    params(("user" = String, Query, description = "Whom, as the app calls them or as the ledger does. `user_id` means the same.")),
     responses((status = 200, body = Gone), ToAsk),
     security(("token" = []))
 )]
@@ -43,9 +43,15 @@ pub(super) async fn user(
     parameters.end()?;
     let user = user.expect("what could not be read is a fault");
     let ledger = admin.ledger.ledger.as_ref().ok_or_else(switched_off)?;
-    let Erased { calls, contents, is_swept } = ledger.erase_user(&user, &operator.token).await.map_err(told)?;
-    audit::user_erased(&operator, calls);
-    Ok(answer(StatusCode::OK, &Gone { erased_calls: calls, erased_contents: contents, is_swept }))
+    let mut gone = Gone { erased_calls: 0, erased_contents: 0, is_swept: true };
+    for name in admin.privacy.names_of_user(&user) {
+        let Erased { calls, contents, is_swept } = ledger.erase_user(&name, &operator.token).await.map_err(told)?;
+        gone.erased_calls += calls;
+        gone.erased_contents += contents;
+        gone.is_swept &= is_swept;
+    }
+    audit::user_erased(&operator, gone.erased_calls);
+    Ok(answer(StatusCode::OK, &gone))
 }
 
 /// What was erased. Nothing, if there was nobody of that name.

@@ -70,11 +70,11 @@ const STALLED: Duration = Duration::from_secs(60);
         ToAsk)
 )]
 pub(super) async fn export(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (selection, form) = selected(parameters, &asker)?;
+    let (selection, form) = selected(parameters, &caller)?;
     let reader = admin.ledger.ledger.as_ref().ok_or_else(switched_off)?.reader().clone();
     let Ok(turn) = std::sync::Arc::clone(&admin.ledger.exports).try_acquire_owned() else {
         return Err(Problem::later(AGAIN_IN, "as many exports as may be are going on: ask again when one is over"));
@@ -88,7 +88,7 @@ pub(super) async fn export(
         "to": sheet::time(selection.window.to),
         "filter": asked_for(&selection.filter),
     });
-    admin.ledger.note(&asker, "export", detail).await?;
+    admin.ledger.note(&caller, "export", detail).await?;
     let head = head(&selection, form);
     let (pieces, body) = mpsc::channel(PIECES);
     let runtime = Handle::current();
@@ -178,11 +178,11 @@ impl Write for Pipe {
     responses((status = 200, body = ExportStats), ToAsk)
 )]
 pub(super) async fn stats(
-    asker: Asker,
+    caller: Asker,
     parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
-    let (selection, form) = selected(parameters, &asker)?;
+    let (selection, form) = selected(parameters, &caller)?;
     let period = selection.window.into();
     let asked = admin.ledger.ask(move |ledger| {
         estimate(ledger, &selection, form).map_err(|broken| match broken {
@@ -220,10 +220,10 @@ struct ExportStats {
 }
 
 /// Which calls, and in which form.
-fn selected(parameters: Parameters, asker: &Asker) -> Result<(Selection, Form), Problem> {
+fn selected(parameters: Parameters, caller: &Asker) -> Result<(Selection, Form), Problem> {
     let formats = Format::ALL.map(|format| (format.as_str(), format));
     let compressions = Compression::ALL.map(|compression| (compression.as_str(), compression));
-    let (asked, (form, after)) = Asked::with(parameters, asker, |parameters, _| {
+    let (asked, (form, after)) = Asked::with(parameters, caller, |parameters, _| {
         let format = parameters.choice("format", &formats).unwrap_or_default();
         let compression = parameters.choice("compression", &compressions).unwrap_or_default();
         let after = parameters.parsed("after", "write the `timestamp` of the last row that is whole", moment);
@@ -263,7 +263,7 @@ fn selected(parameters: Parameters, asker: &Asker) -> Result<(Selection, Form), 
         ToAsk)
 )]
 pub(super) async fn statement(
-    asker: Asker,
+    caller: Asker,
     mut parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
@@ -275,7 +275,7 @@ pub(super) async fn statement(
     let mut filter = Filter { workspace: parameters.text("workspace_id"), ..Filter::default() };
     let budget = parameters.parsed("budget_usd", "write US dollars, such as `500`", PicoUsd::of_usd);
     parameters.end()?;
-    bind(&mut filter, &asker)?;
+    bind(&mut filter, &caller)?;
     let month = month.unwrap_or_else(|| Month::of(now));
     let limits = std::sync::Arc::clone(&admin.limits);
     let in_force = looked_at(move || BudgetNow::of(limits.monthly(), limits.now()).terms.allowance.usd).await?;

@@ -64,7 +64,7 @@ pub(super) struct Otherwise {
     responses((status = 200, body = Answer), ToAsk)
 )]
 pub(super) async fn what_if(
-    asker: Asker,
+    caller: Asker,
     mut parameters: Parameters,
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
@@ -74,7 +74,7 @@ pub(super) async fn what_if(
     if let Err(problem) = &choices {
         parameters.fault("model", problem.clone());
     }
-    let (mut asked, of_model) = Asked::with(parameters, &asker, |parameters, _| parameters.text("of_model"))?;
+    let (mut asked, of_model) = Asked::with(parameters, &caller, |parameters, _| parameters.text("of_model"))?;
     asked.filter.model = of_model;
     let choices = choices.unwrap_or_default();
     let prices = std::sync::Arc::clone(&admin.ledger.prices);
