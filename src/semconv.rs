@@ -732,7 +732,8 @@ metrics! {
     LEDGER_DROPPED = Counter "weir_ledger_dropped_total", "calls", [REASON],
         "Calls that are missing in the ledger, or what was said in them",
         "`queue_full`: when a call ends and finds no room; `io_error`: when what could not be written makes room for newer \
-         calls, or weir ends; `content_full`: when a call ends, and its row is written without what was said; absent where the ledger is off";
+         calls, or weir ends; `content_full`: when a call ends, and its row is written without what \
+         was said; absent where the ledger is off";
     LEDGER_QUEUE_LENGTH = Gauge "weir_ledger_queue_length", "calls", [],
         "Calls that wait for being written down", "at the scrape; absent where the ledger is off";
     LEDGER_QUEUE_CAPACITY = Gauge "weir_ledger_queue_capacity", "calls", [],

@@ -554,7 +554,7 @@ fn budgets_are_shown_and_changed_and_every_change_is_in_the_log() {
         (&["limits", "--subjects", "101"], &[], 2, "101 is not in 0..=100"),
         (&["budget", "set", "much"], &by_variable, 2, "`much` is no amount of US dollars"),
         (&["budget", "set", "5", "--threshold", "101"], &by_variable, 2, "101 is not in 0..=100"),
-        (&["budget", "set", "5"], &[], 1, "401 Unauthorized: this needs the token"),
+        (&["budget", "set", "5"], &[], 1, "401 Unauthorized: this needs a token"),
         (
             &["budget", "set", "1500.25", "--threshold", "80"],
             &by_variable,
@@ -657,7 +657,7 @@ fn the_cache_is_commanded_and_every_change_is_in_the_log() {
     let by_variable = [("WEIR_ADMIN_TOKEN", TOKEN)];
     let by_configuration = [("WEIR_ADMIN__TOKEN_FILE", &*token)];
     for (words, variables, code, expected) in [
-        (&["invalidate", "--model", "gpt-5"][..], &[][..], 1, "401 Unauthorized: this needs the token"),
+        (&["invalidate", "--model", "gpt-5"][..], &[][..], 1, "401 Unauthorized: this needs a token"),
         (&["clear", "--token-file", &wrong], &by_variable, 1, "401 Unauthorized: the token is not the one"),
         (&["clear", "--token-file", "/absent"], &[], 1, "cannot read the token file /absent"),
         (&["invalidate", "--pattern", "[a", "--key", "b"], &by_variable, 1, "#/pattern `[a` is not a pattern"),

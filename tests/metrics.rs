@@ -29,6 +29,7 @@ use weir::record::provenance::Provenance;
 use weir::record::trace::{Part, SpanId, Told, Trace, TraceId};
 use weir::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use weir::record::{Attempt, CacheFacts, Record, ReplyFacts, Timing};
+use weir::redact::Redactor;
 use weir::runs::run::{Ended, Reason};
 use weir::runs::{self, Active};
 use weir::secret::Reread;
@@ -261,6 +262,8 @@ fn watched(histograms: Histograms) -> Metrics {
     metrics.watch_store(Arc::new(|| true));
     metrics.watch_state(Arc::new(|| true));
     metrics.watch_traces(Arc::new(|| Standing { capacity: 2048, ..Standing::default() }));
+    metrics.watch_ledger(Arc::new(|| weir::ledger::Standing { capacity: 10_000, ..Default::default() }));
+    metrics.watch_redactor(Arc::new(Redactor::new(&[]).expect("what weir knows")));
     metrics.watch_limits(Arc::new(rules()));
     let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
     metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));

@@ -16,7 +16,8 @@ pub struct Erased {
     pub calls: u64,
     /// Calls of which what was said is gone.
     pub contents: u64,
-    /// Whether the bytes are gone from the files, too. If not, somebody was reading; they go soon.
+    /// Whether the bytes are gone from the files, too. If not, somebody was reading: they go as the write-ahead
+    /// log is written anew, or at once when it is asked for again.
     pub is_swept: bool,
 }
 

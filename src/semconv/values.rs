@@ -139,7 +139,7 @@ pub const VALUES: &[Values] = &[
     of(
         label::REASON,
         &[&LEDGER_DROPPED],
-        Closed(2),
+        Closed(3),
         "`queue_full` (calls end faster than they are written) `io_error` (the disk did not take them) \
          `content_full` (written, but without what was said: too much of that waited)",
     ),

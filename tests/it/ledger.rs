@@ -9,12 +9,22 @@ use http::StatusCode;
 use rusqlite::Connection;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir::ledger::filter::Filter;
+use weir::ledger::page::Direction;
+use weir::ledger::window::Window;
+use weir::simulator::bill::Api;
+use weir::simulator::pace::Pace;
+use weir::simulator::{self, Simulator};
+use weir::units::PicoUsd;
 
 use crate::support::client::Client;
 use crate::support::fake::{Fake, Script};
 use crate::support::process::Process;
 use crate::support::until;
+use crate::support::weir::Weir;
 
 const CHAT: &str = "/openai/v1/chat/completions";
 /// gpt-5-mini is listed at 0.25 dollars for a million tokens in, and 2 for a million out: in pico-dollars.
@@ -79,9 +89,9 @@ async fn every_call_is_a_row_once_weir_has_ended() {
     }
     let metrics = client.get(&format!("{}/metrics", weir.admin)).await;
     let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
-    let spent =
-        metrics.lines().find(|line| line.starts_with("weir_cost_usd_total{") && line.contains("input")).unwrap();
-    assert!(spent.ends_with(" 0.005"), "{spent}");
+    let spent = metrics.lines().find(|line| line.starts_with("weir_cost_usd_total{") && line.contains("input"));
+    let spent = PicoUsd::of_usd(spent.unwrap().rsplit(' ').next().unwrap()).unwrap();
+    assert_eq!(spent.pico(), 20 * 1_000 * 250_000);
     weir.stop().await;
     assert_eq!(checked(dir.path()), 20);
     for file in fs::read_dir(dir.path()).unwrap() {
@@ -140,4 +150,53 @@ async fn calls_go_on_while_nothing_can_be_written_down() {
     assert_eq!(weir.told("the ledger cannot be written").len(), 1, "not once per call");
     weir.stop().await;
     assert_eq!(checked(&place), 5, "what waited is there");
+}
+
+/// Three who count by themselves: the simulator what it charged, the metrics what was spent, the ledger each call. Two
+/// models, streams, hits, prompts read from the provider's cache, reasoning; and the exported rows.
+#[tokio::test]
+async fn the_bill_the_metrics_and_the_ledger_agree_to_the_pico_dollar() {
+    const MODELS: [(&str, [u128; 3]); 2] = [
+        // Pico-dollars for a token in, one read from the provider's cache, one out.
+        ("gpt-5-mini", [250_000, 25_000, 2_000_000]),
+        ("gpt-5", [1_250_000, 125_000, 10_000_000]),
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let simulator = Simulator::new(Pace::instant());
+    let serving = tokio::spawn(simulator::run(listener, simulator.clone(), stop.clone().cancelled_owned()));
+    let weir = Weir::before_with(&url, "ledger: { mode: memory }").await;
+    for number in 0..60 {
+        let (model, _) = MODELS[number % 2];
+        let prompt = format!("question {}", number % 42);
+        let body =
+            json!({"model": model, "stream": number % 3 == 0, "messages": [{"role": "user", "content": prompt}]});
+        let (input, output) = (1_000 + 7 * number, 100 + 3 * number);
+        let usage = format!("usage=input:{input},cached:{},output:{output},reasoning:{}", 11 * number, 2 * number);
+        let headers = [("authorization", "Bearer k"), ("x-simulate", usage.as_str())];
+        assert_eq!(weir.post(CHAT, &headers, body.to_string().as_bytes()).await.status, StatusCode::OK);
+    }
+    weir.settled().await;
+    let ledger = weir.ledger();
+    ledger.flush().await.unwrap();
+
+    let charged: u128 = MODELS.iter().map(|(model, prices)| charge(&simulator, model, *prices)).sum();
+    let sums = ledger.reader().totals(Window::ALL, &Filter::default()).unwrap().found;
+    assert_eq!((sums.calls, sums.cost.pico()), (60, charged), "the sums of the ledger");
+    let all = Filter::default();
+    let entries = ledger.reader().walk(Window::ALL, &all, Direction::Oldest);
+    let rows: u128 = entries.map(|entry| entry.unwrap().cost.unwrap().pico()).sum();
+    assert_eq!(rows, charged, "its rows");
+    assert_eq!(weir.metric_pico("weir_cost_usd_total{").await, charged, "the metrics");
+    assert!(sums.hits > 0 && sums.saved.pico() > 0, "some were answered by the cache");
+    weir.stop().await;
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+fn charge(simulator: &Simulator, model: &str, [input, cached, output]: [u128; 3]) -> u128 {
+    let tokens = simulator.bill().line(Api::OpenAi, model).unwrap().tokens;
+    let of = u128::from;
+    of(tokens.input - tokens.cached) * input + of(tokens.cached) * cached + of(tokens.output) * output
 }

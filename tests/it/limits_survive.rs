@@ -269,7 +269,7 @@ async fn a_directory_that_is_of_no_use_holds_up_no_call() {
 async fn without_rules_nothing_is_made() {
     let (fake, dir, client) = (Fake::always(Script::json(200, &answer())).await, temporary(), Client::default());
     let place = dir.path().join("state");
-    let weir = start(&fake, &place, "limits=[]").await;
+    let weir = start(&fake, &place, "ledger.mode=off").await;
     assert_eq!(call(&client, &weir).await, StatusCode::OK);
     weir.stop().await;
     assert!(!place.exists());

@@ -131,7 +131,7 @@ async fn who_may_watch_and_how_many() {
     let answer = asked("?agent=x&outcome=fine", &[]).await;
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::BAD_REQUEST, "application/problem+json"));
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("`agent` is unknown") && detail.contains("`outcome=fine` is none"), "{detail}");
+    assert!(detail.contains("`agent` is unknown") && detail.contains("`outcome` is `fine`"), "{detail}");
 
     let mut watching = Vec::new();
     for _ in 0..8 {

@@ -106,7 +106,7 @@ async fn the_handshake_is_between_the_two_ends() {
     drop(app);
     assert_eq!(rest(tcp).await, b"");
     weir.settled().await;
-    assert!(!weir.metrics().await.contains("secret"));
+    assert!(!weir.metrics().await.contains("sk-secret"));
     weir.stop().await;
 }
 

@@ -62,7 +62,7 @@ struct Gone {
     erased_calls: u64,
     /// Calls of which what was said is gone.
     erased_contents: u64,
-    /// Whether the bytes are gone from the files, too. If not, somebody was reading; they go soon.
+    /// Whether the bytes are gone from the files, too. If not, somebody was reading: ask again.
     is_swept: bool,
 }
 

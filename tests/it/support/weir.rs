@@ -11,8 +11,10 @@ use weir::cache::Cache;
 use weir::config::{Config, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
+use weir::ledger::writer::Ledger;
 use weir::limits::Limits;
 use weir::provider::KNOWN;
+use weir::units::PicoUsd;
 
 use super::client::{Answer, Client};
 
@@ -126,6 +128,18 @@ impl Weir {
         let text = self.metrics().await;
         let lines = text.lines().filter(|line| line.starts_with(prefix));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// The same of amounts of money, to the pico-dollar.
+    pub(crate) async fn metric_pico(&self, prefix: &str) -> u128 {
+        let text = self.metrics().await;
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        lines.map(|line| PicoUsd::of_usd(line.rsplit(' ').next().unwrap()).unwrap().pico()).sum()
+    }
+
+    /// Where calls are written down.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        self.rooms.sinks.ledger().unwrap()
     }
 
     /// What estimates usage, for tests that hold it up.
