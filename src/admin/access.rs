@@ -82,6 +82,13 @@ pub(super) struct Asker {
     pub(super) privacy: Arc<Privacy>,
 }
 
+impl Asker {
+    /// What they are called where it is noted what they took.
+    pub(super) fn shown(&self) -> &str {
+        self.token.as_deref().unwrap_or("this machine")
+    }
+}
+
 impl FromRequestParts<Admin> for Asker {
     type Rejection = Problem;
 

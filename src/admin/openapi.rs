@@ -28,6 +28,7 @@ use crate::admin::problem::Written;
     components(schemas(Written)),
     tags(
         (name = "analytics", description = "Calls one by one, and all that is added up of them."),
+        (name = "content", description = "What was said in calls, where that is kept."),
         (name = "usage", description = "How many calls, whose, and when."),
         (name = "cost", description = "What calls cost, and the month's budget."),
         (name = "performance", description = "How fast, and how well."),

@@ -76,6 +76,25 @@ async fn calls_are_in_the_answers_with_their_cost_to_the_last_digit() {
 }
 
 #[tokio::test]
+async fn what_was_said_is_read_by_the_operator_alone_as_far_as_it_is_kept() {
+    let fake = Fake::always(Script::json(200, &answer())).await;
+    let weir = Weir::operated(&fake.url(), "ledger: { mode: memory }\nprivacy: { capture: redacted }").await;
+    call(&weir, "a", "I am jane@example.com").await;
+    written(&weir, 1).await;
+    let logs = get(&weir, "analytics/logs", &[]).await;
+    let path = format!("analytics/content?timestamp={}", logs["logs"][0]["timestamp"].as_str().unwrap());
+
+    assert_eq!(ask(&weir, Method::GET, &path, &[]).await.status, StatusCode::UNAUTHORIZED);
+    let said = get(&weir, &path, &[OPERATOR]).await;
+    assert!(said["request"].as_str().unwrap().contains("I am [redacted:email]"), "{said}");
+    assert!(said["response"].as_str().unwrap().contains("hello"), "{said}");
+    assert_eq!(get(&weir, "audit?limit=1", &[OPERATOR]).await["audit"][0]["action"], "read_content");
+    let other = ask(&weir, Method::GET, "analytics/content?timestamp=2026-01-01", &[OPERATOR]).await;
+    assert_eq!(other.status, StatusCode::NOT_FOUND);
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn users_who_are_kept_as_hashes_are_asked_about_and_erased_by_name() {
     let fake = Fake::always(Script::json(200, &answer())).await;
     let key = tempfile::NamedTempFile::new().unwrap();

@@ -88,7 +88,7 @@ pub(super) async fn export(
         "to": sheet::time(selection.window.to),
         "filter": asked_for(&selection.filter),
     });
-    admin.ledger.note(&caller, "export", detail).await?;
+    admin.ledger.note(caller.shown(), "export", detail).await?;
     let head = head(&selection, form);
     let (pieces, body) = mpsc::channel(PIECES);
     let runtime = Handle::current();
