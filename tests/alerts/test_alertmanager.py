@@ -23,6 +23,7 @@ ZERO = "0001-01-01T00:00:00Z"
 # Who is told of each severity and category. Only those are here that there are alerts of.
 ROUTES = {
     ("critical", "cost"): "budget-critical",
+    ("critical", "hygiene"): "pagerduty",
     ("critical", "reliability"): "pagerduty",
     ("warning", "cost"): "budget",
     ("warning", "reliability"): "slack",

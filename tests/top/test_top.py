@@ -129,7 +129,7 @@ def test_who_is_away_is_said_to_be_on_the_screen():
 def test_what_weir_refuses_is_said_after_the_terminal_is_given_back(house):
     with top_of(house, "--outcome", "fine") as top:
         assert top.ends() == 1
-        assert b"`outcome=fine` is none" in top.written.split(LEAVES)[-1]
+        assert b"`outcome` is `fine`" in top.written.split(LEAVES)[-1]
 
 
 def test_without_a_terminal_each_call_is_a_line(house, prompt):
