@@ -1,9 +1,13 @@
 //! Listener: the app's side. Accepts connections, speaks HTTP/1.1 and HTTP/2 with prior knowledge, and lets go of
 //! those that stall or idle.
 //!
+//! Told to stop, it goes on accepting for as long as the app calls: an app that ends itself often calls once more, and a
+//! sidecar that refuses by then has lost that call for it.
+//!
 //! hyper's own header timeout also ends connections that merely idle, which an app's pool takes for an error. So the
 //! listener keeps a pulse of each connection and tells the two apart.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,8 +46,11 @@ pub struct Settings {
     pub idle_timeout: Span,
     /// Most connections at once; more wait to be accepted.
     pub max_connections: usize,
-    /// How long calls in progress may go on once weir is told to stop.
+    /// How long weir goes on taking calls once it is told to stop, and how long those in progress may go on.
     pub drain_timeout: Span,
+    /// How long nothing has to be in progress before weir, told to stop, takes no more calls. An app that ends at the same
+    /// time often makes a last call.
+    pub linger: Span,
 }
 
 impl Default for Settings {
@@ -53,6 +60,7 @@ impl Default for Settings {
             idle_timeout: Span::from_secs(600),
             max_connections: 4096,
             drain_timeout: Span::from_secs(25),
+            linger: Span::from_secs(1),
         }
     }
 }
@@ -60,47 +68,121 @@ impl Default for Settings {
 /// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4); no HTTP/1.1 request does.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
+/// How often weir, told to stop, looks whether something is in progress.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How long to wait after the system refuses to accept (out of descriptors, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the app on `listener` until `shutdown` resolves, then lets calls in progress end, within
+/// Serves the app on `listener` until `shutdown` resolves; goes on until nothing has been in progress for
+/// `settings.linger`; then lets go of connections, and waits for what goes on without the app. All of that within
 /// `settings.drain_timeout`. Dropping the future drops the connections it serves.
 pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, shutdown: impl Future<Output = ()>) {
-    let connections = TaskTracker::new();
-    let stop = CancellationToken::new();
-    let hard_stop = rooms.hard_stop.clone();
-    let places = Arc::new(Semaphore::new(settings.max_connections));
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = async { (place.await, listener.accept().await) } => accepted,
-        };
-        let (Ok(place), Ok((tcp, _))) = accepted else {
-            tracing::warn!("cannot accept a connection; trying again");
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let served = serve((tcp, place), settings.clone(), Arc::clone(&rooms), stop.clone());
-        let hard_stop = hard_stop.clone();
-        connections.spawn(async move {
-            hard_stop.run_until_cancelled(served).await;
-        });
-    }
-    drop(listener);
-    stop.cancel();
-    connections.close();
+    let side = Side {
+        settings: settings.clone(),
+        rooms: Arc::clone(&rooms),
+        connections: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        traffic: Arc::new(Traffic::new()),
+    };
+    let deadline = side.serve_until(listener, shutdown).await;
+    side.stop.cancel();
+    side.connections.close();
     rooms.tasks.close();
     let drained = async {
-        connections.wait().await;
+        side.connections.wait().await;
         rooms.tasks.wait().await;
     };
-    if timeout(settings.drain_timeout.get(), drained).await.is_err() {
-        tracing::warn!(weir.connections = connections.len(), "calls were still in progress at the drain timeout");
-        hard_stop.cancel();
-        connections.wait().await;
+    if timeout_at(deadline, drained).await.is_err() {
+        tracing::warn!(weir.connections = side.connections.len(), "calls were still in progress at the drain timeout");
+        rooms.hard_stop.cancel();
+        side.connections.wait().await;
         rooms.tasks.wait().await;
+    }
+}
+
+/// The app's side, while it is there.
+struct Side {
+    settings: Settings,
+    rooms: Arc<Rooms>,
+    connections: TaskTracker,
+    /// Asks every connection to end.
+    stop: CancellationToken,
+    traffic: Arc<Traffic>,
+}
+
+impl Side {
+    /// Accepts and serves until `shutdown`, and then until it is quiet. Returns when all has to be over.
+    async fn serve_until(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Instant {
+        let mut accepting = pin!(self.accept(&listener));
+        tokio::select! {
+            never = &mut accepting => match never {},
+            () = shutdown => {}
+        }
+        let deadline = Instant::now() + self.settings.drain_timeout.get();
+        tokio::select! {
+            never = accepting => match never {},
+            _ = timeout_at(deadline, self.is_quiet()) => {}
+        }
+        deadline
+    }
+
+    /// Accepts and serves connections, until dropped.
+    async fn accept(&self, listener: &TcpListener) -> Infallible {
+        let places = Arc::new(Semaphore::new(self.settings.max_connections));
+        loop {
+            let (Ok(place), Ok((tcp, _))) = (Arc::clone(&places).acquire_owned().await, listener.accept().await) else {
+                tracing::warn!("cannot accept a connection; trying again");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let pulse = Arc::new(Pulse::new(Arc::clone(&self.traffic)));
+            let served = serve((tcp, place), pulse, self.settings.clone(), Arc::clone(&self.rooms), self.stop.clone());
+            let hard_stop = self.rooms.hard_stop.clone();
+            self.connections.spawn(async move {
+                hard_stop.run_until_cancelled(served).await;
+            });
+        }
+    }
+
+    /// Resolves once nothing has been in progress for as long as weir lingers: no request, no session, nothing that goes
+    /// on for its own sake.
+    async fn is_quiet(&self) {
+        let mut quiet_since = Instant::now();
+        let mut ended = self.traffic.ended();
+        loop {
+            let ended_now = self.traffic.ended();
+            let is_busy = self.traffic.is_flowing() || !self.rooms.tasks.is_empty();
+            if is_busy || ended_now != ended {
+                (quiet_since, ended) = (Instant::now(), ended_now);
+            }
+            if !is_busy && quiet_since.elapsed() >= self.settings.linger.get() {
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// What goes on on all connections together.
+#[derive(Debug)]
+struct Traffic {
+    in_flight: AtomicUsize,
+    ended: AtomicU64,
+}
+
+impl Traffic {
+    const fn new() -> Self {
+        Self { in_flight: AtomicUsize::new(0), ended: AtomicU64::new(0) }
+    }
+
+    fn is_flowing(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// Requests that are over.
+    fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -108,19 +190,19 @@ pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, 
 /// HTTP behind, and belongs to a session.
 async fn serve(
     (tcp, place): (TcpStream, OwnedSemaphorePermit),
+    pulse: Arc<Pulse>,
     settings: Settings,
     rooms: Arc<Rooms>,
     stop: CancellationToken,
 ) {
     // Streams are many small writes, and each matters to the first token's latency.
     let _ = tcp.set_nodelay(true);
-    let pulse = Arc::new(Pulse::new());
     let io = TokioIo::new(Watched { tcp, pulse: Arc::clone(&pulse), _place: place });
     let beats = Arc::clone(&pulse);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = beats.request_begins(request.version());
         let answered = exchange::handle(Arc::clone(&rooms), request);
-        async move { Ok::<_, std::convert::Infallible>(answered.await.map(|body| Guarded { body, _guard: guard })) }
+        async move { Ok::<_, Infallible>(answered.await.map(|body| Guarded { body, _guard: guard })) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(None);
@@ -165,6 +247,8 @@ struct Pulse {
     head_began: AtomicU64,
     /// On HTTP/2, bytes between requests are frames, not the beginning of a head.
     http2: AtomicBool,
+    /// What goes on on all connections, this one among them.
+    traffic: Arc<Traffic>,
 }
 
 enum Check {
@@ -174,13 +258,14 @@ enum Check {
 }
 
 impl Pulse {
-    fn new() -> Self {
+    fn new(traffic: Arc<Traffic>) -> Self {
         Self {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
             head_began: AtomicU64::new(0),
             http2: AtomicBool::new(false),
+            traffic,
         }
     }
 
@@ -202,6 +287,7 @@ impl Pulse {
 
     fn request_begins(self: &Arc<Self>, version: Version) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.traffic.in_flight.fetch_add(1, Ordering::Relaxed);
         self.http2.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.head_began.store(0, Ordering::Relaxed);
         InFlight(Arc::clone(self))
@@ -236,6 +322,8 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.last_end.store(self.0.now(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.traffic.ended.fetch_add(1, Ordering::Relaxed);
+        self.0.traffic.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -35,6 +35,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "budgets.limit_usd",
     "budgets.unpriced_usd",
     "calls.max_estimate_bytes",
+    "connections.linger",
     "upstream.pool_max_idle",
     "telemetry.metrics.max_models",
     "telemetry.metrics.max_agents",

@@ -31,6 +31,7 @@ mod loops;
 mod measured;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
+mod pod_life;
 mod pricing;
 #[cfg(feature = "otlp")]
 mod privacy;

@@ -66,10 +66,17 @@ impl Process {
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
     }
 
-    /// It is told to stop, and ends by itself.
-    pub(crate) async fn stop(mut self) {
+    /// It is told to stop, and ends by itself, and well.
+    pub(crate) async fn stop(self) {
         self.begin_to_stop();
+        self.end().await;
+    }
+
+    /// It has been told to stop, and ends by itself, and well.
+    pub(crate) async fn end(mut self) {
         super::until("weir ends", || self.child.try_wait().unwrap().is_some()).await;
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {:?}", self.log.lock().unwrap());
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir::app::App;
 use weir::cache::Cache;
-use weir::config::{Config, Sources};
+use weir::config::{Config, Flag, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
 use weir::ledger::writer::Ledger;
@@ -57,10 +57,13 @@ impl Weir {
     async fn start_in(dir: &TempDir, admin: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let path = dir.path().join("weir.yaml");
         let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0{admin} }}\n{yaml}");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, &text).unwrap();
         let environment: BTreeMap<String, String> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let sources = Sources { file: Some(path), environment, flags: Vec::new() };
+        // Tests have no time to waste, but those of how weir ends.
+        let at_once = Flag { name: "--set", path: "connections.linger".to_owned(), value: "0s".to_owned() };
+        let flags = if text.contains("linger") { Vec::new() } else { vec![at_once] };
+        let sources = Sources { file: Some(path), environment, flags };
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::bind(config).await.unwrap();
         let (app_address, admin_address) = (app.app_address().unwrap(), app.admin_address().unwrap());
