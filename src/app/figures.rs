@@ -1,0 +1,87 @@
+//! Figures: the metrics, and what they ask the rooms for at each scrape.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::cache::memory::Occupancy;
+use crate::config::Config;
+use crate::exchange::Rooms;
+use crate::price::Edition;
+use crate::privacy::users::UserIds;
+use crate::provider::Provider;
+use crate::sinks::metrics::{About, Metrics, PriceTable};
+use crate::sinks::now::{Backend, CacheSize, Queue};
+use crate::sinks::sides::Consumers;
+use crate::units::Backlog;
+
+/// The numbers. What is counted of providers that are only known by name begins with their first call.
+pub(super) fn metrics(config: &Config, about: About) -> Metrics {
+    let is_configured = |it: &&Arc<Provider>| it.settled || it.name == config.default_provider.name;
+    let labels = |providers: Vec<&Arc<Provider>>| -> Vec<Arc<str>> {
+        providers.into_iter().map(|provider| Arc::clone(&provider.label)).collect()
+    };
+    let (configured, known) = config.providers.iter().partition(is_configured);
+    let mut telemetry = config.telemetry.clone();
+    if config.privacy.user_ids == UserIds::Hashed && telemetry.metrics.consumers == Consumers::Hashed {
+        // They come hashed, under the names that the ledger has.
+        telemetry.metrics.consumers = Consumers::Plain;
+    }
+    Metrics::new(&telemetry, &labels(configured), about).knowing(&labels(known))
+}
+
+pub(super) fn about(prices: &Edition) -> About {
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("BUILD_REVISION").unwrap_or("unknown"),
+        prices: price_table(prices),
+    }
+}
+
+pub(super) fn price_table(edition: &Edition) -> PriceTable {
+    let Edition { source, version, published } = edition.clone();
+    PriceTable { version, source, published_at: published }
+}
+
+/// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the
+/// other alive.
+pub(super) fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_cache(Arc::new(move || {
+        let Some(rooms) = watched.upgrade() else { return Vec::new() };
+        let memory = Some((Backend::Memory, rooms.cache.occupancy()));
+        let similar = rooms.similar.as_ref().map(|similar| (Backend::Similar, similar.occupancy()));
+        let size =
+            |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
+        memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+    }));
+}
+
+/// As with the cache: neither may keep the other alive.
+pub(super) fn watch_connections(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_connections(Arc::new(move || {
+        let Some(rooms) = watched.upgrade() else { return Vec::new() };
+        let each = rooms.destinations.values();
+        each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
+    }));
+}
+
+/// As with the cache: neither may keep the other alive.
+pub(super) fn watch_queues(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watch = |queue, backlog: fn(&Rooms) -> Option<Backlog>| {
+        let watched = Arc::downgrade(rooms);
+        metrics.watch_queue(queue, Box::new(move || backlog(&*watched.upgrade()?)));
+    };
+    watch(Queue::CacheWrites, |rooms| rooms.cache.backlog());
+    watch(Queue::Recordings, |rooms| rooms.recordings.backlog());
+    watch(Queue::Estimates, |rooms| rooms.settings.estimate_usage.then(|| rooms.estimator.backlog()));
+}
+
+/// As with the cache: neither may keep the other alive.
+pub(super) fn watch_runs(metrics: &Metrics, rooms: &Arc<Rooms>) {
+    let watched = Arc::downgrade(rooms);
+    metrics.watch_runs(Box::new(move || {
+        watched.upgrade().map(|rooms| rooms.runs.active(Instant::now()).into_iter().collect()).unwrap_or_default()
+    }));
+}

@@ -1,0 +1,208 @@
+//! App: builds the rooms from the configuration, binds both sides, serves until told to stop, and drains in order.
+//!
+//! The only place that knows every room: `building` makes them, with the `ways` to the providers and the `figures` that
+//! are looked at; `watching` is what goes on beside the calls, `ending` what is done last. Binding comes last of all that
+//! can fail, so that nothing is started when the configuration cannot be carried out.
+
+mod building;
+mod ending;
+mod figures;
+mod watching;
+mod ways;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+#[cfg(feature = "ledger")]
+use crate::admin::analytics::LedgerSide;
+use crate::admin::cache::CacheSide;
+use crate::admin::health::Readiness;
+use crate::admin::{self, Admin};
+use crate::app::building::Built;
+use crate::app::ending::{Sending, Writing, end};
+use crate::app::watching::watchers;
+use crate::cache;
+use crate::config::Config;
+use crate::exchange::{Destination, Rooms};
+use crate::limits::Limits;
+use crate::listener;
+use crate::sinks::metrics::Metrics;
+use crate::state::kept::Kept;
+use crate::warm;
+
+/// How long weir waits at its start to hear what other replicas have spent.
+const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
+
+/// weir, built and bound, not yet serving.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    built: Built,
+    kept: Option<Arc<Kept<Limits>>>,
+    downstream: TcpListener,
+    operator: TcpListener,
+}
+
+/// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Unusable(anyhow::Error);
+
+/// Whether all that `config` names can be used. Binds nothing and asks no provider.
+///
+/// # Errors
+/// [`Unusable`] with what cannot, and the knob that names it.
+pub fn check(config: &Config) -> Result<(), Unusable> {
+    Built::from(config).map(drop).map_err(Unusable)
+}
+
+/// The rooms that `config` asks for, of a weir that serves nobody: for questions about routes and prices.
+///
+/// # Errors
+/// [`Unusable`] with what cannot be used, and the knob that names it.
+pub fn rooms(config: &Config) -> Result<Arc<Rooms>, Unusable> {
+    Built::from(config).map(|built| built.rooms).map_err(Unusable)
+}
+
+impl App {
+    /// Builds every room, goes on with what was kept before, then binds both sides.
+    ///
+    /// # Errors
+    /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let built = Built::from(&config).map_err(Unusable)?;
+        if let Some(writer) = &built.writer {
+            let made = writer.prepare().context("cache.recordings: the directory cannot be made");
+            made.map_err(Unusable)?;
+        }
+        let kept = kept(&config, &built.rooms.limits, &built.metrics);
+        let downstream = bind(config.listen, "listen").await?;
+        let operator = bind(config.admin.listen, "admin.listen").await?;
+        Ok(Self { config, built, kept, downstream, operator })
+    }
+
+    /// Where the app's calls come in.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn app_address(&self) -> std::io::Result<SocketAddr> {
+        self.downstream.local_addr()
+    }
+
+    /// Where the operator looks.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.operator.local_addr()
+    }
+
+    /// The rooms, for those who watch them: the demo and the tests.
+    #[must_use]
+    pub const fn rooms(&self) -> &Arc<Rooms> {
+        &self.built.rooms
+    }
+
+    /// The metrics, likewise.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.built.metrics
+    }
+
+    /// Serves until `shutdown` resolves, then lets calls in progress end. The operator's side goes last, so that the
+    /// drain can be watched. Dropping the future stops everything at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { config, built, kept, downstream, operator } = self;
+        let mut watchers = watchers(&built);
+        let Built { rooms, metrics, store, access, writer, fleet, exporter, ledger, .. } = built;
+        if let Ok(own) = downstream.local_addr().map(listener::reachable) {
+            for warmed in config.warm {
+                watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
+            }
+        }
+        if let Some(writer) = writer {
+            watchers.spawn(writer.run());
+        }
+        if let Some(kept) = &kept {
+            watchers.spawn(Arc::clone(kept).keep(Arc::clone(&rooms.limits)));
+        }
+        if let Some(fleet) = fleet {
+            watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
+        }
+        let sending = exporter.map(Sending::begin);
+        let ledger = ledger.map(|(ledger, writer)| Writing::begin(ledger, writer));
+        let readiness = Readiness::starting();
+        let admin = Admin {
+            metrics,
+            readiness: readiness.clone(),
+            access,
+            cache: cache_side(&rooms, Arc::new(config.cache)),
+            limits: Arc::clone(&rooms.limits),
+            #[cfg(feature = "ledger")]
+            ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone), Arc::clone(&rooms.prices)),
+            live: Arc::clone(rooms.sinks.live()),
+            privacy: Arc::clone(&rooms.privacy),
+            store,
+        };
+        let drained = CancellationToken::new();
+        let admin_done = drained.clone();
+        let operators_side = admin::run(operator, admin, async move { admin_done.cancelled().await });
+
+        // One that has just begun would take all for its own.
+        if timeout(FIRST_WORD_WITHIN, rooms.limits.first_word()).await.is_err() {
+            tracing::warn!(
+                "beginning without having heard of other replicas: limits and budgets are this instance's part"
+            );
+        }
+        readiness.set_ready();
+        let apps_side = async {
+            let told = async move {
+                shutdown.await;
+                tracing::info!("stopping: calls in progress may end");
+                readiness.set_draining();
+            };
+            listener::run(downstream, &config.connections, Arc::clone(&rooms), told).await;
+            drained.cancel();
+        };
+        tokio::join!(apps_side, operators_side);
+        end(&rooms, kept, sending, ledger).await;
+        watchers.shutdown().await;
+        rooms.limits.leave().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What the limits have counted survives a restart, if they count anything, or an operator can have them count.
+fn kept(config: &Config, limits: &Limits, metrics: &Metrics) -> Option<Arc<Kept<Limits>>> {
+    let may_come_to_count = config.admin.allows_changes() && config.state_dir.is_some();
+    if !limits.remember() && !may_come_to_count {
+        return None;
+    }
+    let (kept, saved) = Kept::open(config.state_dir.as_deref());
+    if let Some(saved) = saved {
+        limits.restore(saved);
+    }
+    let watched = Arc::clone(&kept);
+    metrics.watch_state(Arc::new(move || !watched.is_failing()));
+    Some(kept)
+}
+
+/// What the operator's side knows of the cache.
+fn cache_side(rooms: &Rooms, settings: Arc<cache::Settings>) -> CacheSide {
+    let label = |(name, to): (&Arc<str>, &Arc<Destination>)| (Arc::clone(name), Arc::clone(&to.provider.label));
+    let labels = Arc::new(rooms.destinations.iter().map(label).collect());
+    CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }
+}
+
+async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: set `{knob}` to a free address, or end what is listening there")
+    })
+}
