@@ -16,6 +16,7 @@ pub mod export;
 pub mod fleet;
 pub mod frames;
 pub mod host;
+pub mod inject;
 pub mod labels;
 pub mod ledger;
 pub mod limits;

@@ -16,7 +16,7 @@ use crate::config::file::File;
 use crate::config::knob::{Kind, Knob};
 use crate::config::mistake::{Mistake, Path, Step, shown};
 use crate::config::tree::Tree;
-use crate::config::{access, limits, providers, yaml};
+use crate::config::{access, inject, limits, providers, yaml};
 use crate::pattern::nearest;
 use crate::provider::KNOWN;
 use crate::runs::run::WINDOW;
@@ -119,6 +119,7 @@ impl<'a> Checks<'a> {
             self.note(Path::of(["admin", "listen"]), message);
         }
         access::check(&file.admin, self);
+        inject::check(file, self);
         if file.cache.max_entry_bytes > file.cache.max_bytes && file.cache.max_bytes.bytes() > 0 {
             let message = format!("must not be more than `cache.max_bytes`, which is {}", file.cache.max_bytes);
             self.note(Path::of(["cache", "max_entry_bytes"]), message);
@@ -314,7 +315,7 @@ impl<'a> Checks<'a> {
 }
 
 /// Whether two addresses cannot both be listened on.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && same_ip
 }

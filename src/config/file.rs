@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, fleet, ledger, listener, price, privacy, provider, runs, sinks, upstream, warm};
+use crate::{admin, cache, exchange, fleet, inject, ledger, listener, price, privacy, provider, runs, sinks, upstream, warm};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +64,8 @@ pub struct File {
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
+    /// Sidecars in Kubernetes: what `weir inject` puts beside apps (docs/inject.md).
+    pub inject: inject::Settings,
 }
 
 impl Default for File {
@@ -87,6 +89,7 @@ impl Default for File {
             ledger: ledger::Settings::default(),
             state_dir: None,
             telemetry: sinks::Settings::default(),
+            inject: inject::Settings::default(),
         }
     }
 }

@@ -84,6 +84,11 @@ impl Knob {
         }
     }
 
+    /// Whether nothing may be written here and is not the default.
+    pub(super) fn may_be_nothing(self) -> bool {
+        self.accepts("null") && !self.outer["default"].is_null()
+    }
+
     /// What its doc comment says.
     pub(super) fn description(self) -> &'static str {
         self.outer["description"].as_str().unwrap_or_default()

@@ -12,6 +12,7 @@ pub mod mistake;
 mod access;
 mod checks;
 mod env;
+mod inject;
 mod limits;
 mod privacy;
 mod providers;
@@ -74,6 +75,8 @@ pub struct Config {
     pub redactor: Arc<Redactor>,
     /// The ledger.
     pub ledger: ledger::Settings,
+    /// Sidecars in Kubernetes.
+    pub inject: crate::inject::Settings,
     /// Where what has to survive a restart is kept; none if there is no place for it.
     pub state_dir: Option<PathBuf>,
     /// What weir says about its work.
@@ -150,6 +153,7 @@ impl Config {
             privacy: file.privacy,
             redactor: Arc::new(redactor),
             ledger: file.ledger,
+            inject: file.inject,
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
             telemetry: file.telemetry,
             traces: planned.plan,

@@ -140,7 +140,8 @@ impl Tree {
     }
 }
 
-/// A name without a value means its default, as it does when everything below it is commented out.
+/// A name without a value means its default, as it does when everything below it is commented out; nothing, where that is
+/// something else than the default.
 fn fill_blanks(node: &mut Value, knob: Knob) {
     if node.is_null() && matches!(knob.kind(), Kind::Section | Kind::Names) {
         *node = Value::Object(Map::new());
@@ -155,7 +156,7 @@ fn fill_blanks(node: &mut Value, knob: Knob) {
         // A blank behind an unknown name stays, so that the name is reported.
         let Some(child) = knob.child(name) else { return true };
         fill_blanks(value, child);
-        !value.is_null()
+        !value.is_null() || child.may_be_nothing()
     });
 }
 
