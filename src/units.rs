@@ -183,6 +183,12 @@ impl ByteSize {
         Self(count << 20)
     }
 
+    /// The whole kibibytes in `bytes`.
+    #[must_use]
+    pub const fn whole_kib(bytes: u64) -> Self {
+        Self::kib(bytes >> 10)
+    }
+
     /// The size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {

@@ -1,12 +1,13 @@
 //! App: builds the rooms from the configuration, binds both sides, serves until told to stop, and drains in order.
 //!
-//! The only place that knows every room: `building` makes them, with the `ways` to the providers and the `figures` that
+//! The only place that knows every room: `building` makes them, as large as they `fit`, with the `ways` to the providers and the `figures` that
 //! are looked at; `watching` is what goes on beside the calls, `ending` what is done last. Binding comes last of all that
 //! can fail, so that nothing is started when the configuration cannot be carried out.
 
 mod building;
 mod ending;
 mod figures;
+mod fit;
 mod watching;
 mod ways;
 
@@ -27,6 +28,7 @@ use crate::admin::health::Readiness;
 use crate::admin::{self, Admin};
 use crate::app::building::Built;
 use crate::app::ending::{Sending, Writing, end};
+use crate::app::fit::fit;
 use crate::app::watching::watchers;
 use crate::cache;
 use crate::config::Config;
@@ -76,7 +78,8 @@ impl App {
     ///
     /// # Errors
     /// [`Unusable`] if something the configuration names cannot be used; another error if an address is not free.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+    pub async fn bind(mut config: Config) -> anyhow::Result<Self> {
+        fit(&mut config);
         let built = Built::from(&config).map_err(Unusable)?;
         if let Some(writer) = &built.writer {
             let made = writer.prepare().context("cache.recordings: the directory cannot be made");

@@ -1,11 +1,13 @@
 //! `weir run`: weir itself, until it is told to stop.
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
@@ -28,7 +30,7 @@ pub struct Arguments {
 /// If it cannot start.
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let log = log::init(&config.telemetry.log, Arc::clone(&config.redactor))?;
-    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;
         let app = App::bind(config).await?;
@@ -43,6 +45,18 @@ pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     // What still waits for a disk that hangs has had its time.
     runtime.shutdown_background();
     ended
+}
+
+/// Most threads that work on calls where the operator does not say how many: a machine may have a hundred processors, and
+/// an app beside it.
+const MOST_WORKERS: usize = 4;
+
+/// What calls are worked on with. The processors that are counted are those that weir may use, by the quota of its
+/// container too.
+fn runtime(workers: Option<usize>) -> std::io::Result<Runtime> {
+    let processors = || thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = workers.unwrap_or_else(|| processors().min(MOST_WORKERS));
+    Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
 /// Resolves at SIGTERM or SIGINT.

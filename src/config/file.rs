@@ -13,7 +13,10 @@ use serde_json::Value;
 
 use crate::limits::{budget, rate};
 use crate::provider::{Api, KNOWN};
-use crate::{admin, cache, exchange, fleet, inject, ledger, listener, price, privacy, provider, runs, sinks, upstream, warm};
+use crate::units::ByteSize;
+use crate::{
+    admin, cache, exchange, fleet, inject, ledger, listener, price, privacy, provider, runs, sinks, upstream, warm,
+};
 
 /// The configuration of weir.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +65,12 @@ pub struct File {
     /// `$XDG_STATE_HOME/weir`, else `$HOME/.local/state/weir`. It is made if there are limits or budgets, or
     /// an `admin.token_file`, with which budgets may be made, or a ledger on disk.
     pub state_dir: Option<PathBuf>,
+    /// Threads that work on calls. By default as many as weir may use processors at once, but no more than 4: it stands
+    /// beside one app.
+    pub worker_threads: Option<usize>,
+    /// How much memory weir may use. By default what its container may; where nothing limits that, weir keeps what it is
+    /// told to. Caches, queues and the ledger in memory are lowered until they fit, and weir says which (docs/sizing.md).
+    pub memory_limit: Option<ByteSize>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
     /// Sidecars in Kubernetes: what `weir inject` puts beside apps (docs/inject.md).
@@ -88,6 +97,8 @@ impl Default for File {
             privacy: privacy::Settings::default(),
             ledger: ledger::Settings::default(),
             state_dir: None,
+            worker_threads: None,
+            memory_limit: None,
             telemetry: sinks::Settings::default(),
             inject: inject::Settings::default(),
         }

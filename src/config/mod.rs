@@ -36,6 +36,7 @@ use crate::limits::{budget, rate};
 use crate::provider::Provider;
 use crate::redact::Redactor;
 use crate::sinks::traces::plan::{self, Plan};
+use crate::units::ByteSize;
 use crate::{admin, cache, exchange, fleet, ledger, listener, price, runs, sinks, state, upstream, warm};
 
 /// What weir shall do: a configuration without mistakes.
@@ -79,6 +80,10 @@ pub struct Config {
     pub inject: crate::inject::Settings,
     /// Where what has to survive a restart is kept; none if there is no place for it.
     pub state_dir: Option<PathBuf>,
+    /// Threads that work on calls, if the operator says how many.
+    pub worker_threads: Option<usize>,
+    /// How much memory weir may use, if the operator says so.
+    pub memory_limit: Option<ByteSize>,
     /// What weir says about its work.
     pub telemetry: sinks::Settings,
     /// What is done about traces; nothing where they are off.
@@ -155,6 +160,8 @@ impl Config {
             ledger: file.ledger,
             inject: file.inject,
             state_dir: file.state_dir.or_else(|| state::default_dir(&sources.environment)),
+            worker_threads: file.worker_threads,
+            memory_limit: file.memory_limit,
             telemetry: file.telemetry,
             traces: planned.plan,
             remarks: planned.remarks,

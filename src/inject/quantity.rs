@@ -59,9 +59,24 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in
-            ["", "m", "0", "0Mi", "-1", "+1", "1 Mi", "1mb", "1MB", "128mi", "1e3", ".5", "1.", "1.2.3", "ten", "999999999999999"]
-        {
+        for text in [
+            "",
+            "m",
+            "0",
+            "0Mi",
+            "-1",
+            "+1",
+            "1 Mi",
+            "1mb",
+            "1MB",
+            "128mi",
+            "1e3",
+            ".5",
+            "1.",
+            "1.2.3",
+            "ten",
+            "999999999999999",
+        ] {
             assert_eq!(Quantity::of(text), None, "{text}");
         }
     }

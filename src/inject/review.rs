@@ -230,8 +230,8 @@ fn read(review: &[u8]) -> Result<Request, Decision> {
 }
 
 fn write(uid: &str, dry_run: bool, decision: &Decision) -> Answer {
-    let patch = (!decision.patch.is_empty())
-        .then(|| BASE64_STANDARD.encode(Value::from(decision.patch.clone()).to_string()));
+    let patch =
+        (!decision.patch.is_empty()).then(|| BASE64_STANDARD.encode(Value::from(decision.patch.clone()).to_string()));
     let refusal = decision.refusal.as_ref();
     let status = refusal.map(|message| serde_json::json!({ "code": 422, "reason": "Invalid", "message": message }));
     let response = Response {

@@ -29,6 +29,7 @@ mod limits_survive;
 mod live;
 mod loops;
 mod measured;
+mod memory_limit;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
 mod pod_life;

@@ -1,11 +1,14 @@
 //! weir as an operator starts it: a process of its own, that can be killed.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
+
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 
 /// A weir that runs until it is killed, or dropped.
 pub(crate) struct Process {
@@ -20,7 +23,19 @@ pub(crate) struct Process {
 impl Process {
     /// `weir run` in front of a provider, with more arguments, and with these environment variables and no others.
     pub(crate) async fn start(provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        Self::run(Command::new(WEIR), provider, more, environment).await
+    }
+
+    /// The same, in a control group.
+    pub(crate) async fn start_in(group: &Path, provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let tasks = group.join("cgroup.procs");
+        shell.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(tasks).arg(WEIR);
+        Self::run(shell, provider, more, environment).await
+    }
+
+    async fn run(mut weir: Command, provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = weir
             .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--set", &format!("providers.openai.base_url={provider}"), "--set", "telemetry.log.format=json"])
             .args(more)
