@@ -45,7 +45,7 @@ impl Family {
         }
     }
 
-    /// The variables. The second of OpenAI's is read by LangChain, and by older `LlamaIndex` and `LiteLLM`.
+    /// The variables. The second of OpenAI's is read by `LangChain`, and by older `LlamaIndex` and `LiteLLM`.
     #[must_use]
     pub fn variables(self) -> &'static [&'static str] {
         match self {
@@ -64,6 +64,20 @@ impl Family {
     pub fn url(self, port: u16) -> String {
         let version = if self == Self::Openai { "/v1" } else { "" };
         format!("http://127.0.0.1:{port}/{}{version}", self.as_str())
+    }
+
+    /// The variable that usually holds the key, by which it is called in a Secret too; none where there are no such keys.
+    #[must_use]
+    pub fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Openai => Some("OPENAI_API_KEY"),
+            Self::Anthropic => Some("ANTHROPIC_API_KEY"),
+            Self::Gemini => Some("GEMINI_API_KEY"),
+            Self::Vertex => None,
+            Self::Groq => Some("GROQ_API_KEY"),
+            Self::Cohere => Some("CO_API_KEY"),
+            Self::Azure => Some("AZURE_OPENAI_API_KEY"),
+        }
     }
 
     /// The family of this name.

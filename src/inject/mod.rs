@@ -1,4 +1,4 @@
-//! Inject: puts weir beside the apps of a Kubernetes cluster. What is asked before a pod is made (an AdmissionReview) in,
+//! Inject: puts weir beside the apps of a Kubernetes cluster. What is asked before a pod is made (an `AdmissionReview`) in,
 //! what has to be changed of the pod (a JSON patch) out: a pure function, the same for the webhook and for
 //! `weir inject --manifest`.
 //!
@@ -9,9 +9,21 @@ pub mod family;
 pub mod quantity;
 
 #[cfg(feature = "inject")]
+mod identity;
+#[cfg(feature = "inject")]
+mod patch;
+#[cfg(feature = "inject")]
 mod pod;
 #[cfg(feature = "inject")]
 pub mod review;
+#[cfg(feature = "inject")]
+mod shape;
+#[cfg(feature = "inject")]
+mod sidecar;
+#[cfg(feature = "inject")]
+pub mod variables;
+#[cfg(feature = "inject")]
+pub mod wishes;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,7 +50,7 @@ pub struct Settings {
     /// How the sidecar stands in the pod, unless the annotation `weir.dev/mode` says otherwise: `native`, an init
     /// container that goes on running (Kubernetes 1.29 and later); or `container`, for nodes that know no such thing.
     pub mode: Mode,
-    /// The ConfigMap with the sidecar's `weir.yaml`, in the pod's namespace, unless the annotation `weir.dev/config` names
+    /// The `ConfigMap` with the sidecar's `weir.yaml`, in the pod's namespace, unless the annotation `weir.dev/config` names
     /// another. It need not be there. Empty for none.
     pub config_map: String,
     /// The providers to which the apps' SDKs are led by environment variables, unless the annotation `weir.dev/providers`
@@ -50,7 +62,7 @@ pub struct Settings {
     pub admin_port: u16,
     /// What the sidecar asks for and may use.
     pub resources: Resources,
-    /// The user the sidecar runs as; `null` leaves that to the cluster, as OpenShift wants it.
+    /// The user the sidecar runs as; `null` leaves that to the cluster, as `OpenShift` wants it.
     pub run_as_user: Option<u32>,
     /// Whether the app's containers wait until weir listens.
     #[serde(rename = "await")]
@@ -60,11 +72,16 @@ pub struct Settings {
     pub on_invalid: OnInvalid,
     /// Whether the annotation `weir.dev/image` is heard.
     pub allow_image_override: bool,
-    /// Variables of every sidecar: the cluster's defaults. They win over the ConfigMap; annotations win over them.
-    #[schemars(example = BTreeMap::from([("WEIR_TELEMETRY__LOG__LEVEL", "info")]))]
+    /// Variables of every sidecar: the cluster's defaults. They win over the `ConfigMap`; annotations win over them.
+    #[schemars(example = example_env())]
     pub env: BTreeMap<String, String>,
     /// The certificate that the API server is shown.
     pub tls: Tls,
+}
+
+/// Variables as they may be written: shown, commented out, in the default file.
+fn example_env() -> BTreeMap<&'static str, &'static str> {
+    BTreeMap::from([("WEIR_TELEMETRY__LOG__LEVEL", "info")])
 }
 
 /// When nodes pull an image.
@@ -133,7 +150,7 @@ pub struct Tls {
     pub directory: PathBuf,
     /// The Secret that keeps it, with `self_managed`, in the injector's own namespace.
     pub secret: String,
-    /// The MutatingWebhookConfiguration whose `caBundle` is kept, with `self_managed`.
+    /// The `MutatingWebhookConfiguration` whose `caBundle` is kept, with `self_managed`.
     pub webhook_configuration: String,
     /// The Service in front of the injectors: the certificate is for its names.
     pub service: String,
@@ -211,6 +228,7 @@ impl Mode {
 
 impl Resources {
     /// The requests and the limits by the name of the resource, as far as they are written.
+    #[must_use]
     pub fn written(&self) -> [Vec<(&'static str, &str)>; 2] {
         let requests = [
             ("cpu", &self.cpu_request),
@@ -253,7 +271,7 @@ pub fn is_variable(text: &str) -> bool {
     text.bytes().all(fits) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
-/// Answers an AdmissionReview, whatever the bytes of it are: never panics, and never holds a pod up for a fault of its own.
+/// Answers an `AdmissionReview`, whatever the bytes of it are: never panics, and never holds a pod up for a fault of its own.
 #[cfg(feature = "inject")]
 #[must_use]
 pub fn answer(review: &[u8], settings: &Settings) -> review::Answer {

@@ -1,11 +1,11 @@
-//! Review: the AdmissionReview (`admission.k8s.io/v1`) that the API server sends before a pod is made, and the answer to it.
+//! Review: the `AdmissionReview` (`admission.k8s.io/v1`) that the API server sends before a pod is made, and the answer to it.
 //!
 //! Whatever comes is answered. A fault of weir's own never holds a pod up: it is let in as it is, with a warning.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -13,7 +13,7 @@ const KIND: &str = "AdmissionReview";
 /// What the API server is told, and what of it is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The AdmissionReview that answers, as JSON.
+    /// The `AdmissionReview` that answers, as JSON.
     pub body: Vec<u8>,
     /// What became of the pod.
     pub result: Outcome,
@@ -75,9 +75,9 @@ pub enum Reason {
     NotCreated,
     /// Skipped or denied: an annotation is wrong.
     InvalidAnnotation,
-    /// Error: what was sent is no AdmissionReview.
+    /// Error: what was sent is no `AdmissionReview`.
     Unreadable,
-    /// Error: it is an AdmissionReview of another version.
+    /// Error: it is an `AdmissionReview` of another version.
     UnknownVersion,
     /// Error: there is no pod in it, or it has not the shape of one.
     NoPod,
@@ -230,10 +230,9 @@ fn read(review: &[u8]) -> Result<Request, Decision> {
 }
 
 fn write(uid: &str, dry_run: bool, decision: &Decision) -> Answer {
-    let patch =
-        (!decision.patch.is_empty()).then(|| BASE64_STANDARD.encode(Value::from(decision.patch.clone()).to_string()));
+    let patch = (!decision.patch.is_empty()).then(|| BASE64_STANDARD.encode(json!(decision.patch).to_string()));
     let refusal = decision.refusal.as_ref();
-    let status = refusal.map(|message| serde_json::json!({ "code": 422, "reason": "Invalid", "message": message }));
+    let status = refusal.map(|message| json!({ "code": 422, "reason": "Invalid", "message": message }));
     let response = Response {
         uid,
         allowed: decision.result != Outcome::Denied,
@@ -242,6 +241,6 @@ fn write(uid: &str, dry_run: bool, decision: &Decision) -> Answer {
         patch,
         warnings: &decision.warnings,
     };
-    let body = serde_json::json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response });
+    let body = json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response });
     Answer { body: body.to_string().into_bytes(), result: decision.result, reason: decision.reason, dry_run }
 }
