@@ -12,6 +12,8 @@ pub mod demo;
 #[cfg(feature = "ledger")]
 pub mod export;
 pub mod health;
+#[cfg(feature = "inject")]
+pub mod inject;
 #[cfg(feature = "ledger")]
 mod ledger;
 pub mod limits;
@@ -99,6 +101,9 @@ enum Command {
     WhatIf(what_if::Arguments),
     /// Show what goes on in a running weir as it goes on: calls, spending, budgets
     Top(top::Arguments),
+    /// Put weir into the pods of a Kubernetes manifest
+    #[cfg(feature = "inject")]
+    Inject(inject::Arguments),
     /// Print the version
     Version(version::Arguments),
     /// Run a simulated provider
@@ -173,6 +178,8 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "ledger")]
         Command::WhatIf(arguments) => what_if::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        #[cfg(feature = "inject")]
+        Command::Inject(arguments) => inject::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -465,6 +465,60 @@ providers: { openai: { capture: full } }
     }
 
     #[test]
+    fn each_mistake_of_sidecars_is_named_with_its_fix() {
+        for (text, expected) in [
+            ("{ listen: \"127.0.0.1:9348\" }", "listen: 127.0.0.1:9348 is taken by `admin.listen`: write another port"),
+            ("{ image: a b }", "image: `a b` is no image: write one such as ghcr.io/weir-dev/weir:0.1.0"),
+            (
+                "{ image_pull_policy: Sometimes }",
+                "image_pull_policy: `Sometimes` is not one of ``, `Always`, `IfNotPresent`, `Never`: write one of them",
+            ),
+            ("{ mode: nativ }", "mode: `nativ` is not one of `native`, `container`: did you mean `native`?"),
+            ("{ port: 0 }", "port: must be more than zero: the default is 9347"),
+            ("{ port: 9348 }", "admin_port: 9348 is `inject.port` as well: write another"),
+            ("{ providers: [openai, gemini, openai] }", "providers[2]: `openai` is there twice: remove one of them"),
+            (
+                "{ config_map: My_Map }",
+                "config_map: `My_Map` is no name of an object in Kubernetes: write lower-case letters, digits, `-` and `.`, such as weir-injector",
+            ),
+            (
+                "{ env: { a-b: x } }",
+                "env.a-b: is no name of a variable: write letters, digits and `_`, such as WEIR_CACHE__MODE",
+            ),
+            ("{ env: { A: 5 } }", "env.A: `5` reads as a number, not as text: put it in quotes"),
+            (
+                "{ resources: { cpu_request: lots } }",
+                "resources.cpu_request: `lots` is no amount: write one such as 100m, or nothing",
+            ),
+            (
+                "{ resources: { memory_limit: 16Mi } }",
+                "resources.memory_request: 32Mi is more than `memory_limit`, 16Mi: write less",
+            ),
+            ("{ run_as_user: 0 }", "run_as_user: must be more than zero: the default is 65532"),
+            ("{ tls: { directory: \"\" } }", "tls.directory: is empty: write the directory of tls.crt and tls.key"),
+        ] {
+            let text = format!("inject: {text}");
+            let shown = mistakes(&text, &[], &[]);
+            let shown: Vec<&str> = shown.iter().map(|line| line.split_once(": inject.").expect(line).1).collect();
+            assert_eq!(shown, [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_may_be_written_where_it_is_not_the_default() {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        for (text, expected) in
+            [("inject: { run_as_user: null }\n", None), ("inject: {}\n", Some(65532)), ("inject:\n", Some(65532))]
+        {
+            file.as_file_mut().set_len(0).expect("emptied");
+            std::io::Seek::rewind(&mut file).expect("rewound");
+            file.write_all(text.as_bytes()).expect("written");
+            let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+            assert_eq!(Config::load(&sources).expect("right").inject.run_as_user, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_of_traces_is_named_with_its_fix() {
         for (text, expected) in [
             ("endpoint: collector", "endpoint: is not an http or https URL such as http://127.0.0.1:4318"),

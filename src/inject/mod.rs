@@ -11,6 +11,8 @@ pub mod quantity;
 #[cfg(feature = "inject")]
 mod identity;
 #[cfg(feature = "inject")]
+pub mod manifest;
+#[cfg(feature = "inject")]
 mod patch;
 #[cfg(feature = "inject")]
 mod pod;
@@ -24,6 +26,8 @@ mod sidecar;
 pub mod variables;
 #[cfg(feature = "inject")]
 pub mod wishes;
+#[cfg(feature = "inject")]
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

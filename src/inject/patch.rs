@@ -9,7 +9,9 @@ pub(super) struct Patch(Vec<Value>);
 impl Patch {
     /// Adds `value` at `path`, a pointer (RFC 6901) whose names are escaped.
     pub(super) fn add(&mut self, path: &str, value: Value) {
-        self.0.push(json!({ "op": "add", "path": path, "value": value }));
+        let mut operation = json!({ "op": "add", "path": path });
+        operation["value"] = value;
+        self.0.push(operation);
     }
 
     /// Adds `items` to the end of the list at `path`, which is `there` or has to be made.
