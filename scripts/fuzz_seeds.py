@@ -119,6 +119,8 @@ def seeds():
     yield "form", "form", b"b\n" + form
     for prices in sorted((ROOT / "tests" / "prices").glob("*.json")) + [ROOT / "src" / "price" / "additions.json"]:
         yield "price_overlay", prices.stem, prices.read_bytes()
+    for pod in sorted((ROOT / "tests" / "inject" / "pods").glob("*.json")):
+        yield "review", pod.stem, json.dumps(json.loads(pod.read_text())["review"]).encode()
 
 
 for target, name, seed in seeds():

@@ -10,7 +10,7 @@ use random::Random;
 #[path = "../fixture/random.rs"]
 mod random;
 
-const PODS: u64 = 3000;
+const PODS: u64 = 1000;
 
 /// What weir may add to a pod.
 const OURS: [&str; 2] = ["weir.dev/status", "weir.dev/injected"];
