@@ -107,7 +107,7 @@ fn told(written: &Value) -> Value {
         "warnings": response.get("warnings").cloned().unwrap_or(json!([])),
         "refusal": response["status"]["message"],
     });
-    told["pod"] = if count == 0 { Value::Null } else { without_version(pod) };
+    told["pod"] = if count == 0 { Value::Null } else { without_version(&pod) };
     told
 }
 
@@ -118,7 +118,7 @@ fn answer_again(written: &Value, pod: &Value, settings: &Settings) -> Answer {
 }
 
 /// The version in the annotation changes with each release, which is no reason to touch the files.
-fn without_version(pod: Value) -> Value {
+fn without_version(pod: &Value) -> Value {
     let text =
         pod.to_string().replace(&format!(r#"\"version\":\"{}\""#, env!("CARGO_PKG_VERSION")), r#"\"version\":\"-\""#);
     serde_json::from_str(&text).expect("still JSON")
@@ -133,134 +133,76 @@ fn goldens() -> Vec<PathBuf> {
 }
 
 #[test]
-fn whatever_comes_is_answered() {
+fn whatever_bytes_come_are_answered() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let huge = review(&json!({ "spec": { "containers": [{ "name": "x".repeat(4 << 20) }] } })).to_string();
-    let of = |change: &dyn Fn(&mut Value)| {
-        let mut review = review(&json!({ "metadata": {}, "spec": { "containers": [{ "name": "app" }] } }));
-        change(&mut review);
-        review.to_string()
-    };
-    for (about, bytes, result, reason) in [
-        ("nothing", String::new(), Outcome::Error, Reason::Unreadable),
-        ("no JSON", "<html>".to_owned(), Outcome::Error, Reason::Unreadable),
-        ("cut", r#"{"apiVersion": "admission.k8s.io/v1", "kin"#.to_owned(), Outcome::Error, Reason::Unreadable),
-        ("a number", "1".to_owned(), Outcome::Error, Reason::Unreadable),
-        ("a list", "[]".to_owned(), Outcome::Error, Reason::Unreadable),
-        ("too deep", deep, Outcome::Error, Reason::Unreadable),
-        ("another kind", of(&|it| it["kind"] = json!("Pod")), Outcome::Error, Reason::Unreadable),
-        ("no kind", of(&|it| it["kind"] = json!("")), Outcome::Error, Reason::Unreadable),
-        (
-            "an old version",
-            of(&|it| it["apiVersion"] = json!("admission.k8s.io/v1beta1")),
-            Outcome::Error,
-            Reason::UnknownVersion,
-        ),
-        ("no request", of(&|it| it["request"] = json!(null)), Outcome::Error, Reason::Unreadable),
-        ("a request of numbers", of(&|it| it["request"]["uid"] = json!(1)), Outcome::Error, Reason::Unreadable),
-        ("no object", of(&|it| it["request"]["object"] = json!(null)), Outcome::Error, Reason::NoPod),
-        ("an empty object", of(&|it| it["request"]["object"] = json!({})), Outcome::Error, Reason::NoPod),
-        ("a list for a pod", of(&|it| it["request"]["object"] = json!([])), Outcome::Error, Reason::NoPod),
-        (
-            "no containers",
-            of(&|it| it["request"]["object"]["spec"]["containers"] = json!([])),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "containers of numbers",
-            of(&|it| it["request"]["object"]["spec"]["containers"] = json!([1])),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "containers as a section",
-            of(&|it| it["request"]["object"]["spec"]["containers"] = json!({})),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "variables as a section",
-            of(&|it| it["request"]["object"]["spec"]["containers"][0]["env"] = json!({})),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "variables of numbers",
-            of(&|it| it["request"]["object"]["spec"]["containers"][0]["env"] = json!([1])),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "labels as a list",
-            of(&|it| it["request"]["object"]["metadata"]["labels"] = json!([])),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "volumes as a text",
-            of(&|it| it["request"]["object"]["spec"]["volumes"] = json!("x")),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "metadata as a text",
-            of(&|it| it["request"]["object"]["metadata"] = json!("x")),
-            Outcome::Error,
-            Reason::NoPod,
-        ),
-        (
-            "another object",
-            of(&|it| it["request"]["kind"]["kind"] = json!("Service")),
-            Outcome::Skipped,
-            Reason::NotAPod,
-        ),
-        (
-            "another group's pod",
-            of(&|it| it["request"]["kind"]["group"] = json!("acme.io")),
-            Outcome::Skipped,
-            Reason::NotAPod,
-        ),
-        ("an update", of(&|it| it["request"]["operation"] = json!("UPDATE")), Outcome::Skipped, Reason::NotCreated),
-        (
-            "an ephemeral container",
-            of(&|it| it["request"]["subResource"] = json!("ephemeralcontainers")),
-            Outcome::Skipped,
-            Reason::NotCreated,
-        ),
-        ("a huge name", huge, Outcome::Injected, Reason::Added),
-        (
-            "an annotation of a number",
-            of(&|it| it["request"]["object"]["metadata"]["annotations"] = json!({ "weir.dev/port": 1 })),
-            Outcome::Denied,
-            Reason::InvalidAnnotation,
-        ),
-        (
-            "a huge annotation",
-            of(&|it| {
-                it["request"]["object"]["metadata"]["annotations"] =
-                    json!({ "weir.dev/providers": "x".repeat(1 << 20) })
-            }),
-            Outcome::Denied,
-            Reason::InvalidAnnotation,
-        ),
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    for (about, bytes) in [
+        ("nothing", &b""[..]),
+        ("no JSON", b"<html>"),
+        ("cut", br#"{"apiVersion": "admission.k8s.io/v1", "kin"#),
+        ("a number", b"1"),
+        ("a list", b"[]"),
+        ("too deep", deep.as_bytes()),
+        ("no text", &all_bytes),
     ] {
-        let answer = answer(bytes.as_bytes(), &settings(&json!({})));
-        let response = response(&answer);
-        assert_eq!((answer.result, answer.reason), (result, reason), "{about}: {response}");
-        assert_eq!(
-            response["allowed"],
-            result != Outcome::Denied,
-            "{about}: only what is wrong with the pod holds it up"
-        );
-        assert!(
-            result != Outcome::Error || response["warnings"][0].is_string(),
-            "{about}: a fault is told: {response}"
-        );
-        assert!(answer.body.len() < 16 << 20, "{about}: the answer is bounded");
+        check(about, bytes, ["error", "unreadable"]);
     }
-    let bytes: Vec<u8> = (0..=255).collect();
-    assert_eq!(answer(&bytes, &settings(&json!({}))).reason, Reason::Unreadable);
+}
+
+#[test]
+fn whatever_review_comes_is_answered() {
+    let object = "/request/object";
+    let container = "/request/object/spec/containers/0";
+    // What is changed of a review that is right, and what becomes of it.
+    let rows = json!([
+        ["another kind", "/kind", "Pod", "error", "unreadable"],
+        ["no kind", "/kind", "", "error", "unreadable"],
+        ["an old version", "/apiVersion", "admission.k8s.io/v1beta1", "error", "unknown_version"],
+        ["no request", "/request", null, "error", "unreadable"],
+        ["a number for an id", "/request/uid", 1, "error", "unreadable"],
+        ["no object", object, null, "error", "no_pod"],
+        ["an empty object", object, {}, "error", "no_pod"],
+        ["a list for a pod", object, [], "error", "no_pod"],
+        ["metadata as a text", format!("{object}/metadata"), "x", "error", "no_pod"],
+        ["labels as a list", format!("{object}/metadata/labels"), [], "error", "no_pod"],
+        ["no containers", format!("{object}/spec/containers"), [], "error", "no_pod"],
+        ["containers of numbers", format!("{object}/spec/containers"), [1], "error", "no_pod"],
+        ["containers as a section", format!("{object}/spec/containers"), {}, "error", "no_pod"],
+        ["volumes as a text", format!("{object}/spec/volumes"), "x", "error", "no_pod"],
+        ["variables as a section", format!("{container}/env"), {}, "error", "no_pod"],
+        ["variables of numbers", format!("{container}/env"), [1], "error", "no_pod"],
+        ["another object", "/request/kind/kind", "Service", "skipped", "not_a_pod"],
+        ["another group's pod", "/request/kind/group", "acme.io", "skipped", "not_a_pod"],
+        ["an update", "/request/operation", "UPDATE", "skipped", "not_created"],
+        ["an ephemeral container", "/request/subResource", "ephemeralcontainers", "skipped", "not_created"],
+        ["a huge name", format!("{container}/name"), "x".repeat(4 << 20), "injected", "added"],
+        ["a number for an annotation", format!("{object}/metadata/annotations"), { "weir.dev/port": 1 },
+            "denied", "invalid_annotation"],
+        ["a huge annotation", format!("{object}/metadata/annotations"), { "weir.dev/providers": "x".repeat(1 << 20) },
+            "denied", "invalid_annotation"],
+        ["a huge name of an annotation", format!("{object}/metadata/annotations"),
+            { format!("weir.dev/{}", "x".repeat(1 << 20)): "x" }, "denied", "invalid_annotation"],
+    ]);
+    for row in rows.as_array().expect("rows") {
+        let mut review = review(&json!({ "metadata": {}, "spec": { "containers": [{ "name": "app" }] } }));
+        review["request"]["subResource"] = json!("");
+        let [about, path, result, reason] = [0, 1, 3, 4].map(|column| row[column].as_str().expect("a text"));
+        let change = json!([{ "op": "add", "path": path, "value": row[2] }]);
+        json_patch::patch(&mut review, &serde_json::from_value::<json_patch::Patch>(change).expect("a patch"))
+            .expect("it applies");
+        check(about, review.to_string().as_bytes(), [result, reason]);
+    }
+}
+
+/// Whether `bytes` are answered, and so.
+fn check(about: &str, bytes: &[u8], expected: [&str; 2]) {
+    let answer = answer(bytes, &settings(&json!({})));
+    let response = response(&answer);
+    assert_eq!([answer.result.as_str(), answer.reason.as_str()], expected, "{about}");
+    let is_denied = answer.result == Outcome::Denied;
+    assert_eq!(response["allowed"], !is_denied, "{about}: only what is wrong with the pod holds it up");
+    assert!(answer.result != Outcome::Error || response["warnings"][0].is_string(), "{about}: a fault is told");
+    assert!(answer.body.len() < 16 << 20, "{about}: the answer is bounded");
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use weir::inject::PREFIX;
+use serde_json::json;
 use weir::inject::family::Family;
 use weir::inject::review::{Outcome, Reason};
 use weir::inject::variables::SIDECARS;
 use weir::inject::wishes::ANNOTATIONS;
+use weir::inject::{PREFIX, answer};
+
+use crate::{response, review, settings};
 
 #[test]
 fn the_page_lists_what_there_is() {
@@ -24,6 +27,19 @@ fn the_page_lists_what_there_is() {
     }
     for sidecar in SIDECARS {
         assert!(page.contains(&format!("`{sidecar}`")), "docs/inject.md does not name the sidecar {sidecar}");
+    }
+}
+
+#[test]
+fn every_annotation_that_is_listed_is_heard() {
+    for annotation in ANNOTATIONS {
+        let name = format!("{PREFIX}{}", annotation.name);
+        let pod =
+            json!({ "metadata": { "annotations": { &name: "" } }, "spec": { "containers": [{ "name": "app" }] } });
+        let answer = answer(review(&pod).to_string().as_bytes(), &settings(&json!({})));
+        let refusal = response(&answer)["status"]["message"].to_string();
+        assert!(refusal.contains(&name), "{name}: nothing is not what it says: {refusal}");
+        assert!(!refusal.contains("unknown annotation"), "{name} is listed, and not heard: {refusal}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Properties: what holds for every pod, shown with pods made at random.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use weir::inject::answer;
 use weir::inject::review::Outcome;
 
@@ -112,9 +112,7 @@ fn without_weir(after: &Value, before: &Value) -> Value {
 /// `pod` without parts that are empty: nothing and an empty list are the same to Kubernetes.
 fn tidy(mut pod: Value) -> Value {
     let is_empty = |value: &Value| {
-        value.is_null()
-            || value.as_array().is_some_and(Vec::is_empty)
-            || value.as_object().is_some_and(|it| it.is_empty())
+        value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
     };
     for list in ["initContainers", "containers"] {
         for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
