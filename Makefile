@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards
+.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards chart
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -29,6 +29,9 @@ fmt: ## Format the Rust code
 
 dashboards: ## Write grafana/dashboards/*.json from grafana/dashboards.py
 	python3 grafana/dashboards.py
+
+chart: .venv/installed ## Copy rules and dashboards into helm/weir, write the tables of values
+	.venv/bin/python scripts/chart.py
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz and nightly)
 	scripts/fuzz.sh

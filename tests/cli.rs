@@ -213,6 +213,18 @@ fn health_is_the_answer_of_the_admin_side() {
 }
 
 #[test]
+fn health_asks_whom_it_is_told_to() {
+    let (address, asked) = admin_side(&["HTTP/1.1 200 OK\r\n\r\n"]);
+    let place = address.replace("127.0.0.1", "localhost");
+    let ready = weir(&["health", "--timeout", "1m", "--at", &place], &[]);
+    assert_eq!((ready.status.code(), stdout(&ready)), (Some(0), "ok\n"), "{}", stderr(&ready));
+    assert_eq!(asked.join().expect("the admin side ends"), ["GET /readyz HTTP/1.0"]);
+    for nowhere in ["weir", ":9348", "weir:http"] {
+        assert_eq!(weir(&["health", "--at", nowhere], &[]).status.code(), Some(2), "{nowhere}");
+    }
+}
+
+#[test]
 fn health_fails_in_time_when_nobody_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = silent.local_addr().expect("a bound listener has an address").to_string();
