@@ -6,10 +6,13 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import subprocess
 import threading
 import time
 import urllib.request
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WEIR = os.environ.get("WEIR_BIN", str(ROOT / "target/debug/weir"))
@@ -74,6 +77,16 @@ class House:
     def settle(self):
         """Waits until no call is open any more, here or upstream, so that everything is counted and charged."""
         eventually(lambda: self.state()["open"] == 0 and self.sum("weir_requests_in_flight") == 0)
+
+
+def needed(command):
+    """The path of a program that these tests need; without it they skip, but never in CI."""
+    path = shutil.which(command)
+    if path is None and os.environ.get("CI") == "true":
+        pytest.fail(f"{command} is not installed: run scripts/deps.sh")
+    if path is None:
+        pytest.skip(f"{command} is not installed: run scripts/deps.sh")
+    return path
 
 
 @contextlib.contextmanager

@@ -3,15 +3,13 @@
 import contextlib
 import decimal
 import json
-import os
-import shutil
 import socket
 import subprocess
 import urllib.parse
 
 import pytest
 
-from house import ROOT, eventually, get, get_json, running
+from house import ROOT, eventually, get, get_json, needed, running
 from traffic import make_traffic
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -23,16 +21,6 @@ scrape_configs:
 """
 # Floats are added up by Prometheus; a nano-dollar is far below what a bill shows.
 NANO_USD = 1e-9
-
-
-def needed(command):
-    """The path of a program that these tests need; without it they skip, but never in CI."""
-    path = shutil.which(command)
-    if path is None and os.environ.get("CI") == "true":
-        pytest.fail(f"{command} is not installed: run scripts/deps.sh")
-    if path is None:
-        pytest.skip(f"{command} is not installed: run scripts/deps.sh")
-    return path
 
 
 class Prometheus:
