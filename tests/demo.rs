@@ -53,3 +53,20 @@ fn what_cannot_be_carried_out_is_said() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("cannot listen on {taken}")));
 }
+
+#[test]
+fn calls_alone_need_a_weir_that_is_there() {
+    let nobody = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        free.local_addr().expect("it is bound").to_string()
+    };
+    let through = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(["demo", "--through", &nobody]).args(more).output().expect("the program runs")
+    };
+    let output = through(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains(&format!("no weir takes calls at {nobody}: start one by `weir run`")), "{stderr}");
+    assert_eq!(through(&["--listen", "127.0.0.1:0"]).status.code(), Some(2), "it runs no weir of its own");
+}

@@ -945,6 +945,7 @@ async fn the_books_can_be_read_over_http() {
     assert_eq!(bill["lines"][0]["api"], "openai");
     assert_eq!((&bill["lines"][0]["model"], &bill["lines"][0]["input"]), (&json!("gpt-5"), &json!(9)));
     assert_eq!((&bill["lines"][1]["model"], &bill["lines"][1]["failures"]), (&json!(NONE), &json!(1)));
+    assert_eq!(served.get("/readyz").await, json!("ok"), "where `weir health` asks; no call of any API");
     let state = served.get("/simulator/state").await;
     assert_eq!(state, json!({"received": 2, "open": 0, "finished": 2, "hung_up": 0, "broken": 0}));
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::cli::print;
 use crate::cli::run::told_to_stop;
-use crate::cli::wording::per_second;
+use crate::cli::wording::{full_count, per_second};
 use crate::config::{Config, Flag, Sources};
 use crate::semconv;
 use crate::simulator::{self, Simulator};
@@ -41,7 +41,7 @@ use figures::Figures;
 use samples::Samples;
 use screen::{Display, Now, Place};
 use summary::Summary;
-use traffic::Pace;
+use traffic::{Made, Pace};
 
 /// The share of calls that fail at the provider, as they do in life.
 const MISHAPS: f64 = 0.02;
@@ -70,6 +70,15 @@ pub struct Arguments {
     /// Where weir serves metrics [default: 127.0.0.1:9348, or any free port if that is taken]
     #[arg(long, value_name = "IP:PORT")]
     admin_listen: Option<SocketAddr>,
+    /// Only make the calls, through a weir that runs already: its provider has to be `weir simulate`
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["listen", "admin_listen"])]
+    through: Option<SocketAddr>,
+}
+
+impl Arguments {
+    const fn pace(&self) -> Pace {
+        Pace { rate: self.rate, seed: self.seed }
+    }
 }
 
 /// Runs it.
@@ -77,36 +86,49 @@ pub struct Arguments {
 /// # Errors
 /// If it cannot start, or does not end well.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let shown = Runtime::new().context("cannot start the runtime")?.block_on(demo(arguments));
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let shown = match arguments.through {
+        Some(weir) => runtime.block_on(only_calls(&arguments, weir)),
+        None => runtime.block_on(async { Ok(demo(&arguments).await?.text()) }),
+    };
     match shown {
         // Whoever reads it has seen enough: `weir demo | head`.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) => {
             Ok(ExitCode::SUCCESS)
         }
-        shown => print(&shown?.text()),
+        shown => print(&shown?),
     }
 }
 
-async fn demo(arguments: Arguments) -> anyhow::Result<Summary> {
-    let told = told_to_stop().context("cannot listen for signals")?;
+/// The apps alone. What comes of their calls is for weir's own metrics to tell.
+async fn only_calls(arguments: &Arguments, weir: SocketAddr) -> anyhow::Result<String> {
+    let end = told_or_after(arguments.duration)?;
+    TcpStream::connect(weir)
+        .await
+        .with_context(|| format!("no weir takes calls at {weir}: start one by `weir run`"))?;
+    print(&format!("about {} calls per second go through {weir}, until Ctrl-C or SIGTERM\n", arguments.rate))?;
+    let enough = CancellationToken::new();
+    let apps = traffic::run(Client::new(), weir, arguments.pace(), enough.clone());
+    let (Made { calls, unanswered }, ()) = tokio::join!(apps, async {
+        end.await;
+        enough.cancel();
+    });
+    Ok(format!("{} calls, {} of them without an answer\n", full_count(calls), full_count(unanswered)))
+}
+
+async fn demo(arguments: &Arguments) -> anyhow::Result<Summary> {
+    let end = told_or_after(arguments.duration)?;
     let client = Client::new();
-    let house = House::open(&arguments, &client).await?;
+    let house = House::open(arguments, &client).await?;
     let (enough, begun) = (CancellationToken::new(), Instant::now());
-    let how_much = Pace { rate: arguments.rate, seed: arguments.seed };
-    let apps = traffic::run(client.clone(), house.place.app, how_much, enough.clone());
+    let apps = traffic::run(client.clone(), house.place.app, arguments.pace(), enough.clone());
     let watched = async {
-        let end = async {
-            tokio::select! {
-                () = told => {}
-                () = after(arguments.duration) => {}
-            }
-        };
         let watched = watch(&client, &house.place, begun, end).await;
         enough.cancel();
         let took = begun.elapsed();
         (watched.and_then(|()| print("\nthe last calls end …\n")), took)
     };
-    let ((), (watched, took)) = tokio::join!(apps, watched);
+    let (_, (watched, took)) = tokio::join!(apps, watched);
     watched?;
 
     let samples = house.settled(&client).await?;
@@ -135,6 +157,17 @@ async fn watch(client: &Client, place: &Place, begun: Instant, end: impl Future<
 /// What Prometheus would see.
 async fn scrape(client: &Client, place: &Place) -> anyhow::Result<Samples> {
     Ok(Samples::read(&client.page(place.admin, "/metrics").await?))
+}
+
+/// Resolves when weir is told to stop, and after this time if there is one.
+fn told_or_after(duration: Option<Span>) -> anyhow::Result<impl Future<Output = ()>> {
+    let told = told_to_stop().context("cannot listen for signals")?;
+    Ok(async move {
+        tokio::select! {
+            () = told => {}
+            () = after(duration) => {}
+        }
+    })
 }
 
 /// Resolves after this time; never if there is none.

@@ -12,7 +12,7 @@
 //! signatures must be good ([`signature`]); `/v2/chat`, `/v1/chat`, `/v2/embed`, `/v2/rerank`; `/api/chat`,
 //! `/api/generate`, `/api/embed`; `…/models/{model}:` with `generateContent`, `streamGenerateContent`, `countTokens`,
 //! `embedContent` and `batchEmbedContents`, and `…/publishers/anthropic/models/{model}:` with `rawPredict` and
-//! `streamRawPredict`; and its own `/simulator/bill` and `/simulator/state`. Below `/azure`, `/groq` and other vendors'
+//! `streamRawPredict`; and its own `/simulator/bill`, `/simulator/state` and `/readyz`. Below `/azure`, `/groq` and other vendors'
 //! names it answers on that vendor's paths and has its habits (`vendor`).
 
 mod anthropic;
@@ -288,6 +288,8 @@ impl Simulator {
         let page = match (&head.method, head.uri.path()) {
             (&Method::GET, "/simulator/bill") => serde_json::to_vec(&self.bill()),
             (&Method::GET, "/simulator/state") => serde_json::to_vec(&self.state()),
+            // Where weir says so itself: `weir health` can ask both.
+            (&Method::GET, "/readyz") => serde_json::to_vec("ok"),
             _ => return None,
         };
         let page = page.expect("plain numbers and names are always JSON");

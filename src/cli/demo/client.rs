@@ -34,8 +34,9 @@ impl Client {
         Self(Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(MOST_IDLE).build(connector))
     }
 
-    /// Makes the call and takes the whole answer, piece by piece as it comes. How it ends is for weir to count.
-    pub(super) async fn call(&self, weir: SocketAddr, ask: Ask) {
+    /// Makes the call and takes the whole answer, piece by piece as it comes. Whether there was one at all; how it ends is
+    /// for weir to count.
+    pub(super) async fn call(&self, weir: SocketAddr, ask: Ask) -> bool {
         let request = Request::post(format!("http://{weir}{}", ask.path))
             .header(CONTENT_TYPE, "application/json")
             .header("x-agent-id", ask.agent);
@@ -48,10 +49,10 @@ impl Client {
             None => request,
         };
         let request = request.body(Full::from(ask.body)).expect("an address, fixed paths and fixed headers");
-        if let Ok(answer) = self.0.request(request).await {
-            let mut body = answer.into_body();
-            while let Some(Ok(_)) = body.frame().await {}
-        }
+        let Ok(answer) = self.0.request(request).await else { return false };
+        let mut body = answer.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
+        true
     }
 
     /// Has the simulator count some tokens, which is free: it loads its tokenizer for that, and the first calls need not

@@ -27,9 +27,26 @@ pub(super) struct Pace {
     pub(super) seed: u64,
 }
 
+/// What was asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Made {
+    /// Calls that have ended.
+    pub(super) calls: u64,
+    /// Those among them that nobody answered.
+    pub(super) unanswered: u64,
+}
+
+impl Made {
+    fn add(&mut self, answered: bool) {
+        self.calls += 1;
+        self.unanswered += u64::from(!answered);
+    }
+}
+
 /// Makes calls until `stop`, then waits for the last ones to end. Dropping the future gives them up.
-pub(super) async fn run(client: Client, weir: SocketAddr, pace: Pace, stop: CancellationToken) {
+pub(super) async fn run(client: Client, weir: SocketAddr, pace: Pace, stop: CancellationToken) -> Made {
     let mut prompts = Prompts::new(pace.seed);
+    let mut made = Made::default();
     let mut calls = JoinSet::new();
     let mut next = Instant::now();
     loop {
@@ -43,11 +60,17 @@ pub(super) async fn run(client: Client, weir: SocketAddr, pace: Pace, stop: Canc
                     next = Instant::now();
                 }
             }
-            Some(_) = calls.join_next() => {}
+            Some(ended) = calls.join_next() => made.add(ended.unwrap_or(false)),
         }
     }
+    let last = async {
+        while let Some(ended) = calls.join_next().await {
+            made.add(ended.unwrap_or(false));
+        }
+    };
     // Those that are not done by then are ended by the drop of their set.
-    let _ = timeout(LAST_CALLS, async { while calls.join_next().await.is_some() {} }).await;
+    let _ = timeout(LAST_CALLS, last).await;
+    made
 }
 
 /// How long to wait, of what the rate says: half as long up to half as long again.
