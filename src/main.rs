@@ -9,6 +9,11 @@ use weir::cli::{self, Cli, WRONG_USAGE};
 use weir::config::mistake::Mistakes;
 use weir::price::PriceError;
 
+/// Statically linked weir brings its allocator along: musl's own serves one thread at a time.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
