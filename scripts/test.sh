@@ -9,7 +9,8 @@ mkdir -p "$logs"
 cargo test --locked --no-fail-fast 2>&1 | tee "$logs/rust.log"
 rust=$?
 # The tests above have built the binary that these drive.
-.venv/bin/python -m pytest -c tests/pytest.ini --junit-xml="$logs/python.xml" tests/sdk tests/prometheus tests/prices tests/grafana tests/alerts tests/api tests/top tests/inject tests/helm
+suites=(sdk prometheus prices grafana alerts api top inject helm compose)
+.venv/bin/python -m pytest -c tests/pytest.ini --junit-xml="$logs/python.xml" "${suites[@]/#/tests/}"
 python=$?
 
 echo

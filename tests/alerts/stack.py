@@ -147,7 +147,8 @@ def prometheus_config(folder, alertmanager):
     every = f"{SCRAPE_S}s"
     config["global"] |= {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
     config["rule_files"] = [str(folder / "rules/*.yml")]
-    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager.removeprefix("http://")]
+    told = {"api_version": "v2", "static_configs": [{"targets": [alertmanager.removeprefix("http://")]}]}
+    config["alerting"]["alertmanagers"] = [told]
     files = {"files": [str(folder / "targets/*.json")], "refresh_interval": every}
     config["scrape_configs"] = [{"job_name": "weir", "file_sd_configs": [files]}]
     return config
