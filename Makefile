@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards chart
+.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards chart static
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -13,6 +13,9 @@ build: ## Build the release binary, target/release/weir
 
 demo: ## Start weir, a simulated provider and some traffic
 	cargo run --release --locked -- demo
+
+static: ## Build the image's static binary, and say how large it is and what it takes when idle (needs rustup, musl-tools)
+	scripts/static.sh
 
 test: deps .venv/installed ## Run every test: Rust, official SDKs, real Prometheus
 	scripts/test.sh
