@@ -85,11 +85,11 @@ impl Arguments {
 ///
 /// # Errors
 /// If it cannot start, or does not end well.
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let shown = match arguments.through {
-        Some(weir) => runtime.block_on(only_calls(&arguments, weir)),
-        None => runtime.block_on(async { Ok(demo(&arguments).await?.text()) }),
+        Some(weir) => runtime.block_on(only_calls(arguments, weir)),
+        None => runtime.block_on(demo(arguments)).map(|summary| summary.text()),
     };
     match shown {
         // Whoever reads it has seen enough: `weir demo | head`.

@@ -161,7 +161,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = Config::load(&arguments.sources.sources())?;
             run::run(arguments, config)
         }
-        Command::Demo(arguments) => demo::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Price(arguments) => price::run(&arguments),
