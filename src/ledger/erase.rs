@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::ledger::HOUR;
 use crate::ledger::entry::Micros;
+use crate::ledger::sums::or_add;
+use crate::ledger::totals::OfUser;
 use crate::ledger::upkeep;
 
 /// What was erased.
@@ -29,8 +31,12 @@ pub(super) fn user(ledger: &mut Connection, name: &str, who: &str, now: Micros) 
     let mut erased = Erased::default();
     if let Some(user) = found {
         forget_calls(&change, user, &mut erased)?;
-        for sums in ["user_hours", "user_days"] {
-            hand_over(&change, sums, user)?;
+        for (sums, key) in [
+            ("user_hours", ["start", "user", "scope"].as_slice()),
+            ("user_days", &["start", "user", "scope"]),
+            ("user_day_totals", &["start", "user"]),
+        ] {
+            hand_over(&change, sums, key, user)?;
         }
         change.execute("DELETE FROM users WHERE id = ?1", [user])?;
     }
@@ -75,15 +81,12 @@ fn forget_calls(change: &Transaction<'_>, user: i64, erased: &mut Erased) -> rus
 }
 
 /// Adds the sums of `user` to those of nobody.
-fn hand_over(change: &Transaction<'_>, sums: &str, user: i64) -> rusqlite::Result<()> {
+fn hand_over(change: &Transaction<'_>, sums: &str, key: &[&str], user: i64) -> rusqlite::Result<()> {
+    let columns = [key, &OfUser::COLUMNS].concat().join(", ");
+    let of_nobody = columns.replace("user", "0");
+    let or_add = or_add(key, &OfUser::COLUMNS);
     change.execute(
-        &format!(
-            "INSERT INTO {sums} SELECT start, 0, scope, calls, errors, tokens, cost, saved, latest FROM {sums} \
-             WHERE user = ?1 ON CONFLICT (start, user, scope) DO UPDATE SET calls = calls + excluded.calls, \
-             errors = errors + excluded.errors, tokens = CAST(tokens + excluded.tokens AS INTEGER), \
-             cost = CAST(cost + excluded.cost AS INTEGER), saved = CAST(saved + excluded.saved AS INTEGER), \
-             latest = max(latest, excluded.latest)"
-        ),
+        &format!("INSERT INTO {sums} ({columns}) SELECT {of_nobody} FROM {sums} WHERE user = ?1 {or_add}"),
         [user],
     )?;
     change.execute(&format!("DELETE FROM {sums} WHERE user = ?1"), [user]).map(drop)

@@ -53,6 +53,11 @@ impl Filter {
         self.user.is_none() && self.outcome.is_none() && self.cache.is_none()
     }
 
+    /// Whether it asks for a scope.
+    pub(super) fn is_by_scope(&self) -> bool {
+        self.by_scope().iter().any(|(_, value)| value.is_some())
+    }
+
     /// Whether sums by user and scope can tell.
     pub(super) fn is_by_user(&self) -> bool {
         self.outcome.is_none() && self.cache.is_none() && self.by_series().iter().all(|(_, value)| value.is_none())

@@ -88,7 +88,7 @@ mod tests {
     use crate::ledger::open::Place;
     use crate::ledger::specimens::{self, Random};
     use crate::ledger::sums::SUMS;
-    use crate::ledger::{DAY, HOUR};
+    use crate::ledger::{DAY, HOUR, MINUTE};
     use crate::record::usage::{Counter, Usage};
 
     fn all(ledger: &Connection) -> Vec<Entry> {
@@ -163,7 +163,26 @@ mod tests {
                 assert!(total > 0, "{}: nothing was compared", sum.name);
             }
         }
-        for (table, total) in [("user_hours", "calls"), ("user_days", "calls"), ("user_days", "cost")] {
+        for (table, grain) in [("minute_totals", MINUTE), ("hour_totals", HOUR), ("day_totals", DAY)] {
+            for sum in SUMS {
+                let differing: i64 = ledger
+                    .query_row(
+                        &format!(
+                            "SELECT count(*) FROM (SELECT calls.id / {grain} * {grain} AS start, sum({}) AS total \
+                             FROM calls JOIN series ON series.id = calls.series GROUP BY 1) AS rows \
+                             FULL JOIN {table} USING (start) WHERE rows.total IS NOT {table}.{}",
+                            sum.sql, sum.name
+                        ),
+                        [],
+                        |row| row.get(0),
+                    )
+                    .expect("compared");
+                assert_eq!(differing, 0, "{table}.{}", sum.name);
+            }
+        }
+        let users =
+            [("user_hours", "calls"), ("user_days", "calls"), ("user_days", "cost"), ("user_day_totals", "cost")];
+        for (table, total) in users {
             let total: i64 = ledger
                 .query_row(
                     &format!("SELECT (SELECT sum({total}) FROM {table}) - (SELECT sum({total}) FROM hours)"),

@@ -65,9 +65,12 @@ use crate::units::{ByteSize, Span};
 #[cfg(feature = "ledger")]
 use crate::ledger::entry::Micros;
 
+/// A minute, which sums of all calls are made by.
+#[cfg(feature = "ledger")]
+pub const MINUTE: Micros = 60 * 1_000_000;
 /// An hour, which sums are made by.
 #[cfg(feature = "ledger")]
-pub const HOUR: Micros = 3_600 * 1_000_000;
+pub const HOUR: Micros = 60 * MINUTE;
 /// A day (UTC), which sums are made by.
 #[cfg(feature = "ledger")]
 pub const DAY: Micros = 24 * HOUR;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::{DAY, HOUR, MINUTE};
 
 /// What brings a database from each version to the next; how many there are is the version that this weir writes.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
@@ -148,7 +148,7 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
         change.execute_batch(migration)?;
     }
     if version == 0 {
-        change.execute_batch(&days_like_hours(&change)?)?;
+        change.execute_batch(&like_hours(&change)?)?;
     }
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
     change.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX))?;
@@ -156,11 +156,16 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// `days` has the columns of `hours`, whatever they are.
-fn days_like_hours(connection: &Connection) -> rusqlite::Result<String> {
+/// The other tables of sums have the columns of `hours`, whatever they are; those of all calls without the series.
+fn like_hours(connection: &Connection) -> rusqlite::Result<String> {
     let hours: String =
         connection.query_row("SELECT sql FROM sqlite_schema WHERE name = 'hours'", [], |row| row.get(0))?;
-    Ok(hours.replacen("hours", "days", 1))
+    let columns = hours.trim_start_matches("CREATE TABLE hours");
+    let is_other = |line: &&str| !line.trim_start().starts_with("series ");
+    let without_series: String = columns.split_inclusive('\n').filter(is_other).collect();
+    let without_series = without_series.replace("(start, series)", "(start)");
+    let totals = [MINUTE, HOUR, DAY].map(|grain| format!("CREATE TABLE {}{without_series};", totals_of(grain)));
+    Ok(format!("CREATE TABLE days{columns};{}", totals.concat()))
 }
 
 /// The table of sums over periods that long, and the table of their latencies.
@@ -171,6 +176,20 @@ fn days_like_hours(connection: &Connection) -> rusqlite::Result<String> {
 pub const fn tables_of(grain: i64) -> (&'static str, &'static str) {
     assert!(grain == HOUR || grain == DAY, "sums are by hour and by day");
     if grain == HOUR { ("hours", "hour_latencies") } else { ("days", "day_latencies") }
+}
+
+/// The table of sums of all calls over periods that long.
+///
+/// # Panics
+/// If it is none of a minute, an hour and a day.
+#[must_use]
+pub(super) const fn totals_of(grain: i64) -> &'static str {
+    match grain {
+        MINUTE => "minute_totals",
+        HOUR => "hour_totals",
+        DAY => "day_totals",
+        _ => panic!("sums of all calls are by minute, hour and day"),
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +223,13 @@ mod tests {
         };
         assert_eq!(columns("days"), columns("hours"));
         assert_eq!(columns("user_days"), columns("user_hours"));
+        let without = |table: &str, key: &str| -> Vec<String> {
+            columns(table).into_iter().filter(|column| column != key).collect()
+        };
+        for table in ["minute_totals", "hour_totals", "day_totals"] {
+            assert_eq!(columns(table), without("hours", "series"), "{table}");
+        }
+        assert_eq!(columns("user_day_totals"), without("user_days", "scope"));
         drop(connection);
         place.write().expect("opened again");
     }

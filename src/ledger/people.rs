@@ -99,7 +99,7 @@ fn by_user(snapshot: &Transaction<'_>, window: Window, filter: &Filter) -> Resul
     for piece in kept {
         let (select, condition): (&str, _) = match piece.source {
             Source::Calls => (&OF_CALLS, filter.of_call()),
-            Source::Periods(grain) => (of_periods(grain), filter.of_user()),
+            Source::Periods(grain) => (of_periods(grain, filter), filter.of_user()),
         };
         rows(snapshot, select, piece.window, &condition, |row| {
             let of_user = match piece.source {
@@ -122,11 +122,15 @@ static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn of_periods(grain: Grain) -> &'static str {
-    static SELECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
-        Grain::ALL.map(|grain| {
-            format!("SELECT user, {} FROM {} WHERE start >= ? AND start < ?", OfUser::COLUMNS, grain.user_sums())
+fn of_periods(grain: Grain, filter: &Filter) -> &'static str {
+    static SELECTS: LazyLock<[String; 3]> = LazyLock::new(|| {
+        [Grain::Hour.user_sums(), Grain::Day.user_sums(), "user_day_totals"].map(|table| {
+            format!("SELECT user, {} FROM {table} WHERE start >= ? AND start < ?", OfUser::COLUMNS.join(", "))
         })
     });
-    &SELECTS[grain as usize]
+    match grain {
+        Grain::Hour => &SELECTS[0],
+        Grain::Day if filter.is_by_scope() => &SELECTS[1],
+        Grain::Day => &SELECTS[2],
+    }
 }

@@ -10,10 +10,12 @@ use rusqlite::{Row, Transaction, params_from_iter};
 
 use crate::ledger::entry::Micros;
 use crate::ledger::filter::{Condition, Filter};
+use crate::ledger::open::totals_of;
 use crate::ledger::reader::{About, Answer, Error, Kept, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::Totals;
 use crate::ledger::window::{Grain, Piece, Source, Step, Window, floor, pieces};
+use crate::ledger::{DAY, HOUR, MINUTE};
 
 /// Most points of a series over time: two months of hours, a day of minutes.
 pub const MAX_POINTS: u64 = 1_500;
@@ -88,9 +90,8 @@ impl Reader {
     pub fn totals(&self, window: Window, filter: &Filter) -> Result<Answer<Totals>, Error> {
         self.ask(|snapshot| {
             let mut found = Totals::default();
-            let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, _, totals| {
-                found.add(totals);
-            })?;
+            let asked = Asked { window, filter, coarsest: Source::COARSEST, is_by_series: false };
+            let covers = each(snapshot, &asked, |_, _, totals| found.add(totals))?;
             Ok(Answer { found, covers })
         })
     }
@@ -115,7 +116,7 @@ impl Reader {
             let starts = (first..).step_by(usize::try_from(step.length()).unwrap_or(usize::MAX));
             let mut found: Vec<(Micros, Totals)> =
                 starts.map(|start| (start, Totals::default())).take(points).collect();
-            let asked = Asked { window, filter, coarsest: Source::of_step(step) };
+            let asked = Asked { window, filter, coarsest: Source::of_step(step), is_by_series: false };
             let covers = each(snapshot, &asked, |at, _, totals| {
                 let point = usize::try_from((at - first) / step.length()).unwrap_or(usize::MAX);
                 if let Some((_, sum)) = found.get_mut(point) {
@@ -221,7 +222,8 @@ fn groups(
     filter: &Filter,
 ) -> Result<Answer<ByName>, Error> {
     let mut by_series: HashMap<i64, Totals> = HashMap::new();
-    let covers = each(snapshot, &Asked { window, filter, coarsest: Source::COARSEST }, |_, series, totals| {
+    let asked = Asked { window, filter, coarsest: Source::COARSEST, is_by_series: true };
+    let covers = each(snapshot, &asked, |_, series, totals| {
         by_series.entry(series).or_default().add(totals);
     })?;
     let mut found = ByName::new();
@@ -240,10 +242,12 @@ struct Asked<'a> {
     window: Window,
     filter: &'a Filter,
     coarsest: Source,
+    /// Whether it matters which series it is.
+    is_by_series: bool,
 }
 
-/// Goes through all that is asked for, in the order of time: when, which series, and what it comes to. The part of the
-/// window that it covers.
+/// Goes through all that is asked for, in the order of time: when, which series (if that matters), and what it comes to.
+/// The part of the window that it covers.
 fn each(
     snapshot: &Transaction<'_>,
     asked: &Asked<'_>,
@@ -252,17 +256,48 @@ fn each(
     let coarsest = if asked.filter.is_by_series() { asked.coarsest } else { Source::Calls };
     let (kept, covers) = plan(snapshot, About::Series, asked.window, coarsest)?;
     let (of_series, of_call) = (asked.filter.of_series(), asked.filter.of_call());
-    for piece in kept {
-        let (select, condition): (&str, _) = match piece.source {
-            Source::Calls => (&OF_CALLS, &of_call),
-            Source::Periods(grain) => (of_periods(grain), &of_series),
+    let is_of_all = !asked.is_by_series && *asked.filter == Filter::default();
+    for (table, window) in kept.into_iter().flat_map(|piece| tables(piece, is_of_all)) {
+        let (select, condition): (&str, _) = match table {
+            Table::Calls => (&OF_CALLS, &of_call),
+            Table::Series(grain) => (of_periods(grain), &of_series),
+            Table::All(select) => (select, &of_series),
         };
-        rows(snapshot, select, piece.window, condition, |row| {
+        rows(snapshot, select, window, condition, |row| {
             take(row.get(0)?, row.get(1)?, &Totals::of_row(row, 2)?);
             Ok(())
         })?;
     }
     Ok(covers)
+}
+
+/// Where a stretch of time is read.
+enum Table {
+    Calls,
+    /// The sums of periods by series.
+    Series(Grain),
+    /// The sums of periods of all calls, by what is selected from them.
+    All(&'static str),
+}
+
+/// Where a piece is read. Of all calls there are sums by the minute wherever there are calls.
+fn tables(piece: Piece, is_of_all: bool) -> Vec<(Table, Window)> {
+    let window = piece.window;
+    match piece.source {
+        Source::Periods(grain) if is_of_all => vec![(Table::All(of_all(grain.micros())), window)],
+        Source::Periods(grain) => vec![(Table::Series(grain), window)],
+        Source::Calls => {
+            let minutes = window.whole(MINUTE);
+            if !is_of_all || minutes.is_empty() {
+                return vec![(Table::Calls, window)];
+            }
+            vec![
+                (Table::Calls, Window { to: minutes.from, ..window }),
+                (Table::All(of_all(MINUTE)), minutes),
+                (Table::Calls, Window { from: minutes.to, ..window }),
+            ]
+        }
+    }
 }
 
 static OF_CALLS: LazyLock<String> = LazyLock::new(|| {
@@ -281,6 +316,17 @@ fn of_periods(grain: Grain) -> &'static str {
         })
     });
     &SELECTS[grain as usize]
+}
+
+/// Series 0 is every one.
+fn of_all(grain: Micros) -> &'static str {
+    static SELECTS: LazyLock<[(Micros, String); 3]> = LazyLock::new(|| {
+        [MINUTE, HOUR, DAY].map(|grain| {
+            let columns = SUMS.map(|sum| sum.name).join(", ");
+            (grain, format!("SELECT start, 0, {columns} FROM {} WHERE start >= ? AND start < ?", totals_of(grain)))
+        })
+    });
+    SELECTS.iter().find_map(|(of, select)| (*of == grain).then_some(&**select)).expect("sums of all calls are by these")
 }
 
 /// Where what is known of a window is looked up, and which part of it that covers.

@@ -116,7 +116,9 @@ CREATE TABLE hours (
   PRIMARY KEY (start, series)
 ) STRICT, WITHOUT ROWID;
 
--- `days` is like `hours`, and made from it where the schema is applied.
+-- `days` is like `hours`, and made from it where the schema is applied. So are `minute_totals`, `hour_totals` and
+-- `day_totals`, which have no `series`: the sums of all calls, for whoever asks about no calls in particular. Minutes go
+-- with their calls, hours and days with the sums by series.
 
 -- What did not end well, by kind.
 CREATE TABLE hour_errors (
@@ -153,6 +155,19 @@ CREATE TABLE user_days (
   saved  INTEGER NOT NULL,
   latest INTEGER NOT NULL,
   PRIMARY KEY (start, user, scope)
+) STRICT, WITHOUT ROWID;
+
+-- The same without the scope.
+CREATE TABLE user_day_totals (
+  start  INTEGER NOT NULL,
+  user   INTEGER NOT NULL,
+  calls  INTEGER NOT NULL,
+  errors INTEGER NOT NULL,
+  tokens INTEGER NOT NULL,
+  cost   INTEGER NOT NULL,
+  saved  INTEGER NOT NULL,
+  latest INTEGER NOT NULL,
+  PRIMARY KEY (start, user)
 ) STRICT, WITHOUT ROWID;
 
 -- The days of each user: who was there in a month is then a question per user.

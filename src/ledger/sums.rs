@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Transaction, params, params_from_iter};
+use rusqlite::{Statement, Transaction, params, params_from_iter};
 
 use crate::ledger::entry::{Entry, Micros, Word};
 use crate::ledger::names::Series;
-use crate::ledger::open::tables_of;
+use crate::ledger::open::{tables_of, totals_of};
 use crate::ledger::row::{length, pico, whole};
-use crate::ledger::{DAY, HOUR, start_of};
+use crate::ledger::totals::{OfUser, Totals};
+use crate::ledger::{DAY, HOUR, MINUTE, start_of};
 use crate::record::call::Operation;
 use crate::record::outcome::Outcome;
 use crate::record::usage::{Counter, Usage};
@@ -111,44 +112,17 @@ fn saved_tokens(entry: &Entry) -> i64 {
     whole(entry.usage.filter(|_| entry.reuse.is_some()).map_or(0, |usage| usage.total_tokens()))
 }
 
-/// What a user adds up to.
-#[derive(Clone, Copy, Debug, Default)]
-struct OfUser {
-    calls: i64,
-    errors: i64,
-    tokens: i64,
-    cost: i64,
-    saved: i64,
-    latest: Micros,
-}
+/// What some calls add up to, sum by sum.
+type Counts = [i64; SUMS.len()];
 
-impl OfUser {
-    fn of(id: Micros, entry: &Entry) -> Self {
-        let ended_as = |outcome: Outcome| entry.outcome == outcome.as_str();
-        Self {
-            calls: 1,
-            errors: (!ended_as(Outcome::Success) && !ended_as(Outcome::Cancelled)).into(),
-            tokens: whole(usage_bought(entry).map_or(0, Usage::total_tokens)),
-            cost: entry.cost.map_or(0, pico),
-            saved: entry.saved.map_or(0, pico),
-            latest: id,
-        }
-    }
+const NOTHING: Counts = [0; SUMS.len()];
 
-    fn add(&mut self, other: &Self) {
-        self.calls = self.calls.saturating_add(other.calls);
-        self.errors = self.errors.saturating_add(other.errors);
-        self.tokens = self.tokens.saturating_add(other.tokens);
-        self.cost = self.cost.saturating_add(other.cost);
-        self.saved = self.saved.saturating_add(other.saved);
-        self.latest = self.latest.max(other.latest);
-    }
-}
-
-/// The sums of a batch, by the hour. Days are added up from them when they are written.
+/// The sums of a batch, by the hour; those of all calls by the minute. What is longer is added up from them when they
+/// are written.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    hours: BTreeMap<(Micros, i64), [i64; SUMS.len()]>,
+    minutes: BTreeMap<Micros, Counts>,
+    hours: BTreeMap<(Micros, i64), Counts>,
     errors: BTreeMap<(Micros, i64, Word, Word), i64>,
     users: BTreeMap<(Micros, i64, i64), OfUser>,
 }
@@ -157,25 +131,28 @@ impl Sums {
     /// Adds the call that is written as `id`.
     pub(super) fn add(&mut self, id: Micros, entry: &Entry, series: Series, user: Option<i64>) {
         let hour = start_of(HOUR, id);
-        let sums = self.hours.entry((hour, series.id)).or_insert([0; SUMS.len()]);
-        for (slot, sum) in sums.iter_mut().zip(&SUMS) {
-            *slot = slot.saturating_add((sum.of)(entry));
-        }
+        let counts = SUMS.map(|sum| (sum.of)(entry));
+        add_up(self.minutes.entry(start_of(MINUTE, id)).or_insert(NOTHING), &counts);
+        add_up(self.hours.entry((hour, series.id)).or_insert(NOTHING), &counts);
         if entry.outcome != Outcome::Success.as_str() {
             let kind = (hour, series.id, entry.outcome.clone(), entry.error_type.clone().unwrap_or_default());
             *self.errors.entry(kind).or_default() += 1;
         }
         let of_user = self.users.entry((hour, user.unwrap_or(0), series.scope)).or_default();
-        of_user.add(&OfUser::of(id, entry));
+        of_user.add(&OfUser::of(&Totals::of_columns(counts), id));
     }
 
     /// Adds them to what is there, and takes away what had been made of periods that were thought to be over.
     pub(super) fn write(&self, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
         for grain in [HOUR, DAY] {
-            self.write_totals(grain, ledger)?;
-            self.write_users(grain, ledger)?;
+            self.write_series(grain, ledger)?;
             self.unseal(grain, ledger)?;
         }
+        for (grain, add) in &*ADD_TOTALS {
+            let mut add = ledger.prepare_cached(add)?;
+            self.write_totals(*grain, &mut add)?;
+        }
+        self.write_users(ledger)?;
         let mut add = ledger.prepare_cached(
             "INSERT INTO hour_errors (start, series, outcome, error_type, calls) VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
@@ -186,29 +163,46 @@ impl Sums {
         Ok(())
     }
 
-    fn write_totals(&self, grain: Micros, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
-        let mut periods: BTreeMap<(Micros, i64), [i64; SUMS.len()]> = BTreeMap::new();
-        for ((hour, series), sums) in &self.hours {
-            let period = periods.entry((start_of(grain, *hour), *series)).or_insert([0; SUMS.len()]);
-            for (slot, sum) in period.iter_mut().zip(sums) {
-                *slot = slot.saturating_add(*sum);
-            }
+    fn write_series(&self, grain: Micros, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut periods: BTreeMap<(Micros, i64), Counts> = BTreeMap::new();
+        for ((hour, series), counts) in &self.hours {
+            add_up(periods.entry((start_of(grain, *hour), *series)).or_insert(NOTHING), counts);
         }
         let mut add = ledger.prepare_cached(if grain == HOUR { &ADD_HOUR } else { &ADD_DAY })?;
-        for ((start, series), sums) in &periods {
-            add.execute(params_from_iter([start, series].into_iter().chain(sums)))?;
+        for ((start, series), counts) in &periods {
+            add.execute(params_from_iter([start, series].into_iter().chain(counts)))?;
         }
         Ok(())
     }
 
-    fn write_users(&self, grain: Micros, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
-        let mut periods: BTreeMap<(Micros, i64, i64), OfUser> = BTreeMap::new();
-        for ((hour, user, scope), sums) in &self.users {
-            periods.entry((start_of(grain, *hour), *user, *scope)).or_default().add(sums);
+    fn write_totals(&self, grain: Micros, add: &mut Statement<'_>) -> rusqlite::Result<()> {
+        let mut periods: BTreeMap<Micros, Counts> = BTreeMap::new();
+        for (minute, counts) in &self.minutes {
+            add_up(periods.entry(start_of(grain, *minute)).or_insert(NOTHING), counts);
         }
-        let mut add = ledger.prepare_cached(if grain == HOUR { &ADD_USER_HOUR } else { &ADD_USER_DAY })?;
-        for ((start, user, scope), it) in &periods {
-            add.execute([*start, *user, *scope, it.calls, it.errors, it.tokens, it.cost, it.saved, it.latest])?;
+        for (start, counts) in &periods {
+            add.execute(params_from_iter([start].into_iter().chain(counts)))?;
+        }
+        Ok(())
+    }
+
+    fn write_users(&self, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
+        let mut days: BTreeMap<(Micros, i64, i64), OfUser> = BTreeMap::new();
+        let mut totals: BTreeMap<(Micros, i64), OfUser> = BTreeMap::new();
+        for ((hour, user, scope), of_user) in &self.users {
+            let day = start_of(DAY, *hour);
+            days.entry((day, *user, *scope)).or_default().add(of_user);
+            totals.entry((day, *user)).or_default().add(of_user);
+        }
+        for (add, periods) in [(&ADD_USER_HOUR, &self.users), (&ADD_USER_DAY, &days)] {
+            let mut add = ledger.prepare_cached(add)?;
+            for ((start, user, scope), of_user) in periods {
+                add.execute(params_from_iter([*start, *user, *scope].into_iter().chain(of_user.columns())))?;
+            }
+        }
+        let mut add = ledger.prepare_cached(&ADD_USER_TOTAL)?;
+        for ((start, user), of_user) in &totals {
+            add.execute(params_from_iter([*start, *user].into_iter().chain(of_user.columns())))?;
         }
         Ok(())
     }
@@ -227,33 +221,47 @@ impl Sums {
     }
 }
 
-static ADD_HOUR: LazyLock<String> = LazyLock::new(|| add_to(tables_of(HOUR).0));
-static ADD_DAY: LazyLock<String> = LazyLock::new(|| add_to(tables_of(DAY).0));
-static ADD_USER_HOUR: LazyLock<String> = LazyLock::new(|| add_user_to("user_hours"));
-static ADD_USER_DAY: LazyLock<String> = LazyLock::new(|| add_user_to("user_days"));
+fn add_up(sums: &mut Counts, counts: &Counts) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum = sum.saturating_add(*count);
+    }
+}
 
-fn add_to(table: &str) -> String {
-    let names = SUMS.map(|sum| sum.name);
-    let places = ["?"; SUMS.len()];
+static ADD_HOUR: LazyLock<String> = LazyLock::new(|| add_sums_to(tables_of(HOUR).0, &["start", "series"]));
+static ADD_DAY: LazyLock<String> = LazyLock::new(|| add_sums_to(tables_of(DAY).0, &["start", "series"]));
+static ADD_TOTALS: LazyLock<[(Micros, String); 3]> =
+    LazyLock::new(|| [MINUTE, HOUR, DAY].map(|grain| (grain, add_sums_to(totals_of(grain), &["start"]))));
+static ADD_USER_HOUR: LazyLock<String> =
+    LazyLock::new(|| add_to("user_hours", &["start", "user", "scope"], &OfUser::COLUMNS));
+static ADD_USER_DAY: LazyLock<String> =
+    LazyLock::new(|| add_to("user_days", &["start", "user", "scope"], &OfUser::COLUMNS));
+static ADD_USER_TOTAL: LazyLock<String> =
+    LazyLock::new(|| add_to("user_day_totals", &["start", "user"], &OfUser::COLUMNS));
+
+fn add_sums_to(table: &str, key: &[&str]) -> String {
+    add_to(table, key, &SUMS.map(|sum| sum.name))
+}
+
+fn add_to(table: &str, key: &[&str], sums: &[&str]) -> String {
+    let columns = [key, sums].concat();
     format!(
-        "INSERT INTO {table} (start, series, {}) VALUES (?, ?, {}) ON CONFLICT (start, series) DO UPDATE SET {}",
-        names.join(", "),
-        places.join(", "),
-        names.map(added).join(", ")
+        "INSERT INTO {table} ({}) VALUES ({}) {}",
+        columns.join(", "),
+        vec!["?"; columns.len()].join(", "),
+        or_add(key, sums)
     )
 }
 
-fn add_user_to(table: &str) -> String {
-    let names = ["calls", "errors", "tokens", "cost", "saved"];
-    format!(
-        "INSERT INTO {table} (start, user, scope, {}, latest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (start, user, scope) DO UPDATE SET {}, latest = max(latest, excluded.latest)",
-        names.join(", "),
-        names.map(added).join(", ")
-    )
+/// What an `INSERT` of sums ends with: where there are some of that key, they are added to.
+pub(super) fn or_add(key: &[&str], sums: &[&str]) -> String {
+    let added: Vec<String> = sums.iter().map(|name| added(name)).collect();
+    format!("ON CONFLICT ({}) DO UPDATE SET {}", key.join(", "), added.join(", "))
 }
 
 /// What overflows becomes a float, which the cast makes the largest integer.
 fn added(name: &str) -> String {
-    format!("{name} = CAST({name} + excluded.{name} AS INTEGER)")
+    match name {
+        "latest" => "latest = max(latest, excluded.latest)".to_owned(),
+        sum => format!("{sum} = CAST({sum} + excluded.{sum} AS INTEGER)"),
+    }
 }

@@ -17,7 +17,7 @@ use crate::ledger::packed::unpack;
 use crate::ledger::specimens::{self, Random};
 use crate::ledger::upkeep::{Bounds, Upkeep};
 use crate::ledger::writer::{self, Ledger, Refused, Writer};
-use crate::ledger::{DAY, HOUR, Standing};
+use crate::ledger::{DAY, HOUR, MINUTE, Standing, start_of};
 use crate::record::content::{Capture, Content, Text};
 use crate::redact::Redactor;
 
@@ -247,7 +247,7 @@ async fn an_erased_user_is_nowhere_and_the_money_still_is() {
     let sums = |dir: &Path| {
         let ledger = Place::in_dir(dir).read().expect("opened");
         ["calls", "cost", "saved", "tokens", "errors"].map(|sum| {
-            let each = ["user_hours", "user_days"];
+            let each = ["user_hours", "user_days", "user_day_totals"];
             each.map(|table| count(&ledger, &format!("SELECT sum({sum}) FROM {table}")))
         })
     };
@@ -293,7 +293,9 @@ fn calls_that_are_too_old_go_and_their_sums_stay() {
     keep_up(&mut ledger, &mut inserter, &mut upkeep, now);
     assert_eq!(count(&ledger, "SELECT count(*) FROM calls"), 3_000);
     assert_eq!(count(&ledger, "SELECT sum(calls) FROM hours"), 5_000);
-    assert_eq!(count(&ledger, "SELECT min(id) FROM calls"), now - 3_000 * 1_000_000);
+    let first = now - 3_000 * 1_000_000;
+    assert_eq!(count(&ledger, "SELECT min(id) FROM calls"), first);
+    assert_eq!(count(&ledger, "SELECT min(start) FROM minute_totals"), start_of(MINUTE, first), "with their calls");
 }
 
 #[test]
@@ -317,6 +319,15 @@ fn a_ledger_stays_within_its_bytes() {
         assert_eq!(count(&ledger, "SELECT count(*) FROM calls") > 0, leaves_calls);
         if leaves_calls {
             assert_eq!(count(&ledger, "SELECT sum(calls) FROM hours"), 20_000, "sums go last");
+        }
+        for (totals, sums) in [
+            ("hour_totals", "hours"),
+            ("day_totals", "days"),
+            ("user_day_totals", "user_days"),
+            ("minute_totals", "hours"),
+        ] {
+            let further = format!("SELECT count(*) FROM {totals} WHERE start < (SELECT min(start) FROM {sums})");
+            assert_eq!(count(&ledger, &further), 0, "{totals} go with {sums}");
         }
         let orphans = "SELECT count(*) FROM series WHERE id NOT IN (SELECT series FROM hours)
                        AND id NOT IN (SELECT series FROM days)";

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::Row;
 
 use crate::ledger::entry::{Entry, Micros};
+use crate::ledger::row::{pico, whole};
 use crate::ledger::sums::SUMS;
 use crate::record::outcome::Outcome;
 use crate::units::PicoUsd;
@@ -52,7 +53,7 @@ macro_rules! totals {
             }
 
             /// Of the columns of `hours` after its key.
-            fn of_columns(columns: [i64; SUMS.len()]) -> Self {
+            pub(super) fn of_columns(columns: [i64; SUMS.len()]) -> Self {
                 let [$($name),+] = columns;
                 Self { $($name: Quantity::of_column($name),)+ }
             }
@@ -221,8 +222,8 @@ pub struct OfUser {
 }
 
 impl OfUser {
-    /// The columns of `user_hours` and `user_days` that it is read from.
-    pub(super) const COLUMNS: &'static str = "calls, errors, tokens, cost, saved, latest";
+    /// The columns of sums by user that it is kept in.
+    pub(super) const COLUMNS: [&'static str; 6] = ["calls", "errors", "tokens", "cost", "saved", "latest"];
 
     /// What a call that was over `at` adds, of which there is this to count.
     pub(super) fn of(call: &Totals, at: Micros) -> Self {
@@ -244,6 +245,11 @@ impl OfUser {
         self.cost += other.cost;
         self.saved += other.saved;
         self.latest = self.latest.max(other.latest);
+    }
+
+    /// What the columns hold.
+    pub(super) fn columns(&self) -> [i64; Self::COLUMNS.len()] {
+        [whole(self.calls), whole(self.errors), whole(self.tokens), pico(self.cost), pico(self.saved), self.latest]
     }
 
     /// Of the columns of a row from `first` on.

@@ -3,18 +3,29 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
-use crate::ledger::Settings;
 use crate::ledger::entry::Micros;
 use crate::ledger::insert::Inserter;
 use crate::ledger::open::Place;
 use crate::ledger::seal::Sealing;
+use crate::ledger::{MINUTE, Settings, start_of};
 
 /// Most calls that go in one step: some milliseconds.
 const CALLS: i64 = 1_000;
 /// Most pages that are given back to the disk in one step.
 const PAGES: u32 = 512;
+
+/// Sums, in the order in which they go. What is longest known goes last; sums of all calls go with those they add up.
+const SUMS: [&[&str]; 7] = [
+    &["hour_latencies"],
+    &["day_latencies"],
+    &["user_hours"],
+    &["hour_errors"],
+    &["hours", "hour_totals"],
+    &["user_days", "user_day_totals"],
+    &["days", "day_totals"],
+];
 
 /// How much may stay.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +123,8 @@ impl Upkeep {
         if let Some(last) = last {
             return delete_calls(ledger, last).map(|()| true);
         }
-        for table in ["hour_latencies", "day_latencies", "user_hours", "hour_errors", "hours", "user_days", "days"] {
-            if delete_oldest_period(ledger, table)? {
+        for tables in SUMS {
+            if delete_oldest_period(ledger, tables)? {
                 self.has_orphans = true;
                 return Ok(true);
             }
@@ -184,11 +195,19 @@ fn delete_calls(ledger: &mut Connection, up_to: Micros) -> rusqlite::Result<()> 
     let change = ledger.transaction()?;
     change.execute("DELETE FROM contents WHERE call <= ?1", [up_to])?;
     change.execute("DELETE FROM calls WHERE id <= ?1", [up_to])?;
+    change.execute("DELETE FROM minute_totals WHERE start < ?1", [start_of(MINUTE, up_to)])?;
     change.commit()
 }
 
-/// `false` if there is none.
-fn delete_oldest_period(ledger: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let delete = format!("DELETE FROM {table} WHERE start = (SELECT min(start) FROM {table})");
-    Ok(ledger.execute(&delete, params![])? > 0)
+/// Deletes the oldest period of the first of the tables from all of them; `false` if there is none.
+fn delete_oldest_period(ledger: &mut Connection, tables: &[&str]) -> rusqlite::Result<bool> {
+    let change = ledger.transaction()?;
+    let oldest = format!("SELECT min(start) FROM {}", tables[0]);
+    let Some(oldest) = change.query_row(&oldest, [], |row| row.get::<_, Option<Micros>>(0))? else {
+        return Ok(false);
+    };
+    for table in tables {
+        change.execute(&format!("DELETE FROM {table} WHERE start <= ?1"), [oldest])?;
+    }
+    change.commit().map(|()| true)
 }

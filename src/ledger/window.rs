@@ -4,10 +4,7 @@
 
 use crate::ledger::entry::Micros;
 use crate::ledger::open::tables_of;
-use crate::ledger::{DAY, HOUR};
-
-/// A minute.
-const MINUTE: Micros = HOUR / 60;
+use crate::ledger::{DAY, HOUR, MINUTE};
 
 /// How long the periods are of which something is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +72,7 @@ impl Window {
     }
 
     /// The whole periods of this length in it.
-    fn whole(self, period: Micros) -> Self {
+    pub(super) fn whole(self, period: Micros) -> Self {
         Self { from: ceil(self.from, period), to: floor(self.to, period) }
     }
 }
