@@ -11,23 +11,31 @@
     reason = "small numbers"
 )]
 
+#[expect(dead_code, reason = "another benchmark's calls, of which one kind is asked for here")]
+#[path = "../../tests/fixture/junk.rs"]
+mod junk;
 mod seeded;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use weir::ledger::entry::Entry;
 use weir::ledger::insert::Inserter;
 use weir::ledger::open::Place;
 use weir::ledger::{Settings, writer};
+use weir::record::Record;
+use weir::record::call::Caller;
 use weir::redact::Redactor;
 
+use crate::junk::answered;
 use crate::seeded::{Plan, Seeded};
 
 /// As many as the writer takes at once.
 const BATCH: usize = 1_000;
+/// Calls whose hand-over is timed.
+const CALLS: usize = 100_000;
 /// The midnight that 2026-07-06 begins with, in microseconds.
 const UNTIL: i64 = 1_783_296_000_000_000;
 
@@ -59,40 +67,61 @@ fn measure(plan: Plan) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("ledger.db");
     report(&file, plan, fill(&file, plan));
-    hand_over(dir.path().join("beside"), plan);
+    hand_over(dir.path().join("beside"));
 }
 
-/// What a call pays: its entry made (here: copied, every text of it), put on the heap and into the queue, while the
-/// writer writes to a disk.
-fn hand_over(dir: PathBuf, plan: Plan) {
-    const BETWEEN: Duration = Duration::from_micros(50);
+/// What a call pays once it is over, one every fifty microseconds, while the writer writes to a disk: all of it, and its
+/// two parts by themselves.
+fn hand_over(dir: PathBuf) {
     let redactor = Arc::new(Redactor::new(&[]).expect("what weir knows"));
     let opened = writer::open(&Settings::default(), Some(dir), redactor, Box::new(|_| ()));
     let (ledger, writer) = opened.expect("there is to be a ledger");
     let writing = std::thread::spawn(move || writer.run());
-    let entries: Vec<Entry> = Seeded::new(Plan { calls: 200_000, ..plan }).collect();
-    let mut costs: Vec<Duration> = Vec::with_capacity(entries.len());
-    for entry in &entries {
+    let records: Vec<Record> = (0..CALLS).map(called).collect();
+    let entry = |record: &Record| Arc::new(Entry::of(record, SystemTime::now()));
+    let mut entries: Vec<Arc<Entry>> = records.iter().map(entry).collect();
+    timed("the clock alone", &records, |_| ());
+    let mut made = Vec::with_capacity(records.len());
+    timed("an entry made", &records, |record| made.push(entry(record)));
+    timed("an entry handed over", &records, |_| ledger.offer(entries.pop().expect("one each"), None));
+    timed("both, as a call does", &records, |record| ledger.offer(entry(record), None));
+    let standing = ledger.standing();
+    drop(ledger);
+    writing.join().expect("it ends");
+    println!("{} written, {} lost", standing().written, standing().queue_full + standing().io_error);
+}
+
+/// Does it for each of the records, and prints how long that took them.
+fn timed(what: &str, records: &[Record], mut each: impl FnMut(&Record)) {
+    const BETWEEN: Duration = Duration::from_micros(50);
+    let mut costs: Vec<Duration> = Vec::with_capacity(records.len());
+    for record in records {
         let begun = Instant::now();
-        ledger.offer(Arc::new(entry.clone()), None);
+        each(record);
         costs.push(begun.elapsed());
         while begun.elapsed() < BETWEEN {
             std::hint::spin_loop();
         }
     }
-    let standing = ledger.standing();
-    drop(ledger);
-    writing.join().expect("it ends");
     costs.sort_unstable();
     let at = |share: usize| costs[costs.len() * share / 1_000];
-    println!(
-        "handed over, one every {BETWEEN:?}: p50 {:?}, p99 {:?}, p99.9 {:?}; {} written, {} lost",
-        at(500),
-        at(990),
-        at(999),
-        standing().written,
-        standing().queue_full + standing().io_error
-    );
+    println!("{what:24} p50 {:>8?}, p99 {:>8?}, p99.9 {:>8?}", at(500), at(990), at(999));
+}
+
+/// A call with as many names as an agent's calls have.
+fn called(number: usize) -> Record {
+    let mut record = answered("gpt-5-mini");
+    record.call.caller = Caller {
+        namespace: Some("production".into()),
+        workspace: Some("support".into()),
+        user: Some(format!("user-{:04}", number % 2_000).into()),
+        agent: Some("coder".into()),
+        run: Some(format!("run-{}", number / 100).into()),
+        client: Some("OpenAI/Python 2.7.1".into()),
+        ..Caller::default()
+    };
+    record.head.request_id = Some(format!("req_{number:016x}").into());
+    record
 }
 
 /// Writes the ledger; returns how long the writing took, without the making up.
