@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use rusqlite::Connection;
@@ -11,6 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use weir::ledger::filter::Filter;
 use weir::ledger::page::Direction;
@@ -71,7 +74,9 @@ fn checked(dir: &Path) -> i64 {
     let rows = number(&ledger, "SELECT count(*) FROM calls");
     let cost = number(&ledger, "SELECT ifnull(sum(cost), 0) FROM calls");
     assert_eq!(cost, rows * COST, "every row is whole");
-    for table in ["hours", "days", "user_hours", "user_days"] {
+    for table in
+        ["hours", "days", "user_hours", "user_days", "minute_totals", "hour_totals", "day_totals", "user_day_totals"]
+    {
         assert_eq!(number(&ledger, &format!("SELECT ifnull(sum(calls), 0) FROM {table}")), rows, "{table}");
         assert_eq!(number(&ledger, &format!("SELECT ifnull(sum(cost), 0) FROM {table}")), cost, "{table}");
     }
@@ -150,6 +155,122 @@ async fn calls_go_on_while_nothing_can_be_written_down() {
     assert_eq!(weir.told("the ledger cannot be written").len(), 1, "not once per call");
     weir.stop().await;
     assert_eq!(checked(&place), 5, "what waited is there");
+}
+
+/// A disk of a test's own.
+struct Disk(TempDir);
+
+impl Disk {
+    /// `None` where tests may not mount one.
+    fn mounted(rule: &str) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).output();
+        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+            eprintln!("{rule}: left out, for nobody may mount a disk here");
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn remount(&self, options: &str) {
+        let remount = format!("remount,{options}");
+        assert!(Command::new("mount").args(["-o", &remount]).arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Once nobody has a file open on it any more.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// With a queue that is soon full.
+fn short_queue(dir: &Path) -> [String; 3] {
+    ["cache.mode=off".to_owned(), "ledger.queue=50".to_owned(), format!("state_dir={}", dir.display())]
+}
+
+async fn start_with(settings: &[String], provider: &Fake) -> Process {
+    let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting.as_str()]).collect();
+    Process::start_ready_for_limits(&provider.url(), &more).await
+}
+
+/// What the counters of that name add up to.
+async fn counted(client: &Client, weir: &Process, name: &str) -> i64 {
+    let metrics = String::from_utf8(client.get(&format!("{}/metrics", weir.admin)).await.body.to_vec()).unwrap();
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum()
+}
+
+/// A disk fails under a weir, and is well again: meanwhile every call is answered and what is lost is counted, and in the
+/// end the rest is written. How many rows there are to be.
+async fn outlasts(weir: Process, fails: impl FnOnce(&Process), is_well: impl FnOnce(&Process)) -> i64 {
+    let client = Client::default();
+    let mut calls = 0;
+    fails(&weir);
+    while counted(&client, &weir, "weir_ledger_dropped_total").await == 0 {
+        for _ in 0..20 {
+            assert_eq!(call(&client, &weir).await, StatusCode::OK, "after {calls} calls");
+            calls += 1;
+        }
+        assert!(calls < 100_000, "it never fails");
+    }
+    is_well(&weir);
+    let written = timeout(Duration::from_secs(60), async {
+        loop {
+            let written = counted(&client, &weir, "weir_ledger_records_total").await;
+            if written + counted(&client, &weir, "weir_ledger_dropped_total").await == calls {
+                return written;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let written = written.await.expect("every call is written or counted as lost");
+    assert!(written > 0, "what waits longest is not all there is");
+    weir.stop().await;
+    written
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_no_call_and_is_recovered_from() {
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let dir = TempDir::new().unwrap();
+    let weir = start_with(&short_queue(dir.path()), &provider).await;
+    let written = outlasts(weir, |weir| weir.limit_files("65536"), |weir| weir.limit_files("unlimited")).await;
+    assert_eq!(checked(dir.path()), written, "files that cannot grow");
+
+    let Some(disk) = Disk::mounted("no space left") else { return };
+    let weir = start_with(&short_queue(disk.0.path()), &provider).await;
+    let written = outlasts(weir, |_| (), |_| disk.remount("size=64m")).await;
+    assert_eq!(checked(disk.0.path()), written, "no space left");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_read_only_costs_no_call_and_is_recovered_from() {
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let Some(disk) = Disk::mounted("read-only") else { return };
+    let settings = short_queue(disk.0.path());
+    let weir = start_with(&settings, &provider).await;
+    assert_eq!(call(&Client::default(), &weir).await, StatusCode::OK);
+    weir.stop().await;
+    disk.remount("ro");
+    let weir = start_with(&settings, &provider).await;
+    let written = outlasts(weir, |_| (), |_| disk.remount("rw,size=64m")).await;
+    assert_eq!(checked(disk.0.path()), 1 + written);
+}
+
+/// As slow as a disk can be: not a row is written for as long as somebody else has it.
+#[tokio::test]
+async fn a_disk_that_stalls_costs_no_call_and_is_recovered_from() {
+    let provider = Fake::always(Script::json(200, &answer())).await;
+    let dir = TempDir::new().unwrap();
+    let weir = start_with(&short_queue(dir.path()), &provider).await;
+    until("there is a ledger", || dir.path().join("ledger.db-wal").exists()).await;
+    let other = open(dir.path());
+    let has = |sql: &'static str| other.execute_batch(sql).unwrap();
+    let written = outlasts(weir, |_| has("BEGIN IMMEDIATE"), |_| has("ROLLBACK")).await;
+    drop(other);
+    assert_eq!(checked(dir.path()), written);
 }
 
 /// Three who count by themselves: the simulator what it charged, the metrics what was spent, the ledger each call. Two

@@ -34,6 +34,13 @@ impl Process {
         Self::run(shell, provider, more, environment).await
     }
 
+    /// The same, to which a file that is too large is an error, not a signal that ends it.
+    pub(crate) async fn start_ready_for_limits(provider: &str, more: &[&str]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#, WEIR]);
+        Self::run(shell, provider, more, &[]).await
+    }
+
     async fn run(mut weir: Command, provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = weir
             .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -67,6 +74,13 @@ impl Process {
         let log = self.log.lock().unwrap();
         let is_it = |line: &&Value| line["message"].as_str().is_some_and(|message| message.contains(part));
         log.iter().filter(is_it).cloned().collect()
+    }
+
+    /// From now on none of its files may grow beyond so many bytes, or `unlimited`.
+    pub(crate) fn limit_files(&self, bytes: &str) {
+        let pid = self.child.id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
+        assert!(limited.unwrap().success(), "a limit on files");
     }
 
     /// `kill -9`.
