@@ -103,13 +103,13 @@ pub struct Entry {
     #[serde(rename = "saved_usd", serialize_with = "usd")]
     pub saved: Option<PicoUsd>,
     /// Request head read → last byte handed over.
-    #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
+    #[serde(rename = "latency_ms", serialize_with = "length")]
     pub latency: Duration,
     /// Request handed to the provider → first token of a stream.
-    #[serde(rename = "first_token_ms", serialize_with = "some_milliseconds")]
+    #[serde(rename = "first_token_ms", serialize_with = "some_length")]
     pub first_token: Option<Duration>,
     /// Request handed to the provider → last byte of its answer.
-    #[serde(rename = "upstream_ms", serialize_with = "some_milliseconds")]
+    #[serde(rename = "upstream_ms", serialize_with = "some_length")]
     pub upstream: Option<Duration>,
     /// Bytes of body read from the app.
     pub bytes_in: u64,
@@ -186,6 +186,12 @@ pub fn exact(usd: PicoUsd) -> Box<RawValue> {
     RawValue::from_string(usd.to_string()).expect("decimal dollars are a JSON number")
 }
 
+/// A length of time in milliseconds, to the microsecond, which is what is kept.
+#[must_use]
+pub fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
 /// The longest text of an entry's that is kept, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -235,15 +241,14 @@ fn usd<S: Serializer>(usd: &Option<PicoUsd>, serializer: S) -> Result<S::Ok, S::
     usd.map(exact).serialize(serializer)
 }
 
-fn milliseconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    // Microseconds are what is kept.
-    serializer.serialize_f64((took.as_secs_f64() * 1_000_000.0).round() / 1_000.0)
+fn length<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(milliseconds(*took))
 }
 
 #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
-fn some_milliseconds<S: Serializer>(took: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+fn some_length<S: Serializer>(took: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match took {
-        Some(took) => milliseconds(took, serializer),
+        Some(took) => length(took, serializer),
         None => serializer.serialize_none(),
     }
 }

@@ -198,9 +198,10 @@ impl Totals {
     }
 }
 
-/// `None` of nothing.
+/// `part` among `whole`; `None` of nothing.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
-fn share(part: u64, whole: u64) -> Option<f64> {
+pub fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 

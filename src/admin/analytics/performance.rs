@@ -11,14 +11,16 @@ use utoipa::ToSchema;
 use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Question, seconds, step, word_of};
-use crate::admin::analytics::shown::{At, Times, milliseconds, ratio};
+use crate::admin::analytics::shown::{At, Times};
 use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
+use crate::ledger::entry::milliseconds;
 use crate::ledger::percentiles::{Rank, Timing};
 use crate::ledger::questions::Failures;
 use crate::ledger::reader::{Error, Reader};
+use crate::ledger::totals::share;
 use crate::ledger::window::{Step, Window};
 
 /// How fast and how well.
@@ -75,7 +77,7 @@ impl Overview {
             percentiles: Percentiles::of(asked, Timing::Latency, ledger)?,
             avg_first_token_ms: totals.mean_first_token().map(milliseconds),
             error_rate: totals.error_rate(),
-            success_rate: ratio(totals.successes, totals.failures().saturating_add(totals.successes)),
+            success_rate: share(totals.successes, totals.failures().saturating_add(totals.successes)),
         })
     }
 }
@@ -319,7 +321,7 @@ impl Failing {
             outcome,
             error_type,
             calls,
-            calls_share: ratio(calls, totals.calls),
+            calls_share: share(calls, totals.calls),
         };
         Ok(Self {
             times: Times::of(asked.window, &answer),

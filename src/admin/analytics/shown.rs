@@ -2,17 +2,15 @@
 //!
 //! What is not known is `null`, never 0; money has every digit.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::ledger::entry::{Micros, exact};
+use crate::ledger::entry::{Micros, exact, milliseconds};
 use crate::ledger::reader::Answer;
-use crate::ledger::totals::Totals;
+use crate::ledger::totals::{Totals, share};
 use crate::ledger::window::Window;
 use crate::units::PicoUsd;
 
@@ -172,7 +170,7 @@ impl Group {
     pub(super) fn of(totals: &Totals, all: &Totals) -> Self {
         Self {
             total_calls: totals.calls,
-            calls_share: ratio(totals.calls, all.calls),
+            calls_share: share(totals.calls, all.calls),
             error_rate: totals.error_rate(),
             total_tokens: totals.tokens(),
             spent: Spent::of(totals),
@@ -182,20 +180,9 @@ impl Group {
     }
 }
 
-/// `part` among `whole`; `None` of nothing.
-#[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
-pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
 /// How much more than before, as a fraction of that; `None` where there was nothing before.
 pub(super) fn change(now: f64, before: f64) -> Option<f64> {
     (before > 0.0).then(|| now / before - 1.0)
-}
-
-/// In milliseconds, to the microsecond.
-pub(super) fn milliseconds(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]
@@ -214,7 +201,7 @@ mod tests {
 
     #[test]
     fn of_nothing_there_is_no_share_and_since_nothing_no_change() {
-        assert_eq!((ratio(0, 0), ratio(1, 4)), (None, Some(0.25)));
+        assert_eq!((share(0, 0), share(1, 4)), (None, Some(0.25)));
         assert_eq!((change(5.0, 0.0), change(5.0, 4.0), change(0.0, 4.0)), (None, Some(0.25), Some(-1.0)));
         let nothing = Totals::default();
         let group = json!(Group::of(&nothing, &nothing));

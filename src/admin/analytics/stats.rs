@@ -11,16 +11,16 @@ use utoipa::ToSchema;
 use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Question, bind, seconds, window};
-use crate::admin::analytics::shown::{Spent, Times, Tokens, Usd, milliseconds, ratio};
+use crate::admin::analytics::shown::{Spent, Times, Tokens, Usd};
 use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
-use crate::ledger::entry::micros;
+use crate::ledger::entry::{micros, milliseconds};
 use crate::ledger::filter::Filter;
 use crate::ledger::reader::{Answer, Error, Reader};
-use crate::ledger::totals::Totals;
+use crate::ledger::totals::{Totals, share};
 use crate::limits::Limits;
 use crate::limits::budget::Allowance;
 use crate::limits::matching::Matching;
@@ -266,7 +266,7 @@ impl Stats {
             tokens_saved: totals.saved_tokens,
             cost_saved_usd: Usd(totals.saved),
             spent: Spent::of(totals),
-            efficiency: ratio(totals.saved_tokens, totals.saved_tokens.saturating_add(totals.tokens())),
+            efficiency: share(totals.saved_tokens, totals.saved_tokens.saturating_add(totals.tokens())),
             cost_reduction: (all_money.pico() > 0).then(|| totals.saved.to_usd_f64() / all_money.to_usd_f64()),
             average_latency_ms: totals.mean_latency().map(milliseconds),
             quota,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Limit, Question, limit, step, word_of};
-use crate::admin::analytics::shown::{At, Group, Times, Tokens, Usd, change, ratio};
+use crate::admin::analytics::shown::{At, Group, Times, Tokens, Usd, change};
 use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
@@ -18,7 +18,7 @@ use crate::ledger::entry::Micros;
 use crate::ledger::people::Users;
 use crate::ledger::questions::{Dimension, Groups, Order};
 use crate::ledger::reader::{Answer, Error, Reader};
-use crate::ledger::totals::{OfUser, Totals};
+use crate::ledger::totals::{OfUser, Totals, share};
 use crate::ledger::window::Step;
 
 /// Lists without a `limit` have so many.
@@ -81,7 +81,7 @@ impl Overview {
             total_calls: totals.calls,
             unique_users,
             active_agents: ledger.active_agents(*window, filter)?.found,
-            avg_calls_per_user: ratio(totals.calls, unique_users),
+            avg_calls_per_user: share(totals.calls, unique_users),
             tokens: Tokens::of(&totals),
             hit_rate: totals.hit_rate(),
             previous_total_calls: previous,
