@@ -75,11 +75,11 @@ pub const HOUR: Micros = 60 * MINUTE;
 #[cfg(feature = "ledger")]
 pub const DAY: Micros = 24 * HOUR;
 
-/// The first moment of the hour or the day that `at` is in.
+/// The first moment of the period of this length that `at` is in.
 #[cfg(feature = "ledger")]
 #[must_use]
 pub const fn start_of(grain: Micros, at: Micros) -> Micros {
-    at - at.rem_euclid(grain)
+    at.saturating_sub(at.rem_euclid(grain))
 }
 
 /// The smallest ledger that there may be.

@@ -18,8 +18,8 @@ use crate::ledger::questions::{Dimension, Failures, Groups, Order};
 use crate::ledger::reader::{Answer, Error, Reader};
 use crate::ledger::specimens::{self, Random};
 use crate::ledger::totals::{OfUser, Totals};
-use crate::ledger::window::{Grain, Step, Window, floor};
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::window::{Grain, Step, Window};
+use crate::ledger::{DAY, HOUR, start_of};
 use crate::record::outcome::Outcome;
 
 /// Where the calls are: a few days of January 2026.
@@ -53,7 +53,7 @@ impl Both {
             .map(|_| {
                 // Now and then a crowd at one moment, as where an hour begins.
                 let at = BEGIN + HOUR / 2 + random.below(END - BEGIN - HOUR / 2);
-                let at = if random.below(10) == 0 { floor(at, HOUR) } else { at };
+                let at = if random.below(10) == 0 { start_of(HOUR, at) } else { at };
                 specimens::entry(&mut random, at)
             })
             .collect();
@@ -150,8 +150,8 @@ fn window(random: &mut Random, entries: &[Entry]) -> Window {
     let mut moment = || {
         let at = BEGIN - DAY / 2 + random.below((DAYS + 1) * DAY);
         match random.below(5) {
-            0 => floor(at, HOUR),
-            1 => floor(at, DAY),
+            0 => start_of(HOUR, at),
+            1 => start_of(DAY, at),
             2 => entries[index(random.below(1_500))].ended_at,
             3 => BEGIN - HOUR,
             _ => at,
@@ -211,7 +211,7 @@ fn what_is_gone_is_said_to_be_and_the_rest_is_right() {
         both.ledger.execute("DELETE FROM calls WHERE id < ?", [calls_gone]).expect("SQL");
         for table in ["hour_latencies", "day_latencies", "user_hours", "hour_errors", "hours", "user_days"] {
             let gone = BEGIN + random.below(calls_gone - BEGIN);
-            let gone = floor(gone, if table.contains("day") { DAY } else { HOUR });
+            let gone = start_of(if table.contains("day") { DAY } else { HOUR }, gone);
             both.ledger.execute(&format!("DELETE FROM {table} WHERE start < ?"), [gone]).expect("SQL");
         }
         for _ in 0..50 {
@@ -248,7 +248,7 @@ fn all_answers(both: &Both, window: Window, filter: &Filter, random: &mut Random
                     expected.insert(*start, Totals::default());
                 }
                 for entry in asked(covers) {
-                    let start = floor(entry.ended_at, step.length());
+                    let start = start_of(step.length(), entry.ended_at);
                     expected.get_mut(&start).expect("a point").add(&Totals::of(entry));
                 }
                 assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{step:?} {window:?} {filter:?}");

@@ -16,8 +16,8 @@ use crate::ledger::filter::{Filter, Occurs};
 use crate::ledger::questions::rows;
 use crate::ledger::reader::{Error, Reader};
 use crate::ledger::row;
-use crate::ledger::window::{Grain, Window, ceil, floor};
-use crate::ledger::{DAY, HOUR};
+use crate::ledger::window::{Grain, Window, ceil};
+use crate::ledger::{DAY, HOUR, start_of};
 
 /// Which calls come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Search<'_> {
     fn days(&self, occurs: &Occurs, window: Window) -> Result<Vec<Window>, Error> {
         let select =
             format!("SELECT DISTINCT start FROM {} WHERE start >= ? AND start < ?", (occurs.table)(Grain::Day));
-        let whole = Window { from: floor(window.from, DAY), to: ceil(window.to, DAY) };
+        let whole = Window { from: start_of(DAY, window.from), to: ceil(window.to, DAY) };
         let mut parts = Vec::new();
         rows(self.snapshot, &select, whole, &occurs.condition, |row| {
             let from: Micros = row.get(0)?;
@@ -185,7 +185,7 @@ impl Search<'_> {
         );
         let mut exists = self.snapshot.prepare_cached(&exists)?;
         let mut parts = Vec::new();
-        let mut from = floor(window.from, HOUR);
+        let mut from = start_of(HOUR, window.from);
         while from < window.to {
             let values = [from.into()];
             if exists.query_row(params_from_iter(values.iter().chain(&occurs.condition.values)), |row| row.get(0))? {

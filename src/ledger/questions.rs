@@ -14,8 +14,8 @@ use crate::ledger::open::totals_of;
 use crate::ledger::reader::{About, Answer, Error, Kept, Reader};
 use crate::ledger::sums::SUMS;
 use crate::ledger::totals::Totals;
-use crate::ledger::window::{Grain, Piece, Source, Step, Window, floor, pieces};
-use crate::ledger::{DAY, HOUR, MINUTE};
+use crate::ledger::window::{Grain, Piece, Source, Step, Window, pieces};
+use crate::ledger::{DAY, HOUR, MINUTE, start_of};
 
 /// Most points of a series over time: two months of hours, a day of minutes.
 pub const MAX_POINTS: u64 = 1_500;
@@ -112,7 +112,7 @@ impl Reader {
         }
         let points = usize::try_from(points).unwrap_or(usize::MAX);
         self.ask(|snapshot| {
-            let first = floor(window.from, step.length());
+            let first = start_of(step.length(), window.from);
             let starts = (first..).step_by(usize::try_from(step.length()).unwrap_or(usize::MAX));
             let mut found: Vec<(Micros, Totals)> =
                 starts.map(|start| (start, Totals::default())).take(points).collect();

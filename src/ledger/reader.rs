@@ -12,7 +12,8 @@ use rusqlite::{Connection, ErrorCode, Row, Transaction};
 use tokio::time::Instant;
 
 use crate::ledger::entry::Micros;
-use crate::ledger::window::{Grain, Since, Window, ceil, floor};
+use crate::ledger::start_of;
+use crate::ledger::window::{Grain, Since, Window, ceil};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +242,7 @@ impl Kept {
         let is_all_there = self.since.calls == Micros::MIN;
         Window {
             from: if is_all_there && window.from <= first {
-                floor(window.from, Grain::Day.micros())
+                start_of(Grain::Day.micros(), window.from)
             } else {
                 window.from
             },
@@ -289,7 +290,7 @@ fn whole_since(
         (_, None) => Micros::MIN,
         (None, Some((_, latest))) => latest.saturating_add(grain.micros()),
         (Some(first), Some((earliest, _))) => {
-            let start = floor(first, grain.micros());
+            let start = start_of(grain.micros(), first);
             let period = Window { from: start, to: start.saturating_add(grain.micros()) };
             if start <= earliest && is_whole(period)? { Micros::MIN } else { first }
         }

@@ -4,7 +4,7 @@
 
 use crate::ledger::entry::Micros;
 use crate::ledger::open::tables_of;
-use crate::ledger::{DAY, HOUR, MINUTE};
+use crate::ledger::{DAY, HOUR, MINUTE, start_of};
 
 /// How long the periods are of which something is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,21 +73,15 @@ impl Window {
 
     /// The whole periods of this length in it.
     pub(super) fn whole(self, period: Micros) -> Self {
-        Self { from: ceil(self.from, period), to: floor(self.to, period) }
+        Self { from: ceil(self.from, period), to: start_of(period, self.to) }
     }
-}
-
-/// The beginning of the period of this length that `at` is in.
-#[must_use]
-pub fn floor(at: Micros, period: Micros) -> Micros {
-    at.saturating_sub(at.rem_euclid(period))
 }
 
 /// The beginning of the first period of this length that does not begin before `at`.
 #[must_use]
 pub fn ceil(at: Micros, period: Micros) -> Micros {
-    let floor = floor(at, period);
-    if floor == at { at } else { floor.saturating_add(period) }
+    let start = start_of(period, at);
+    if start == at { at } else { start.saturating_add(period) }
 }
 
 /// How long the points of a series are apart.
@@ -124,7 +118,7 @@ impl Step {
         if window.is_empty() {
             return 0;
         }
-        let (first, last) = (floor(window.from, self.length()), floor(window.to - 1, self.length()));
+        let (first, last) = (start_of(self.length(), window.from), start_of(self.length(), window.to - 1));
         last.abs_diff(first) / self.length().unsigned_abs() + 1
     }
 }
