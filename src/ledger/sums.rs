@@ -99,8 +99,8 @@ fn estimated(entry: &Entry) -> bool {
 
 /// What was bought for it, as [`crate::record::Record::bought`] says of a record.
 fn usage_bought(entry: &Entry) -> Option<&Usage> {
-    const FREE: [Operation; 3] = [Operation::CountTokens, Operation::Moderation, Operation::Other];
-    let is_billed = FREE.iter().all(|free| free.as_str() != entry.operation);
+    let operation = Operation::ALL.into_iter().find(|operation| operation.as_str() == entry.operation);
+    let is_billed = operation.is_none_or(Operation::is_billed);
     entry.usage.as_ref().filter(|_| is_billed && entry.reuse.is_none())
 }
 

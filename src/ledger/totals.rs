@@ -9,7 +9,6 @@ use rusqlite::Row;
 use crate::ledger::entry::{Entry, Micros};
 use crate::ledger::row::{pico, whole};
 use crate::ledger::sums::SUMS;
-use crate::record::outcome::Outcome;
 use crate::units::PicoUsd;
 
 /// A quantity as a column keeps it.
@@ -139,26 +138,6 @@ impl Totals {
             *column = row.get(first + at)?;
         }
         Ok(Self::of_columns(columns))
-    }
-
-    /// How many calls ended so.
-    #[must_use]
-    pub fn of_outcome(&self, outcome: Outcome) -> u64 {
-        let mut totals = *self;
-        *totals.of_outcome_mut(outcome)
-    }
-
-    fn of_outcome_mut(&mut self, outcome: Outcome) -> &mut u64 {
-        match outcome {
-            Outcome::Success => &mut self.successes,
-            Outcome::ClientError => &mut self.client_errors,
-            Outcome::UpstreamError => &mut self.upstream_errors,
-            Outcome::Timeout => &mut self.timeouts,
-            Outcome::InternalError => &mut self.internal_errors,
-            Outcome::RateLimited => &mut self.rate_limited,
-            Outcome::BudgetBlocked => &mut self.budget_blocked,
-            Outcome::Cancelled => &mut self.cancelled,
-        }
     }
 
     /// Calls that failed through no fault of the app's: the provider's, a deadline's, weir's own.

@@ -56,6 +56,24 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Every operation there is.
+    pub const ALL: [Self; 14] = [
+        Self::Chat,
+        Self::TextCompletion,
+        Self::GenerateContent,
+        Self::Embeddings,
+        Self::ImageGeneration,
+        Self::Speech,
+        Self::Transcription,
+        Self::Ocr,
+        Self::Decision,
+        Self::Rerank,
+        Self::Classification,
+        Self::CountTokens,
+        Self::Moderation,
+        Self::Other,
+    ];
+
     /// The value of the labels `operation` and `gen_ai_operation_name`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
