@@ -11,6 +11,7 @@ use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Limit, Question, limit, step, word_of};
 use crate::admin::analytics::shown::{At, Group, Spent, Times, Usd, change};
 use crate::admin::analytics::usage::{ORDERS, all_of, previous};
+use crate::admin::budgets::used_percentage;
 use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;
@@ -103,7 +104,6 @@ struct Month {
 }
 
 impl Month {
-    #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
     fn of(budget: &BudgetNow) -> Self {
         let Period { start, end } = budget.period;
         let limit = budget.terms.allowance.usd;
@@ -114,7 +114,7 @@ impl Month {
             ends: end.map(micros),
             limit,
             spent: budget.foremost.spent.usd,
-            used_percentage: money.percent_hundredths(budget.foremost.spent) as f64 / 100.0,
+            used_percentage: used_percentage(money, &budget.foremost),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Question, bind, seconds, window};
 use crate::admin::analytics::shown::{Spent, Times, Tokens, Usd};
+use crate::admin::budgets::used_percentage;
 use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;
@@ -236,17 +237,16 @@ impl Quota {
         budgets.find_map(|budget| Self::of_budget(&BudgetNow::of(budget, limits.now())))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "shown, never added up")]
     fn of_budget(now: &BudgetNow) -> Option<Self> {
         let limit = now.terms.allowance.usd?;
         let spent = now.foremost.spent;
-        let hundredths = Allowance { usd: Some(limit), tokens: None }.percent_hundredths(spent);
+        let money = Allowance { usd: Some(limit), tokens: None };
         Some(Self {
             budget: now.name.to_string(),
             limit_usd: Usd(limit),
             used_usd: Usd(spent.usd),
             remaining_usd: Usd(limit.less(spent.usd)),
-            used_percentage: hundredths as f64 / 100.0,
+            used_percentage: used_percentage(money, &now.foremost),
         })
     }
 }
