@@ -15,16 +15,18 @@
 mod seeded;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{fs, io};
 
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
+use weir::export::stream::{Selection, Written, stream};
+use weir::export::{Compression, Form, Format};
 use weir::ledger::entry::{Entry, Micros};
 use weir::ledger::filter::Filter;
 use weir::ledger::insert::Inserter;
@@ -80,6 +82,7 @@ fn main() {
     stop.store(true, Ordering::Relaxed);
     let meanwhile = writer.join().expect("written");
     println!("\n{} MiB resident", resident());
+    export(&reader);
     let [alone, meanwhile] = [alone, meanwhile].map(|batches| (at(&batches, 50), at(&batches, 99)));
     println!("a batch of {BATCH} is written in {:?}, one in a hundred longer than {:?}", alone.0, alone.1);
     println!("while questions are asked without a pause, in {:?} and {:?}", meanwhile.0, meanwhile.1);
@@ -159,6 +162,27 @@ fn questions() -> Vec<(&'static str, Duration, Question)> {
         it.page(last(60, run), &of, None, newest)
     });
     questions
+}
+
+/// Calls as files: ten thousand of them in every format, and all there are, which is to take no more memory.
+fn export(reader: &Reader) {
+    const SOME: usize = 10_000;
+    let filter = Filter::default();
+    let since = reader.walk(Window::ALL, &filter, Direction::Newest).nth(SOME - 1).expect("so many calls");
+    let some = Window { from: since.expect("a call").ended_at, ..Window::ALL };
+    let forms = Format::ALL.into_iter().filter_map(|format| Form::new(format, Compression::None).ok());
+    for (window, form) in forms.map(|form| (some, form)).chain([(Window::ALL, Form::default())]) {
+        let selection = Selection { window, filter: filter.clone() };
+        let (begun, mut most) = (Instant::now(), 0);
+        let look = |written: &Written| {
+            if written.rows.is_multiple_of(10_000) {
+                most = most.max(resident());
+            }
+        };
+        let (written, _) = stream(reader, &selection, (form, io::sink()), look).expect("written");
+        let (rows, took) = (written.rows, begun.elapsed());
+        println!("{rows} calls exported as {} in {took:.2?}, {most} MiB resident at most", form.extension());
+    }
 }
 
 /// Of times in order, the one that so many in a hundred are not longer than.
