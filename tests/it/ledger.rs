@@ -112,6 +112,8 @@ async fn fifty_sudden_ends_leave_every_row_whole() {
     let provider = Fake::always(Script::json(200, &answer())).await;
     let dir = TempDir::new().unwrap();
     let mut before = 0;
+    // A ledger is there, however soon the first end comes.
+    start(&provider, dir.path()).await.stop().await;
     for round in 0..50 {
         let mut weir = start(&provider, dir.path()).await;
         let answered = Arc::new(AtomicI64::new(0));
