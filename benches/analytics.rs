@@ -30,13 +30,13 @@ use weir::export::{Compression, Form, Format};
 use weir::ledger::entry::{Entry, Micros};
 use weir::ledger::filter::Filter;
 use weir::ledger::insert::Inserter;
-use weir::ledger::open::{Place, tables_of};
+use weir::ledger::open::Place;
 use weir::ledger::packed::pack;
 use weir::ledger::page::Direction;
 use weir::ledger::percentiles::{Rank, Timing};
 use weir::ledger::questions::{Dimension, Order};
 use weir::ledger::reader::{Error, Reader};
-use weir::ledger::window::{Step, Window};
+use weir::ledger::window::{Grain, Step, Window};
 use weir::ledger::{DAY, HOUR};
 use weir::record::outcome::Outcome;
 
@@ -244,38 +244,39 @@ fn fill(file: &PathBuf, plan: Plan) {
         inserter.insert(&mut ledger, &batch).expect("written");
     }
     println!("written in {:.0?}", begun.elapsed());
-    for grain in [HOUR, DAY] {
+    for grain in Grain::ALL {
         seal(&mut ledger, grain);
     }
     ledger.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("one file");
     println!("packed after {:.0?}", begun.elapsed());
 }
 
-fn seal(ledger: &mut Connection, grain: Micros) {
+fn seal(ledger: &mut Connection, grain: Grain) {
     let first = UNTIL + REST - Micros::from(DAYS + 1) * DAY;
     let change = ledger.transaction().expect("begun");
-    for start in (first..=UNTIL - grain).step_by(usize::try_from(grain).expect("it fits")) {
+    let length = grain.micros();
+    for start in (first..=UNTIL - length).step_by(usize::try_from(length).expect("it fits")) {
         seal_one(&change, grain, start).expect("packed");
     }
     change.commit().expect("written");
 }
 
-fn seal_one(ledger: &Connection, grain: Micros, start: Micros) -> rusqlite::Result<()> {
+fn seal_one(ledger: &Connection, grain: Grain, start: Micros) -> rusqlite::Result<()> {
     let mut series: BTreeMap<i64, [Vec<u64>; 2]> = BTreeMap::new();
     let mut rows = ledger.prepare_cached("SELECT series, latency, first_token FROM calls WHERE id >= ? AND id < ?")?;
-    let mut rows = rows.query([start, start + grain])?;
+    let mut rows = rows.query([start, start + grain.micros()])?;
     while let Some(row) = rows.next()? {
         let [latencies, first_tokens] = series.entry(row.get(0)?).or_default();
         latencies.push(row.get::<_, i64>(1)?.unsigned_abs());
         first_tokens.extend(row.get::<_, Option<i64>>(2)?.map(i64::unsigned_abs));
     }
-    let add = format!("INSERT INTO {} VALUES (?, ?, ?, ?)", tables_of(grain).1);
+    let add = format!("INSERT INTO {} VALUES (?, ?, ?, ?)", grain.latencies());
     for (series, [mut latencies, mut first_tokens]) in series {
         latencies.sort_unstable();
         first_tokens.sort_unstable();
         ledger.execute(&add, params![start, series, pack(&latencies), pack(&first_tokens)])?;
     }
-    ledger.execute("INSERT INTO sealed VALUES (?, ?)", [grain, start])?;
+    ledger.execute("INSERT INTO sealed VALUES (?, ?)", [grain.micros(), start])?;
     Ok(())
 }
 

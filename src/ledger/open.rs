@@ -168,16 +168,6 @@ fn like_hours(connection: &Connection) -> rusqlite::Result<String> {
     Ok(format!("CREATE TABLE days{columns};{}", totals.concat()))
 }
 
-/// The table of sums over periods that long, and the table of their latencies.
-///
-/// # Panics
-/// If it is neither an hour nor a day.
-#[must_use]
-pub const fn tables_of(grain: i64) -> (&'static str, &'static str) {
-    assert!(grain == HOUR || grain == DAY, "sums are by hour and by day");
-    if grain == HOUR { ("hours", "hour_latencies") } else { ("days", "day_latencies") }
-}
-
 /// The table of sums of all calls over periods that long.
 ///
 /// # Panics

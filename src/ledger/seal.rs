@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::ledger::entry::Micros;
-use crate::ledger::open::tables_of;
 use crate::ledger::packed::{pack, unpack};
+use crate::ledger::window::Grain;
 use crate::ledger::{DAY, HOUR};
 
 /// How long after its end a period is sealed: calls that were over in it are written by then.
@@ -52,33 +52,33 @@ impl Sealing {
                 self.hour = Some(hour);
             } else {
                 self.passed[0] = hour.start + 1;
-                seal(ledger, HOUR, hour.start, hour.series)?;
+                seal(ledger, Grain::Hour, hour.start, hour.series)?;
             }
             return Ok(true);
         }
-        if let Some(start) = next(ledger, HOUR, self.passed[0], now)? {
+        if let Some(start) = next(ledger, Grain::Hour, self.passed[0], now)? {
             self.hour = Some(Period { start, read: start - 1, series: BTreeMap::new() });
             return Ok(true);
         }
-        let Some(start) = next(ledger, DAY, self.passed[1], now)? else {
+        let Some(start) = next(ledger, Grain::Day, self.passed[1], now)? else {
             // Late calls have opened some again, perhaps.
             self.passed = [Micros::MIN; 2];
             return Ok(false);
         };
         self.passed[1] = start + 1;
         let series = of_hours(ledger, start)?;
-        seal(ledger, DAY, start, series)?;
+        seal(ledger, Grain::Day, start, series)?;
         Ok(true)
     }
 }
 
 /// The first period from `from` on that is over and not sealed.
-fn next(ledger: &Connection, grain: Micros, from: Micros, now: Micros) -> rusqlite::Result<Option<Micros>> {
-    let (sums, _) = tables_of(grain);
+fn next(ledger: &Connection, grain: Grain, from: Micros, now: Micros) -> rusqlite::Result<Option<Micros>> {
+    let (sums, length) = (grain.sums(), grain.micros());
     // Calls that are gone cannot be read: of what is before the oldest, nothing is sealed.
     let oldest: Option<Micros> = ledger.query_row("SELECT min(id) FROM calls", [], |row| row.get(0))?;
     let Some(oldest) = oldest else { return Ok(None) };
-    let from = from.max(crate::ledger::start_of(grain, oldest));
+    let from = from.max(crate::ledger::start_of(length, oldest));
     let find = format!(
         "WITH RECURSIVE periods (start) AS (
            SELECT min(start) FROM {sums} WHERE start >= ?1
@@ -87,7 +87,7 @@ fn next(ledger: &Connection, grain: Micros, from: Micros, now: Micros) -> rusqli
          SELECT start FROM periods WHERE start <= ?2
          AND NOT EXISTS (SELECT 1 FROM sealed WHERE grain = ?3 AND sealed.start = periods.start) LIMIT 1"
     );
-    ledger.prepare_cached(&find)?.query_row([from, now - grain - GRACE, grain], |row| row.get(0)).optional()
+    ledger.prepare_cached(&find)?.query_row([from, now - length - GRACE, length], |row| row.get(0)).optional()
 }
 
 /// Reads the next rows; `false` if there are no more.
@@ -125,11 +125,11 @@ fn of_hours(ledger: &Connection, day: Micros) -> rusqlite::Result<BTreeMap<i64, 
 /// Writes the latencies of a period, if they are those of all its calls: some may be gone, or have come late.
 fn seal(
     ledger: &mut Connection,
-    grain: Micros,
+    grain: Grain,
     start: Micros,
     series: BTreeMap<i64, Latencies>,
 ) -> rusqlite::Result<()> {
-    let (sums, latencies) = tables_of(grain);
+    let (sums, latencies) = (grain.sums(), grain.latencies());
     let change = ledger.transaction()?;
     let count = format!("SELECT ifnull(sum(calls), 0), ifnull(sum(first_tokens), 0) FROM {sums} WHERE start = ?1");
     let all: (i64, i64) = change.query_row(&count, [start], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -146,6 +146,6 @@ fn seal(
         insert.execute(params![start, series, pack(&it.calls), pack(&it.first_tokens)])?;
     }
     drop(insert);
-    change.execute("INSERT OR IGNORE INTO sealed VALUES (?1, ?2)", [grain, start])?;
+    change.execute("INSERT OR IGNORE INTO sealed VALUES (?1, ?2)", [grain.micros(), start])?;
     change.commit()
 }

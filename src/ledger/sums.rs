@@ -10,9 +10,10 @@ use rusqlite::{Statement, Transaction, params, params_from_iter};
 
 use crate::ledger::entry::{Entry, Micros, Word};
 use crate::ledger::names::Series;
-use crate::ledger::open::{tables_of, totals_of};
+use crate::ledger::open::totals_of;
 use crate::ledger::row::{length, pico, whole};
 use crate::ledger::totals::{OfUser, Totals};
+use crate::ledger::window::Grain;
 use crate::ledger::{DAY, HOUR, MINUTE, start_of};
 use crate::record::call::Operation;
 use crate::record::outcome::Outcome;
@@ -144,7 +145,7 @@ impl Sums {
 
     /// Adds them to what is there, and takes away what had been made of periods that were thought to be over.
     pub(super) fn write(&self, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
-        for grain in [HOUR, DAY] {
+        for grain in Grain::ALL {
             self.write_series(grain, ledger)?;
             self.unseal(grain, ledger)?;
         }
@@ -163,12 +164,12 @@ impl Sums {
         Ok(())
     }
 
-    fn write_series(&self, grain: Micros, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
+    fn write_series(&self, grain: Grain, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut periods: BTreeMap<(Micros, i64), Counts> = BTreeMap::new();
         for ((hour, series), counts) in &self.hours {
-            add_up(periods.entry((start_of(grain, *hour), *series)).or_insert(NOTHING), counts);
+            add_up(periods.entry((start_of(grain.micros(), *hour), *series)).or_insert(NOTHING), counts);
         }
-        let mut add = ledger.prepare_cached(if grain == HOUR { &ADD_HOUR } else { &ADD_DAY })?;
+        let mut add = ledger.prepare_cached(if grain == Grain::Hour { &ADD_HOUR } else { &ADD_DAY })?;
         for ((start, series), counts) in &periods {
             add.execute(params_from_iter([start, series].into_iter().chain(counts)))?;
         }
@@ -207,13 +208,13 @@ impl Sums {
         Ok(())
     }
 
-    fn unseal(&self, grain: Micros, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
+    fn unseal(&self, grain: Grain, ledger: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut unseal = ledger.prepare_cached("DELETE FROM sealed WHERE grain = ?1 AND start = ?2")?;
-        let mut starts: Vec<Micros> = self.hours.keys().map(|(hour, _)| start_of(grain, *hour)).collect();
+        let mut starts: Vec<Micros> = self.hours.keys().map(|(hour, _)| start_of(grain.micros(), *hour)).collect();
         starts.dedup();
         for start in starts {
-            if unseal.execute([grain, start])? > 0 {
-                let (_, latencies) = tables_of(grain);
+            if unseal.execute([grain.micros(), start])? > 0 {
+                let latencies = grain.latencies();
                 ledger.execute(&format!("DELETE FROM {latencies} WHERE start = ?1"), [start])?;
             }
         }
@@ -227,8 +228,8 @@ fn add_up(sums: &mut Counts, counts: &Counts) {
     }
 }
 
-static ADD_HOUR: LazyLock<String> = LazyLock::new(|| add_sums_to(tables_of(HOUR).0, &["start", "series"]));
-static ADD_DAY: LazyLock<String> = LazyLock::new(|| add_sums_to(tables_of(DAY).0, &["start", "series"]));
+static ADD_HOUR: LazyLock<String> = LazyLock::new(|| add_sums_to(Grain::Hour.sums(), &["start", "series"]));
+static ADD_DAY: LazyLock<String> = LazyLock::new(|| add_sums_to(Grain::Day.sums(), &["start", "series"]));
 static ADD_TOTALS: LazyLock<[(Micros, String); 3]> =
     LazyLock::new(|| [MINUTE, HOUR, DAY].map(|grain| (grain, add_sums_to(totals_of(grain), &["start"]))));
 static ADD_USER_HOUR: LazyLock<String> =

@@ -1,14 +1,13 @@
 //! Window: a stretch of time that is asked about, and the whole days, hours and rest that it is made of.
 //!
-//! Knows time in UTC; no table.
+//! Knows time in UTC, and what the tables of whole periods are called; nothing that is in them.
 
 use crate::ledger::entry::Micros;
-use crate::ledger::open::tables_of;
 use crate::ledger::{DAY, HOUR, MINUTE, start_of};
 
 /// How long the periods are of which something is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grain {
+pub enum Grain {
     /// An hour.
     Hour,
     /// A day, in UTC.
@@ -17,10 +16,11 @@ pub(super) enum Grain {
 
 impl Grain {
     /// Both, in the order of their numbers.
-    pub(super) const ALL: [Self; 2] = [Self::Hour, Self::Day];
+    pub const ALL: [Self; 2] = [Self::Hour, Self::Day];
 
-    /// So long.
-    pub(super) const fn micros(self) -> Micros {
+    /// So long, in microseconds.
+    #[must_use]
+    pub const fn micros(self) -> Micros {
         match self {
             Self::Hour => HOUR,
             Self::Day => DAY,
@@ -29,7 +29,10 @@ impl Grain {
 
     /// The table of sums by series.
     pub(super) const fn sums(self) -> &'static str {
-        tables_of(self.micros()).0
+        match self {
+            Self::Hour => "hours",
+            Self::Day => "days",
+        }
     }
 
     /// The table of sums by user.
@@ -41,8 +44,12 @@ impl Grain {
     }
 
     /// The table of packed latencies.
-    pub(super) const fn latencies(self) -> &'static str {
-        tables_of(self.micros()).1
+    #[must_use]
+    pub const fn latencies(self) -> &'static str {
+        match self {
+            Self::Hour => "hour_latencies",
+            Self::Day => "day_latencies",
+        }
     }
 }
 
