@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::ledger::sums::SUMS;
+use crate::ledger::totals::OfUser;
 use crate::ledger::{DAY, HOUR, MINUTE};
 
 /// What brings a database from each version to the next; how many there are is the version that this weir writes.
@@ -102,6 +104,7 @@ impl Place {
     pub fn read(&self) -> rusqlite::Result<Connection> {
         // Whoever reads a WAL needs its shared memory, and may have to make that.
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        tell_totals(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }
@@ -148,24 +151,86 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
         change.execute_batch(migration)?;
     }
     if version == 0 {
-        change.execute_batch(&like_hours(&change)?)?;
+        change.execute_batch(&days_like_hours(&change)?)?;
     }
+    add_totals(&change)?;
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
     change.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX))?;
     change.commit()?;
     Ok(())
 }
 
-/// The other tables of sums have the columns of `hours`, whatever they are; those of all calls without the series.
-fn like_hours(connection: &Connection) -> rusqlite::Result<String> {
-    let hours: String =
-        connection.query_row("SELECT sql FROM sqlite_schema WHERE name = 'hours'", [], |row| row.get(0))?;
-    let columns = hours.trim_start_matches("CREATE TABLE hours");
-    let is_other = |line: &&str| !line.trim_start().starts_with("series ");
-    let without_series: String = columns.split_inclusive('\n').filter(is_other).collect();
-    let without_series = without_series.replace("(start, series)", "(start)");
-    let totals = [MINUTE, HOUR, DAY].map(|grain| format!("CREATE TABLE {}{without_series};", totals_of(grain)));
-    Ok(format!("CREATE TABLE days{columns};{}", totals.concat()))
+/// `days` has the columns of `hours`, whatever they are.
+fn days_like_hours(connection: &Connection) -> rusqlite::Result<String> {
+    Ok(made_as(connection, "hours")?.replacen("hours", "days", 1))
+}
+
+/// Makes the sums of all calls, where there are none yet: of what is there.
+fn add_totals(change: &Connection) -> rusqlite::Result<()> {
+    for Total { table, like, without, select } in totals() {
+        if has(change, table)? {
+            continue;
+        }
+        let is_other = |line: &&str| !line.trim_start().starts_with(&format!("{without} "));
+        let like_made = made_as(change, like)?;
+        let columns: String = like_made.split_inclusive('\n').filter(is_other).collect();
+        let make = columns.replacen(like, table, 1).replace(&format!(", {without})"), ")");
+        change.execute_batch(&format!("{make}; INSERT INTO {table} {select};"))?;
+    }
+    Ok(())
+}
+
+/// Lets a ledger of an earlier weir, which may be at work on it, be asked as if it had sums of all calls.
+fn tell_totals(connection: &Connection) -> rusqlite::Result<()> {
+    for Total { table, select, .. } in totals() {
+        if !has(connection, table)? {
+            connection.execute_batch(&format!("CREATE TEMP VIEW {table} AS {select}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A table of sums of all calls: like which it is made, without which column, and what is in it.
+struct Total {
+    table: &'static str,
+    like: &'static str,
+    without: &'static str,
+    select: String,
+}
+
+fn totals() -> [Total; 4] {
+    let of_calls = SUMS.map(|sum| summed(sum.sql, sum.name)).join(", ");
+    let of_sums = SUMS.map(|sum| summed(sum.name, sum.name)).join(", ");
+    let of_users = OfUser::COLUMNS.map(|name| match name {
+        "latest" => "max(latest) AS latest".to_owned(),
+        sum => summed(sum, sum),
+    });
+    let minutes = format!(
+        "SELECT calls.id / {MINUTE} * {MINUTE} AS start, {of_calls} FROM calls \
+         CROSS JOIN series ON series.id = calls.series GROUP BY 1"
+    );
+    let periods = |table: &str| format!("SELECT start, {of_sums} FROM {table} GROUP BY start");
+    let users = format!("SELECT start, user, {} FROM user_days GROUP BY start, user", of_users.join(", "));
+    let of_all = |grain, select| Total { table: totals_of(grain), like: "hours", without: "series", select };
+    [
+        of_all(MINUTE, minutes),
+        of_all(HOUR, periods("hours")),
+        of_all(DAY, periods("days")),
+        Total { table: "user_day_totals", like: "user_days", without: "scope", select: users },
+    ]
+}
+
+/// Added up exactly, or the largest integer: sums that overflow are an error, those of the halves of numbers never do.
+fn summed(term: &str, name: &str) -> String {
+    format!("CAST(sum(({term}) >> 32) * 4294967296 + sum(({term}) & 4294967295) AS INTEGER) AS {name}")
+}
+
+fn made_as(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    connection.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [table], |row| row.get(0))
+}
+
+fn has(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)", [table], |row| row.get(0))
 }
 
 /// The table of sums of all calls over periods that long.
@@ -188,6 +253,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::ledger::insert::Inserter;
+    use crate::ledger::specimens::{self, Random};
+    use crate::units::PicoUsd;
 
     fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
         connection.pragma_query_value(None, name, |row| row.get(0)).expect("a value")
@@ -222,6 +290,34 @@ mod tests {
         assert_eq!(columns("user_day_totals"), without("user_days", "scope"));
         drop(connection);
         place.write().expect("opened again");
+    }
+
+    /// One that was written before there were such sums.
+    #[test]
+    fn sums_of_all_calls_are_made_where_there_are_none() {
+        let place = Place::memory();
+        let mut ledger = place.write().expect("opened");
+        let mut random = Random(1);
+        let mut calls: Vec<_> = (0..500).map(|at| specimens::entry(&mut random, at * 700_000_000)).collect();
+        // More than a column holds, together.
+        for call in &mut calls[..4] {
+            call.cost = Some(PicoUsd::new(u128::MAX));
+        }
+        Inserter::default().insert(&mut ledger, &calls).expect("written");
+        let rows = |connection: &Connection, table: &str| -> Vec<Vec<i64>> {
+            let mut select = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).expect("SQL");
+            let width = select.column_count();
+            let rows = select.query_map([], |row| (0..width).map(|at| row.get(at)).collect()).expect("asked");
+            rows.map(|row| row.expect("numbers")).collect()
+        };
+        let all = |connection: &Connection| totals().map(|total| rows(connection, total.table));
+        let written = all(&ledger);
+        assert!(written.iter().all(|rows| !rows.is_empty()));
+        for total in totals() {
+            ledger.execute_batch(&format!("DROP TABLE {}", total.table)).expect("dropped");
+        }
+        assert_eq!(all(&place.read().expect("opened")), written, "asked as it is");
+        assert_eq!(all(&place.write().expect("opened again")), written, "brought up to date");
     }
 
     #[test]

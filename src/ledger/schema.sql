@@ -118,7 +118,7 @@ CREATE TABLE hours (
 
 -- `days` is like `hours`, and made from it where the schema is applied. So are `minute_totals`, `hour_totals` and
 -- `day_totals`, which have no `series`: the sums of all calls, for whoever asks about no calls in particular. Minutes go
--- with their calls, hours and days with the sums by series.
+-- with their calls, hours and days with the sums by series. And `user_day_totals` from `user_days`, without `scope`.
 
 -- What did not end well, by kind.
 CREATE TABLE hour_errors (
@@ -155,19 +155,6 @@ CREATE TABLE user_days (
   saved  INTEGER NOT NULL,
   latest INTEGER NOT NULL,
   PRIMARY KEY (start, user, scope)
-) STRICT, WITHOUT ROWID;
-
--- The same without the scope.
-CREATE TABLE user_day_totals (
-  start  INTEGER NOT NULL,
-  user   INTEGER NOT NULL,
-  calls  INTEGER NOT NULL,
-  errors INTEGER NOT NULL,
-  tokens INTEGER NOT NULL,
-  cost   INTEGER NOT NULL,
-  saved  INTEGER NOT NULL,
-  latest INTEGER NOT NULL,
-  PRIMARY KEY (start, user)
 ) STRICT, WITHOUT ROWID;
 
 -- The days of each user: who was there in a month is then a question per user.
