@@ -164,6 +164,7 @@ struct Disk(TempDir);
 
 impl Disk {
     /// `None` where tests may not mount one.
+    #[expect(clippy::print_stderr, reason = "says what was not tested")]
     fn mounted(rule: &str) -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).output();
