@@ -702,8 +702,21 @@ def sidecar():
               q(each("weir_config_reloads_total{S}", "result"), "{{result}}"), width=8, bars=True, none="0",
               interval="2m", overrides=colored(success=GREEN, failure=RED)),
     ]  # fmt: skip
-    return page("sidecar", "Sidecar", "weir itself: limits, CPU and memory, queues, telemetry, configuration.",
-                [row("Instances", here), row("Limits", limits), row("Resources", resources), row("Telemetry", telemetry)])  # fmt: skip
+    injector = [
+        stat("Certificate", "Until the injector's certificate ends that ends first. It is renewed a month before.", "s",
+             "min(weir_inject_cert_expiry_timestamp_seconds{S} - time())", height=8, none="no injector"),
+        lines("Reviews", "Pods that the API server asked about, by webhook.", "reqps",
+              q(rate("weir_inject_requests_total{S}", "webhook"), "{{webhook}}"), width=6, none="no injector"),
+        lines("Pods", "What became of them: weir is in, not wanted, refused for a wrong annotation, or missing for a fault.",
+              "short", q(each('weir_inject_results_total{S}', "result, reason"), "{{result}} {{reason}}"),
+              width=7, bars=True, none="no injector", interval="2m"),
+        lines("Time of a review", "The API server waits for it; it gives up after 5 seconds.", "s", [
+            q(quantile(n / 100, "weir_inject_duration_seconds_bucket{S}"), f"p{n}") for n in (50, 99)
+        ], width=7, none="no injector"),
+    ]  # fmt: skip
+    return page("sidecar", "Sidecar", "weir itself: limits, CPU and memory, queues, telemetry, configuration, the injector.",
+                [row("Instances", here), row("Limits", limits), row("Resources", resources), row("Telemetry", telemetry),
+                 row("Injector", injector)])  # fmt: skip
 
 
 def page(name, title, description, rows, *, models=False, traced=False, logged=False, refresh="1m", since="now-6h"):

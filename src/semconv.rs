@@ -150,6 +150,8 @@ pub mod label {
     pub const VERDICT: &str = "verdict";
     /// A version.
     pub const VERSION: &str = "version";
+    /// Which of the injector's webhooks asks.
+    pub const WEBHOOK: &str = "webhook";
     /// How long what a budget allows has to last.
     pub const WINDOW: &str = "window";
 }
@@ -406,6 +408,10 @@ const CONNECT_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 /// From two calls to an afternoon.
 const LOOP_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+/// From a pod of two containers to a machine that has no time.
+const INJECT_BUCKETS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 macro_rules! metrics {
     ($([$section:literal] $($id:ident = $kind:ident $name:literal, $unit:literal, [$($label:ident),*], $help:literal,
@@ -792,6 +798,16 @@ metrics! {
         "Custom observations refused", "when the app pushes them";
     BUILD_INFO = Info "weir_build_info", "1", [VERSION, REVISION],
         "Build information", "at start";
+
+    ["The injector"]
+    INJECT_REQUESTS = Counter "weir_inject_requests_total", "reviews", [WEBHOOK],
+        "Admission requests", "when a review is answered; dry runs are not counted, here and below";
+    INJECT_RESULTS = Counter "weir_inject_results_total", "reviews", [RESULT, REASON],
+        "What became of pods, and why", "when a review is answered";
+    INJECT_DURATION = Histogram "weir_inject_duration_seconds", "seconds", [],
+        "Time per review", "request head read → answer made", INJECT_BUCKETS;
+    INJECT_CERT_EXPIRY = Gauge "weir_inject_cert_expiry_timestamp_seconds", "unix seconds", [],
+        "Unix time at which the webhook's certificate expires", "at the scrape; absent while there is no certificate";
 }
 
 #[cfg(test)]

@@ -45,10 +45,15 @@ impl Readiness {
     }
 
     fn answer(&self) -> (StatusCode, &'static str) {
+        self.answer_of("starting: listeners are not bound yet\n")
+    }
+
+    /// The answer, where `starting` says what a start waits for.
+    pub(super) fn answer_of(&self, starting: &'static str) -> (StatusCode, &'static str) {
         match self.state.load(Ordering::Relaxed) {
             READY => (StatusCode::OK, "ready\n"),
             DRAINING => (StatusCode::SERVICE_UNAVAILABLE, "draining: calls in progress end, new ones are not taken\n"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "starting: listeners are not bound yet\n"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, starting),
         }
     }
 }

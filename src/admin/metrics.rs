@@ -11,16 +11,21 @@ use flate2::write::GzEncoder;
 
 use crate::admin::Admin;
 use crate::admin::problem::Problem;
-use crate::sinks::exposition::weight;
+use crate::sinks::exposition::{Exposition, weight};
 
 /// `GET /metrics`.
 pub(super) async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    let accept = every(&headers, &header::ACCEPT);
-    let gzip = weight(&every(&headers, &header::ACCEPT_ENCODING), &["gzip", "x-gzip"]) > 0.0;
     let metrics = Arc::clone(&admin.metrics);
+    exposed(&headers, move |accept| metrics.encode(Some(accept))).await
+}
+
+/// What `encode` makes for a scraper that sends these `headers`.
+pub(super) async fn exposed(headers: &HeaderMap, encode: impl FnOnce(&str) -> Exposition + Send + 'static) -> Response {
+    let accept = every(headers, &header::ACCEPT);
+    let gzip = weight(&every(headers, &header::ACCEPT_ENCODING), &["gzip", "x-gzip"]) > 0.0;
     // Thousands of series take milliseconds to write and more to compress; calls must not wait for that.
     let scrape = tokio::task::spawn_blocking(move || {
-        let exposition = metrics.encode(Some(&accept));
+        let exposition = encode(&accept);
         let body = if gzip { compressed(&exposition.body) } else { exposition.body };
         (exposition.content_type, body)
     });

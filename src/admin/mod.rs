@@ -13,6 +13,8 @@ mod budgets;
 pub mod cache;
 mod custom;
 pub mod health;
+#[cfg(feature = "inject")]
+pub mod injector;
 mod limits;
 mod live;
 mod lookaside;
@@ -138,7 +140,16 @@ pub struct Admin {
 /// open connections go on until the runtime ends.
 pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
     let live = Arc::clone(&admin.live);
-    let router = router(admin);
+    let ended = async {
+        shutdown.await;
+        // Those who watch would be in progress for ever.
+        live.end();
+    };
+    serve_all(listener, router(admin), ended).await;
+}
+
+/// Serves `router` until `shutdown`, then lets requests in progress end.
+async fn serve_all(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -164,8 +175,6 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Outp
         () = accept => {}
         () = shutdown => {}
     }
-    // Those who watch would be in progress for ever.
-    live.end();
     stop.cancel();
     connections.close();
     // A scraper that is gone without a word must not keep weir from ending.

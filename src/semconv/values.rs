@@ -5,9 +5,9 @@
 
 use crate::semconv::{
     BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
-    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, LEDGER_DROPPED, LOOP_DURATION, LOOP_RUNAWAYS,
-    LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS, SIMILAR_EMBEDDINGS,
-    SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
+    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, INJECT_RESULTS, LEDGER_DROPPED, LOOP_DURATION,
+    LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS,
+    SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
 };
 
 /// What a label may say.
@@ -266,6 +266,26 @@ pub const VALUES: &[Values] = &[
          `log_lines`",
     ),
     of_all(label::RESOURCE, Closed(3), "what a container waits for: `cpu` `memory` `io`"),
+    of_all(
+        label::WEBHOOK,
+        Closed(3),
+        "by the path that it asks: `namespace` (for namespaces that opted in) `object` (for pods that did) `unnamed` (just \
+         `/mutate`)",
+    ),
+    of(
+        label::RESULT,
+        &[&INJECT_RESULTS],
+        Closed(4),
+        "`injected` `skipped` (let in as it is, as it should be) `denied` `error` (let in as it is, because of a fault)",
+    ),
+    of(
+        label::REASON,
+        &[&INJECT_RESULTS],
+        Closed(14),
+        "injected: `added` `completed` (containers that came later got their variables); skipped: `already_injected` \
+         `opted_out` `host_network` `windows` `mirror_pod` `not_a_pod` `not_created` `invalid_annotation` (or denied); \
+         error: `unreadable` `unknown_version` `no_pod` `no_image`",
+    ),
     of_all(label::VERSION, Closed(1), "the version of the table, or of weir"),
     of_all(label::REVISION, Follows(label::VERSION), "the commit weir was built from"),
 ];

@@ -6,6 +6,8 @@ pub mod exposition;
 mod families;
 mod family;
 mod host;
+#[cfg(feature = "inject")]
+pub mod injector;
 pub mod live;
 pub mod log;
 pub mod loops;

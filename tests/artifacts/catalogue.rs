@@ -9,7 +9,7 @@ use promql_parser::parser::{
 };
 use regex::Regex;
 use weir::semconv::values::{Most, VALUES, Values, of_metric};
-use weir::semconv::{Kind, METRICS, Metric};
+use weir::semconv::{self, Kind, METRICS, Metric};
 
 use crate::shipped::rules;
 
@@ -19,6 +19,14 @@ pub(crate) const TARGET: [&str; 3] = ["namespace", "job", "instance"];
 /// What Prometheus itself makes, with the labels that matter here.
 const PROMETHEUS_OWN: &[(&str, &[&str])] =
     &[("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity", "category"])];
+
+/// What kube-state-metrics makes, with the labels that matter here.
+const KUBE_STATE: &[(&str, &[&str])] = &[
+    ("kube_namespace_labels", &["label_weir_dev_injection"]),
+    ("kube_pod_info", &["pod", "host_network", "created_by_name"]),
+    ("kube_pod_labels", &["pod", "label_weir_dev_inject"]),
+    ("kube_pod_status_ready", &["pod", "condition"]),
+];
 
 type Labels = BTreeSet<String>;
 /// Takes what is wrong with an expression.
@@ -43,9 +51,11 @@ impl Known {
                 known.metrics.insert(name, metric);
             }
         }
-        for (name, labels) in PROMETHEUS_OWN {
+        for (name, labels) in PROMETHEUS_OWN.iter().chain(KUBE_STATE) {
             known.add(name, labels, None);
         }
+        // In Kubernetes the scraper knows the pod as well, which is what kube-state-metrics tells pods by.
+        known.add("weir_build_info", semconv::BUILD_INFO.labels, Some("pod"));
         // Rules that use others stand below them, so that one reading is enough.
         for rule in rules() {
             let Some(name) = rule.record else { continue };

@@ -44,6 +44,8 @@ NO_QUOTA = ("weir_cgroup_cpu_quota_cores", "this machine gives its containers no
 NO_PERIODS = ("weir_cgroup_cpu_periods_total", "without a quota the kernel does not count throttling")
 NO_LIMIT = ("weir_cgroup_memory_limit_bytes", "this machine gives its containers no limit of memory")
 NO_PRESSURE = ("weir_cgroup_pressure_waiting_seconds_total", "this kernel does not account for pressure")
+NO_INJECTOR = ("weir_inject_requests_total", "an app's weir is no injector")
+NO_CLUSTER = ("kube_pod_info", "there is no kube-state-metrics here")
 EMPTY = {
     "weir-sidecar / CPU / B": NO_QUOTA,
     "weir-sidecar / Memory / B": NO_LIMIT,
@@ -55,6 +57,21 @@ EMPTY = {
     "WeirMemoryNearLimit reads weir_cgroup_memory_limit_bytes{}": NO_LIMIT,
     "WeirCPUThrottled reads last_over_time(weir_cgroup_cpu_throttled_periods_total{}[10m])": NO_PERIODS,
     "WeirCPUThrottled reads last_over_time(weir_cgroup_cpu_periods_total{}[10m])": NO_PERIODS,
+    "weir-sidecar / Certificate / A": NO_INJECTOR,
+    "weir-sidecar / Reviews / A": NO_INJECTOR,
+    "weir-sidecar / Pods / A": NO_INJECTOR,
+    "weir-sidecar / Time of a review / A": NO_INJECTOR,
+    "weir-sidecar / Time of a review / B": NO_INJECTOR,
+    "WeirAllInstancesAbsent reads last_over_time(weir_inject_cert_expiry_timestamp_seconds{}[1h])": NO_INJECTOR,
+    "WeirInjectorCertExpiring reads weir_inject_cert_expiry_timestamp_seconds{}": NO_INJECTOR,
+    "WeirInjectorDown reads last_over_time(weir_inject_cert_expiry_timestamp_seconds{}[1h])": NO_INJECTOR,
+    "WeirInjectorErrors reads last_over_time(weir_inject_results_total{result=\"error\"}[15m])": NO_INJECTOR,
+    "WeirPodsWithoutSidecar reads kube_pod_info{host_network=\"false\"}": NO_CLUSTER,
+    "WeirPodsWithoutSidecar reads kube_pod_status_ready{condition=\"true\"}": NO_CLUSTER,
+    "WeirPodsWithoutSidecar reads kube_pod_labels{label_weir_dev_inject=\"true\"}": NO_CLUSTER,
+    "WeirPodsWithoutSidecar reads kube_pod_labels{label_weir_dev_inject!=\"false\"}": NO_CLUSTER,
+    "WeirPodsWithoutSidecar reads kube_namespace_labels{label_weir_dev_injection=\"enabled\"}": NO_CLUSTER,
+    "WeirVersionSkew reads weir_inject_cert_expiry_timestamp_seconds{}": NO_INJECTOR,
 }
 
 # Eight days before the test began, of what takes that long to be usual: series → (value, how much it swings).
