@@ -17,6 +17,8 @@ pub mod fleet;
 pub mod frames;
 pub mod host;
 pub mod inject;
+#[cfg(feature = "inject")]
+pub mod injector;
 pub mod labels;
 pub mod ledger;
 pub mod limits;

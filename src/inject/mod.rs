@@ -9,7 +9,17 @@ pub mod family;
 pub mod quantity;
 
 #[cfg(feature = "inject")]
+mod authority;
+#[cfg(feature = "inject")]
+pub mod certificates;
+#[cfg(feature = "inject")]
+pub mod cluster;
+#[cfg(feature = "inject")]
+pub mod files;
+#[cfg(feature = "inject")]
 mod identity;
+#[cfg(feature = "inject")]
+pub mod keeper;
 #[cfg(feature = "inject")]
 pub mod manifest;
 #[cfg(feature = "inject")]
@@ -18,6 +28,8 @@ mod patch;
 mod pod;
 #[cfg(feature = "inject")]
 pub mod review;
+#[cfg(feature = "inject")]
+pub mod server;
 #[cfg(feature = "inject")]
 mod shape;
 #[cfg(feature = "inject")]
