@@ -722,3 +722,14 @@ fn assert_audited(running: &mut Working) {
         assert!(!line.to_string().contains("sesame") && !line.to_string().contains("simsim"), "{line}");
     }
 }
+
+#[test]
+#[cfg(feature = "inject")]
+fn an_injector_says_all_that_it_lacks() {
+    let output = weir(&["inject", "--set", "inject.port=0x", "--set", "inject.tls.secret=A_b"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    for expected in ["inject.port", "inject.tls.secret", "inject.image: is missing", "inject.tls.source", "4 mistakes"]
+    {
+        assert!(stderr(&output).contains(expected), "{expected}: {}", stderr(&output));
+    }
+}

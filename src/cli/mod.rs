@@ -101,7 +101,7 @@ enum Command {
     WhatIf(what_if::Arguments),
     /// Show what goes on in a running weir as it goes on: calls, spending, budgets
     Top(top::Arguments),
-    /// Put weir into the pods of a Kubernetes manifest
+    /// Put weir beside the apps of a Kubernetes cluster as their pods are made, or into a manifest
     #[cfg(feature = "inject")]
     Inject(inject::Arguments),
     /// Print the version

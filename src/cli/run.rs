@@ -53,7 +53,7 @@ const MOST_WORKERS: usize = 4;
 
 /// What calls are worked on with. The processors that are counted are those that weir may use, by the quota of its
 /// container too.
-fn runtime(workers: Option<usize>) -> std::io::Result<Runtime> {
+pub(super) fn runtime(workers: Option<usize>) -> std::io::Result<Runtime> {
     let processors = || thread::available_parallelism().map_or(1, NonZero::get);
     let workers = workers.unwrap_or_else(|| processors().min(MOST_WORKERS));
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()

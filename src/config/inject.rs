@@ -3,6 +3,8 @@
 use crate::config::checks::{Checks, overlap};
 use crate::config::file::File;
 use crate::config::mistake::{Path, shown};
+#[cfg(feature = "inject")]
+use crate::inject::CertificateSource;
 use crate::inject::quantity::Quantity;
 use crate::inject::{Settings, is_image, is_object_name, is_variable};
 
@@ -33,6 +35,22 @@ pub(super) fn check(file: &File, checks: &mut Checks<'_>) {
     }
     names(settings, checks);
     resources(settings, checks);
+}
+
+/// Checks what only an injector needs that serves.
+#[cfg(feature = "inject")]
+pub(super) fn check_serving(file: &File, checks: &mut Checks<'_>) {
+    let Settings { image, tls, .. } = &file.inject;
+    if image.is_none() {
+        let message = "is missing: write the image of the sidecar, such as ghcr.io/weir-dev/weir:0.1.0";
+        checks.note(Path::of(["inject", "image"]), message);
+    }
+    let is_in_cluster = checks.variable("KUBERNETES_SERVICE_HOST").is_some();
+    if tls.source == CertificateSource::SelfManaged && !is_in_cluster {
+        let message = "self_managed keeps its certificate in a cluster, and KUBERNETES_SERVICE_HOST does not say where \
+                       its API is: run in a pod, or write `files`";
+        checks.note(Path::of(["inject", "tls", "source"]), message);
+    }
 }
 
 /// The names of objects in the cluster.

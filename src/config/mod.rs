@@ -128,6 +128,19 @@ impl Config {
     /// # Errors
     /// With every mistake there is.
     pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        Self::load_with(sources, |_, _| {})
+    }
+
+    /// Reads and checks the configuration of an injector that serves, which needs more than a sidecar does.
+    ///
+    /// # Errors
+    /// With every mistake there is.
+    #[cfg(feature = "inject")]
+    pub fn load_injector(sources: &Sources) -> Result<Self, Mistakes> {
+        Self::load_with(sources, inject::check_serving)
+    }
+
+    fn load_with(sources: &Sources, more: impl FnOnce(&File, &mut Checks<'_>)) -> Result<Self, Mistakes> {
         let Written { file, tree, mistakes } = Written::read(sources);
         let mut checks = Checks::new(&tree, &sources.environment, mistakes);
         let providers = providers::resolve(&file.providers, &mut checks);
@@ -136,6 +149,7 @@ impl Config {
         let redactor = privacy::check(&file, &mut checks);
         let planned = plan::plan(&file.telemetry.traces, &sources.environment);
         checks.traces(&planned);
+        more(&file, &mut checks);
         let mistakes = checks.into_mistakes();
         let (Some(default_provider), Some(redactor), true) = (default_provider, redactor, mistakes.is_empty()) else {
             return Err(Mistakes::new(mistakes));
