@@ -254,27 +254,28 @@ fn some_length<S: Serializer>(took: &Option<Duration>, serializer: S) -> Result<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn entry() -> Entry {
+    /// A call to gpt-5 that was answered well, about which nothing else is known.
+    pub(crate) fn plain() -> Entry {
         Entry {
-            ended_at: 1_700_000_001_500_000,
-            started_at: 1_700_000_000_000_000,
-            request_id: "0001-01".into(),
-            trace_id: TraceId::new(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
+            ended_at: 0,
+            started_at: 0,
+            request_id: "1".into(),
+            trace_id: None,
             workspace_id: None,
             namespace: None,
-            user_id: Some("alice".into()),
+            user_id: None,
             agent_id: None,
             loop_type: None,
             run_id: None,
-            client: Some("OpenAI/Python 1.2.3".into()),
+            client: None,
             provider: "openai".into(),
             operation: "chat".into(),
-            model: Some("gpt-5-mini".into()),
+            model: Some("gpt-5".into()),
             response_model: None,
             priced_model: None,
             downgraded_from: None,
@@ -287,17 +288,30 @@ mod tests {
             error_message: None,
             cache: "miss".into(),
             reuse: None,
-            usage: Some(Usage::cache_inside(Some(10), Some(2), &[(Counter::CacheReadTokens, Some(4))])),
-            cost: Some(PicoUsd::new(12_345_678_901)),
+            usage: None,
+            cost: None,
             provenance: Some("priced".into()),
             unpriced: None,
             list_cost: None,
             saved: None,
-            latency: Duration::from_micros(1_500_250),
+            latency: Duration::ZERO,
             first_token: None,
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            ended_at: 1_700_000_001_500_000,
+            started_at: 1_700_000_000_000_000,
+            trace_id: TraceId::new(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
+            usage: Some(Usage::cache_inside(Some(10), Some(2), &[(Counter::CacheReadTokens, Some(4))])),
+            cost: Some(PicoUsd::new(12_345_678_901)),
+            latency: Duration::from_micros(1_500_250),
             upstream: Some(Duration::from_millis(1_499)),
-            bytes_in: 100,
-            bytes_out: 1_000,
+            ..plain()
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ledger::entry::tests::plain;
 use crate::price::{Payee, Settings, Whose};
 use crate::whatif::choice::{Target, Tier};
 
@@ -18,45 +19,7 @@ static PRICES: LazyLock<Prices> = LazyLock::new(|| {
 
 /// A call to gpt-5 that was answered.
 fn call(usage: &Usage, cost: PicoUsd) -> Entry {
-    Entry {
-        ended_at: AT,
-        started_at: AT,
-        request_id: "1".into(),
-        trace_id: None,
-        workspace_id: None,
-        namespace: None,
-        user_id: None,
-        agent_id: None,
-        loop_type: None,
-        run_id: None,
-        client: None,
-        provider: "openai".into(),
-        operation: "chat".into(),
-        model: Some("gpt-5".into()),
-        response_model: None,
-        priced_model: None,
-        downgraded_from: None,
-        service_tier: None,
-        provider_request_id: None,
-        streamed: false,
-        status: Some(200),
-        outcome: "success".into(),
-        error_type: None,
-        error_message: None,
-        cache: "miss".into(),
-        reuse: None,
-        usage: Some(*usage),
-        cost: Some(cost),
-        provenance: Some("priced".into()),
-        unpriced: None,
-        list_cost: None,
-        saved: None,
-        latency: Duration::ZERO,
-        first_token: None,
-        upstream: None,
-        bytes_in: 0,
-        bytes_out: 0,
-    }
+    Entry { ended_at: AT, started_at: AT, usage: Some(*usage), cost: Some(cost), ..plain() }
 }
 
 fn usd(text: &str) -> PicoUsd {

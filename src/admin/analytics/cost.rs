@@ -60,8 +60,7 @@ pub(super) async fn overview(
     let asked = Asked::of(parameters, &caller)?;
     let limits = std::sync::Arc::clone(&admin.limits);
     let month = looked_at(move || Month::of(&BudgetNow::of(limits.monthly(), limits.now()))).await?;
-    let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, month, ledger)).await?;
-    Ok(answer(StatusCode::OK, &overview))
+    admin.ledger.answer(move |ledger| Overview::of(&asked, month, ledger)).await
 }
 
 /// Cost at a glance.
@@ -177,8 +176,7 @@ pub(super) async fn trend(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let (asked, step) = Asked::with(parameters, &caller, step)?;
-    let trend = admin.ledger.ask(move |ledger| Trend::of(&asked, step, ledger)).await?;
-    Ok(answer(StatusCode::OK, &trend))
+    admin.ledger.answer(move |ledger| Trend::of(&asked, step, ledger)).await
 }
 
 /// Cost over time.
@@ -293,8 +291,7 @@ pub(super) async fn groups(
         let order = parameters.choice("sort", &ORDERS).unwrap_or(Order::Cost);
         (dimension, order, limit(parameters, USUAL).get())
     })?;
-    let spending = admin.ledger.ask(move |ledger| Spending::of(&asked, wanted, ledger)).await?;
-    Ok(answer(StatusCode::OK, &spending))
+    admin.ledger.answer(move |ledger| Spending::of(&asked, wanted, ledger)).await
 }
 
 /// Cost by what calls have in common.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +11,6 @@ use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Question, seconds, step, word_of};
 use crate::admin::analytics::shown::{At, Times};
-use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
@@ -38,8 +36,7 @@ pub(super) async fn overview(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(parameters, &caller)?;
-    let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, ledger)).await?;
-    Ok(answer(StatusCode::OK, &overview))
+    admin.ledger.answer(move |ledger| Overview::of(&asked, ledger)).await
 }
 
 /// Performance at a glance.
@@ -124,8 +121,7 @@ pub(super) async fn latency(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(parameters, &caller)?;
-    let latency = admin.ledger.ask(move |ledger| Latency::of(&asked, ledger)).await?;
-    Ok(answer(StatusCode::OK, &latency))
+    admin.ledger.answer(move |ledger| Latency::of(&asked, ledger)).await
 }
 
 /// How long calls take.
@@ -187,8 +183,7 @@ pub(super) async fn throughput(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let (asked, step) = Asked::with(parameters, &caller, step)?;
-    let throughput = admin.ledger.ask(move |ledger| Throughput::of(&asked, step, ledger)).await?;
-    Ok(answer(StatusCode::OK, &throughput))
+    admin.ledger.answer(move |ledger| Throughput::of(&asked, step, ledger)).await
 }
 
 /// How much is done at a time.
@@ -277,8 +272,7 @@ pub(super) async fn errors(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(parameters, &caller)?;
-    let errors = admin.ledger.ask(move |ledger| Failing::of(&asked, ledger)).await?;
-    Ok(answer(StatusCode::OK, &errors))
+    admin.ledger.answer(move |ledger| Failing::of(&asked, ledger)).await
 }
 
 /// How calls failed.

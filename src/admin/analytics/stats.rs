@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +12,6 @@ use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Question, bind, seconds, window};
 use crate::admin::analytics::shown::{Spent, Times, Tokens, Usd};
 use crate::admin::budgets::used_percentage;
-use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
@@ -42,9 +40,7 @@ pub(super) async fn calls(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(parameters, &caller)?;
-    let sums =
-        admin.ledger.ask(move |ledger| Ok(Sums::of(&asked, &ledger.totals(asked.window, &asked.filter)?))).await?;
-    Ok(answer(StatusCode::OK, &sums))
+    admin.ledger.answer(move |ledger| Ok(Sums::of(&asked, &ledger.totals(asked.window, &asked.filter)?))).await
 }
 
 /// What calls come to.
@@ -172,8 +168,7 @@ pub(super) async fn stats(
     let asked = Asked { window: window.expect("what could not be read is a fault"), filter, now };
     let (limits, of) = (Arc::clone(&admin.limits), asked.filter.clone());
     let quota = looked_at(move || Quota::of(&limits, &of)).await?;
-    let stats = admin.ledger.ask(move |ledger| Stats::of(&asked, quota, ledger)).await?;
-    Ok(answer(StatusCode::OK, &stats))
+    admin.ledger.answer(move |ledger| Stats::of(&asked, quota, ledger)).await
 }
 
 /// What reuse saves.

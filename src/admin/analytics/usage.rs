@@ -1,7 +1,6 @@
 //! Usage: how many calls, whose, and when.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,7 +9,6 @@ use crate::admin::Admin;
 use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Limit, Question, limit, step, word_of};
 use crate::admin::analytics::shown::{At, Group, Times, Tokens, Usd, change};
-use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
@@ -41,8 +39,7 @@ pub(super) async fn overview(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(parameters, &caller)?;
-    let overview = admin.ledger.ask(move |ledger| Overview::of(&asked, ledger)).await?;
-    Ok(answer(StatusCode::OK, &overview))
+    admin.ledger.answer(move |ledger| Overview::of(&asked, ledger)).await
 }
 
 /// Usage at a glance.
@@ -117,8 +114,7 @@ pub(super) async fn over_time(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let (asked, step) = Asked::with(parameters, &caller, step)?;
-    let series = admin.ledger.ask(move |ledger| OverTime::of(&asked, step, ledger)).await?;
-    Ok(answer(StatusCode::OK, &series))
+    admin.ledger.answer(move |ledger| OverTime::of(&asked, step, ledger)).await
 }
 
 /// Calls over time.
@@ -192,8 +188,7 @@ pub(super) async fn agents(
     State(admin): State<Admin>,
 ) -> Result<Response, Problem> {
     let (asked, most) = Asked::with(parameters, &caller, |parameters, _| limit(parameters, USUAL).get())?;
-    let agents = admin.ledger.ask(move |ledger| Distribution::of(&asked, most, ledger)).await?;
-    Ok(answer(StatusCode::OK, &agents))
+    admin.ledger.answer(move |ledger| Distribution::of(&asked, most, ledger)).await
 }
 
 /// Calls by agent.
@@ -263,8 +258,7 @@ pub(super) async fn users(
     let (asked, wanted) = Asked::with(parameters, &caller, |parameters, _| {
         (parameters.choice("sort", &ORDERS).unwrap_or(Order::Calls), limit(parameters, USUAL).get())
     })?;
-    let users = admin.ledger.ask(move |ledger| TopUsers::of(&asked, wanted, ledger)).await?;
-    Ok(answer(StatusCode::OK, &users))
+    admin.ledger.answer(move |ledger| TopUsers::of(&asked, wanted, ledger)).await
 }
 
 /// Calls by user.
