@@ -100,6 +100,7 @@ fn call(number: i64) -> Entry {
         upstream: None,
         bytes_in: 10,
         bytes_out: 1_234,
+        prefixes: None,
     }
 }
 

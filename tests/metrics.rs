@@ -98,6 +98,7 @@ fn answered() -> Record {
         error_type: None,
         error_detail: None,
         content: None,
+        prefixes: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
         arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),

@@ -224,6 +224,7 @@ fn asked(random: &mut Random, model: &Model, who: usize, user: usize, at: Micros
         upstream: Some(Duration::from_micros(upstream)),
         bytes_in: input * 4 + 300,
         bytes_out: output * 5 + 400,
+        prefixes: None,
     }
 }
 
@@ -245,6 +246,7 @@ fn failed(random: &mut Random, entry: Entry) -> Entry {
         status: Some(status),
         response_model: None,
         bytes_out: 180,
+        prefixes: None,
         ..failed
     }
 }

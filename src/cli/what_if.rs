@@ -89,7 +89,21 @@ fn in_words(answer: &Value) -> Result<String, fmt::Error> {
         let left_out = if left_out.is_empty() { String::new() } else { format!("; left out: {}", left_out.join(", ")) };
         writeln!(text, "{}: {}{left_out}", plain(&it["what"]), plain(&it["note"]))?;
     }
+    beginnings(answer, &mut text)?;
     Ok(text)
+}
+
+/// A row for each agent whose prompts repeat the beginning of an earlier one.
+fn beginnings(answer: &Value, text: &mut String) -> fmt::Result {
+    let told = &answer["repeated_prefixes"];
+    let names = ["agent", "provider", "model", "repeated_calls", "repeated_tokens", "read_tokens", "difference_usd"];
+    let agents = told["agents"].as_array().into_iter().flatten().filter(|it| it["repeated_calls"] != 0);
+    let rows: Vec<[String; 7]> = agents.map(|it| names.map(|name| plain(&it[name]))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let heads = ["agent", "provider", "model", "begin alike", "tokens of that", "read from cache", "difference"];
+    write!(text, "\n{}\n{}\n", columns(heads, &rows), plain(&told["note"]))
 }
 
 #[cfg(test)]
@@ -107,6 +121,12 @@ mod tests {
                 "what": "gpt-5-mini", "calls": 6, "spent_usd": 1.25, "would_have_cost_usd": 0.5, "difference_usd": -0.75,
                 "left_out_calls": { "no_usage": 1 }, "note": "as it is",
             }],
+            "repeated_prefixes": { "note": "at least", "agents": [
+                { "agent": "planner", "provider": "openai", "model": "gpt-5", "repeated_calls": 3, "repeated_tokens": 9000,
+                  "read_tokens": 1000, "difference_usd": -0.009 },
+                { "agent": null, "provider": "openai", "model": "gpt-5", "repeated_calls": 0, "repeated_tokens": 0,
+                  "read_tokens": 0, "difference_usd": 0 },
+            ]},
         });
         assert_eq!(
             in_words(&answer).expect("text"),
@@ -114,7 +134,10 @@ mod tests {
              what if     calls  spent (USD)  would have cost  difference\n\
              gpt-5-mini  6      1.25         0.5              -0.75\n\n\
              calls before 2026-11-01T00:00:00Z were not looked at: there was no more time\n\
-             gpt-5-mini: as it is; left out: 1 no_usage\n"
+             gpt-5-mini: as it is; left out: 1 no_usage\n\n\
+             agent    provider  model  begin alike  tokens of that  read from cache  difference\n\
+             planner  openai    gpt-5  3            9000            1000             -0.009\n\n\
+             at least\n"
         );
     }
 }

@@ -24,6 +24,7 @@ use crate::record::content::{Capture, Content, Text};
 use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Role, StoreResult};
+use crate::record::prefix::Prefixes;
 use crate::record::provenance::{Settled, settle};
 use crate::record::trace::{Context, SharedLookup, Told, Trace};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
@@ -52,6 +53,8 @@ struct Open {
     capture: Capture,
     /// What the app says, as far as that is kept.
     request: Option<Text>,
+    /// How its prompt begins.
+    prefixes: Option<Prefixes>,
     permit: Option<Permit>,
     /// What it told while it was under way, until its cost is known.
     meter: Option<Meter>,
@@ -168,6 +171,7 @@ impl Entry {
             prompt: None,
             capture: Capture::None,
             request: None,
+            prefixes: None,
             permit: None,
             meter: None,
             head: HeadFacts::default(),
@@ -331,6 +335,11 @@ impl Entry {
         if *capture != Capture::None {
             *request = Some(Text::beginning(body, body.len() as u64, privacy.max_body_bytes()));
         }
+    }
+
+    /// How its prompt begins, as far as that is kept.
+    pub(super) fn begins(&mut self, prefixes: Option<Prefixes>) {
+        self.get_mut().prefixes = prefixes;
     }
 
     /// How much is kept of what it is answered, in bytes; `None` if nothing is.
@@ -588,6 +597,7 @@ impl Open {
             error_type: end.error_type,
             error_detail: end.detail,
             content: (capture != Capture::None).then(|| Box::new(Content { capture, request, response })),
+            prefixes: self.prefixes,
             status: self.status,
             attempt: self.attempt,
             arrived_at: self.arrived_at,

@@ -2,6 +2,7 @@
 //! record.
 
 mod admission;
+mod beginning;
 mod bill;
 mod crossing;
 mod downgrade;
@@ -559,6 +560,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         return Understood { preferences, recordable, ..Understood::default() };
     };
     entry.says(plain);
+    entry.begins(beginning::prefixes(rooms, endpoint, &json));
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }

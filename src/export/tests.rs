@@ -97,6 +97,7 @@ fn entries(count: i64, seed: u64) -> Vec<Entry> {
         upstream: dice.maybe(Dice::took),
         bytes_in: dice.below(1 << 31),
         bytes_out: dice.below(1 << 31),
+        prefixes: None,
     };
     (0..count).map(entry).collect()
 }

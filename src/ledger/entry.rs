@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::record::Record;
 use crate::record::call::Delivery;
 use crate::record::outcome::ErrorType;
+use crate::record::prefix::Prefixes;
 use crate::record::provenance::Provenance;
 use crate::record::trace::TraceId;
 use crate::record::usage::{Cost, Counter, Usage};
@@ -115,6 +116,9 @@ pub struct Entry {
     pub bytes_in: u64,
     /// Bytes of body handed to the app.
     pub bytes_out: u64,
+    /// How its prompt begins, where it was sent to a provider: for comparing calls, and for nobody else to see.
+    #[serde(skip)]
+    pub prefixes: Option<Prefixes>,
 }
 
 impl Entry {
@@ -166,6 +170,7 @@ impl Entry {
             upstream: record.timing.upstream,
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            prefixes: record.prefixes.clone().filter(|_| reuse.is_none()),
         }
     }
 }
@@ -299,6 +304,7 @@ pub(crate) mod tests {
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
+            prefixes: None,
         }
     }
 

@@ -70,7 +70,7 @@ fn forget_calls(change: &Transaction<'_>, user: i64, erased: &mut Erased) -> rus
     )?;
     let mut calls = change.prepare(
         "UPDATE calls SET user = NULL, run = NULL, request_id = '', trace_id = NULL, client = NULL, \
-         provider_request_id = NULL, error_message = NULL WHERE id >= ?1 AND id < ?2 AND user = ?3",
+         provider_request_id = NULL, error_message = NULL, prefixes = NULL WHERE id >= ?1 AND id < ?2 AND user = ?3",
     )?;
     for start in hours.query_map([user], |row| row.get::<_, Micros>(0))? {
         let start = start?;

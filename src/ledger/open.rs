@@ -16,7 +16,9 @@ use crate::ledger::totals::OfUser;
 use crate::ledger::{DAY, HOUR, MINUTE};
 
 /// What brings a database from each version to the next; how many there are is the version that this weir writes.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2.sql")];
+/// Lets a ledger of version 1 be asked as one of version 2; nothing in its file changes.
+const LIKE_VERSION_2: &str = "CREATE TEMP VIEW calls AS SELECT *, NULL AS prefixes FROM main.calls";
 /// `weir` in ASCII: what file(1) and weir know a ledger by.
 const APPLICATION_ID: i64 = 0x7765_6972;
 /// How long a connection waits for another one's lock.
@@ -104,6 +106,10 @@ impl Place {
     pub fn read(&self) -> rusqlite::Result<Connection> {
         // Whoever reads a WAL needs its shared memory, and may have to make that.
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 1 {
+            // An earlier weir's, which may be at work on it: asked as it is.
+            connection.execute_batch(LIKE_VERSION_2)?;
+        }
         tell_totals(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
@@ -253,7 +259,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::ledger::entry::Entry;
     use crate::ledger::insert::Inserter;
+    use crate::ledger::row;
     use crate::ledger::specimens::{self, Random};
     use crate::units::PicoUsd;
 
@@ -268,7 +276,7 @@ mod tests {
         let connection = place.write().expect("opened");
         assert_eq!(pragma::<String>(&connection, "journal_mode"), "wal");
         assert_eq!(pragma::<i64>(&connection, "auto_vacuum"), 2, "incremental");
-        assert_eq!(pragma::<i64>(&connection, "user_version"), 1);
+        assert_eq!(pragma::<i64>(&connection, "user_version"), 2);
         assert_eq!(pragma::<i64>(&connection, "secure_delete"), 1);
         assert_eq!(pragma::<i64>(&connection, "foreign_keys"), 0);
         for file in fs::read_dir(dir.path()).expect("read").map(|file| file.expect("a file")) {
@@ -318,6 +326,42 @@ mod tests {
         }
         assert_eq!(all(&place.read().expect("opened")), written, "asked as it is");
         assert_eq!(all(&place.write().expect("opened again")), written, "brought up to date");
+    }
+
+    /// Seven calls for two users, one of them answered from the cache: a ledger as version 1 wrote it.
+    fn version_1(dir: &Path) -> Place {
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ledger/version-1.db.zst");
+        let packed = fs::read(fixture).expect("the fixture");
+        fs::write(dir.join("ledger.db"), zstd::decode_all(&*packed).expect("zstd")).expect("written");
+        Place::in_dir(dir)
+    }
+
+    fn all(connection: &Connection) -> Vec<Entry> {
+        let mut rows = connection.prepare(row::SELECT).expect("SQL");
+        rows.query_map([], row::read).expect("asked").map(|entry| entry.expect("as it was written")).collect()
+    }
+
+    #[test]
+    fn a_ledger_of_version_1_is_brought_up_to_date_with_all_that_is_in_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = version_1(dir.path());
+        let before = all(&place.read().expect("an earlier one can be asked"));
+        assert_eq!(pragma::<i64>(&Connection::open(dir.path().join("ledger.db")).expect("opened"), "user_version"), 1);
+        let mut connection = place.write().expect("opened");
+        assert_eq!(pragma::<i64>(&connection, "user_version"), 2);
+        let after = all(&connection);
+        assert_eq!(after, before);
+        assert_eq!(after.len(), 7);
+        let users: Vec<_> = after.iter().map(|entry| entry.user_id.as_deref()).collect();
+        assert_eq!(users[..2], [Some("alice"), Some("bob")]);
+        let cost: u128 = after.iter().filter_map(|entry| entry.cost).map(|cost| cost.pico()).sum();
+        let sum: i64 = connection.query_row("SELECT sum(cost) FROM days", [], |row| row.get(0)).expect("a sum");
+        assert_eq!((cost, sum), (1_065_000_000, 1_065_000_000));
+        let entry = specimens::entry(&mut Random(1), 1_900_000_000_000_000);
+        Inserter::default().insert(&mut connection, std::slice::from_ref(&entry)).expect("written");
+        assert_eq!(all(&place.read().expect("opened")).last(), Some(&entry));
+        drop(connection);
+        place.write().expect("opened again");
     }
 
     #[test]

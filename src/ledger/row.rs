@@ -8,6 +8,7 @@ use rusqlite::{Row, Statement, params};
 
 use crate::ledger::entry::{Entry, Micros, Word};
 use crate::ledger::names::Series;
+use crate::record::prefix::Prefixes;
 use crate::record::trace::TraceId;
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
@@ -87,7 +88,9 @@ macro_rules! columns {
             $prefix,
             "bytes_in, ",
             $prefix,
-            "bytes_out"
+            "bytes_out, ",
+            $prefix,
+            "prefixes"
         )
     };
 }
@@ -106,7 +109,7 @@ pub(super) const INSERT: &str = concat!(
     "INSERT INTO calls (",
     columns!(""),
     ", series, user) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-     ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+     ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 );
 
 /// The counters that have a column of their own, in the columns' order.
@@ -164,6 +167,7 @@ pub(super) fn write(
         entry.upstream.map(length),
         whole(entry.bytes_in),
         whole(entry.bytes_out),
+        entry.prefixes.as_ref().map(Prefixes::packed),
         series.id,
         user,
     ])?;
@@ -207,6 +211,7 @@ pub fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
         upstream: row.length()?,
         bytes_in: row.count()?.unwrap_or_default(),
         bytes_out: row.count()?.unwrap_or_default(),
+        prefixes: row.take::<Option<Vec<u8>>>()?.as_deref().and_then(Prefixes::of_packed),
         provider: row.take::<Box<str>>()?.into(),
         operation: row.word()?.unwrap_or_default(),
         model: row.take()?,

@@ -1,9 +1,11 @@
 //! Specimens: entries of every kind, by chance but the same each time. For tests.
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use crate::ledger::entry::{Entry, Micros, Word};
 use crate::record::outcome::{Outcome, Reuse};
+use crate::record::prefix::{Prefixes, Reading};
 use crate::record::provenance::Provenance;
 use crate::record::trace::TraceId;
 use crate::record::usage::{Counter, Unpriced, Usage};
@@ -85,7 +87,14 @@ pub(super) fn entry(random: &mut Random, at: Micros) -> Entry {
         upstream: random.maybe(|it| Duration::from_micros(it.next() % 30_000_000)),
         bytes_in: random.next() % 100_000,
         bytes_out: random.next() % 100_000,
+        prefixes: random.maybe(prefixes).flatten(),
     }
+}
+
+fn prefixes(random: &mut Random) -> Option<Prefixes> {
+    let mut reading = Reading::new(&BuildHasherDefault::<DefaultHasher>::default());
+    reading.text(&"a".repeat(usize::try_from(random.below(100_000)).unwrap_or(0)));
+    reading.finish()
 }
 
 fn usage(random: &mut Random) -> Usage {

@@ -19,6 +19,7 @@ use crate::ledger::upkeep::{Bounds, Upkeep};
 use crate::ledger::writer::{self, Ledger, Refused, Writer};
 use crate::ledger::{DAY, HOUR, MINUTE, Standing, start_of};
 use crate::record::content::{Capture, Content, Text};
+use crate::record::prefix::Prefixes;
 use crate::redact::Redactor;
 
 const BOUNDS: Bounds =
@@ -239,6 +240,7 @@ async fn an_erased_user_is_nowhere_and_the_money_still_is() {
             entry.client = Some("client-marker".into());
             entry.provider_request_id = Some("prov-marker-1".into());
             entry.error_message = Some("said mallory-marker".into());
+            entry.prefixes = Prefixes::of_packed(b"sizemarker-bytes");
         }
     }
     let theirs = calls.iter().filter(|entry| entry.run_id.as_deref() == Some("run-marker-1")).count();

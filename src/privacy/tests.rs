@@ -91,6 +91,7 @@ fn record(text: &str) -> Record {
         error_type: None,
         error_detail: Some(format!("no answer from {text}").into()),
         content: None,
+        prefixes: None,
         status: Some(502),
         attempt: None,
         arrived_at: SystemTime::UNIX_EPOCH,

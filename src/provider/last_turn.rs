@@ -40,7 +40,7 @@ pub fn last_turn(endpoint: Endpoint, body: &Value<'_>, take: &mut dyn FnMut(&str
 
 /// Whether the model spoke. An item of OpenAI's responses that has no role is the model's, unless it is the output of a
 /// tool.
-fn is_models(turn: &Value<'_>) -> bool {
+pub(super) fn is_models(turn: &Value<'_>) -> bool {
     let role = turn.get("role").as_str();
     let is_models_item = |kind: &str| kind != "message" && !kind.ends_with("_output");
     match role {

@@ -7,6 +7,7 @@
 pub mod anthropic;
 pub mod azure;
 pub mod bedrock;
+pub mod beginning;
 pub mod cohere;
 mod edit;
 pub mod endpoint;

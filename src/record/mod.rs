@@ -8,6 +8,7 @@ pub mod content;
 pub mod fingerprint;
 pub mod head;
 pub mod outcome;
+pub mod prefix;
 pub mod provenance;
 pub mod trace;
 pub mod usage;
@@ -22,6 +23,7 @@ use crate::record::content::Content;
 use crate::record::fingerprint::Fingerprint;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome, Reuse, Role, StoreResult};
+use crate::record::prefix::Prefixes;
 use crate::record::provenance::Provenance;
 use crate::record::trace::Trace;
 use crate::record::usage::{Charge, Cost, Usage};
@@ -62,6 +64,8 @@ pub struct Record {
     pub error_detail: Option<Box<str>>,
     /// What was said, where the operator wants that kept.
     pub content: Option<Box<Content>>,
+    /// How its prompt begins, where there is a ledger to keep that; `None` if it is too short for any cache of prompts.
+    pub prefixes: Option<Prefixes>,
     /// The HTTP status the app got; `None` if it hung up before there was one.
     pub status: Option<u16>,
     /// The attempt upstream; `None` if none was made.

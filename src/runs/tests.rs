@@ -116,6 +116,7 @@ fn answered() -> Record {
         error_type: None,
         error_detail: None,
         content: None,
+        prefixes: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
         arrived_at: SystemTime::UNIX_EPOCH,

@@ -393,6 +393,7 @@ pub(super) mod tests {
             error_type: None,
             error_detail: None,
             content: None,
+            prefixes: None,
             status: Some(200),
             attempt: Some(Attempt::Answered(200)),
             arrived_at: SystemTime::UNIX_EPOCH,

@@ -187,11 +187,17 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn text(&mut self, text: &'a str) {
-        if !text.starts_with("data:") && !is_base64(text) {
+        if is_text(text) {
             self.measure.text_bytes += text.len() as u64;
             (self.on_text)(text);
         }
     }
+}
+
+/// Whether a string of a request is text: neither an image nor a file in base64.
+#[must_use]
+pub fn is_text(text: &str) -> bool {
+    !text.starts_with("data:") && !is_base64(text)
 }
 
 fn is_base64(text: &str) -> bool {

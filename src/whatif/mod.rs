@@ -6,6 +6,7 @@
 //! prices; no ledger to read from, no HTTP.
 
 pub mod choice;
+pub mod repeats;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,11 +22,15 @@ use crate::price::{Prices, Question};
 use crate::record::usage::{Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::units::PicoUsd;
 use crate::whatif::choice::Choice;
+use crate::whatif::repeats::{Beginnings, Repeats};
 
 /// Most models that are told apart; the rest are summed up as one.
 const MOST_MODELS: usize = 100;
 /// What the rest are called.
 const OTHER: &str = "other";
+/// Nothing shorter is ever cached: "1024 tokens or more", <https://platform.openai.com/docs/guides/prompt-caching>;
+/// Anthropic's least is the same, or higher.
+const LEAST_CACHED: u64 = 1024;
 
 /// Calls, weighed against what they would have cost otherwise.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ pub struct Weighing<'a> {
     bought: u64,
     spent: PicoUsd,
     reused: Reused,
+    repeats: Repeats<'a>,
 }
 
 /// What weir's own cache has saved.
@@ -107,10 +113,11 @@ impl<'a> Weighing<'a> {
             bought: 0,
             spent: PicoUsd::ZERO,
             reused: Reused::default(),
+            repeats: Repeats::new(prices),
         }
     }
 
-    /// Weighs one more call.
+    /// Weighs one more call, older than those before it.
     pub fn add(&mut self, entry: &Entry) {
         self.calls += 1;
         if entry.reuse.is_some() {
@@ -124,6 +131,7 @@ impl<'a> Weighing<'a> {
             return;
         }
         self.bought += 1;
+        self.repeats.add(entry);
         self.spent += entry.cost.unwrap_or_default();
         for (choice, scale) in &mut self.scales {
             match weighed(self.prices, choice, entry) {
@@ -136,7 +144,7 @@ impl<'a> Weighing<'a> {
         }
     }
 
-    /// Weighs all these calls, until there are no more or `until` is past.
+    /// Weighs all these calls, the newest first, until there are no more or `until` is past.
     ///
     /// # Errors
     /// What kept the calls from coming.
@@ -175,6 +183,7 @@ impl<'a> Weighing<'a> {
                 saved_usd: exact(self.reused.saved),
             },
             alternatives: self.scales.into_iter().map(|(choice, scale)| scale.finish(&choice)).collect(),
+            repeated_prefixes: self.repeats.finish(),
         }
     }
 }
@@ -231,6 +240,8 @@ pub struct Answer {
     pub reuse: Reuse,
     /// What would have been otherwise.
     pub alternatives: Vec<Alternative>,
+    /// Prompts that begin like one shortly before: what they cost that the provider's cache did not have.
+    pub repeated_prefixes: Beginnings,
 }
 
 /// What weir's own cache has saved.
@@ -413,10 +424,8 @@ fn suits_any_model(entry: &Entry, usage: &Usage) -> Result<(), LeftOut> {
     if usage.leaves().any(is_other) { Err(LeftOut::Media) } else { Ok(()) }
 }
 
-/// The same usage, had every token of its prompt been in the provider's cache. Nothing shorter is ever cached: "1024
-/// tokens or more", <https://platform.openai.com/docs/guides/prompt-caching>; Anthropic's least is the same, or higher.
+/// The same usage, had every token of its prompt been in the provider's cache.
 fn all_read_from_cache(entry: &Entry, usage: &Usage) -> Result<Usage, LeftOut> {
-    const LEAST_CACHED: u64 = 1024;
     suits_any_model(entry, usage)?;
     let input = usage.get(Counter::InputTokens).ok_or(LeftOut::NoUsage)?;
     let read = usage.get(Counter::CacheReadTokens).unwrap_or(0);

@@ -19,6 +19,16 @@ fn answer() -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
+/// The same to a long prompt, none of which was read from the provider's cache.
+fn answer_to_a_long_prompt() -> Vec<u8> {
+    let mut body: Value = serde_json::from_slice(&answer()).unwrap();
+    body["usage"] = json!({
+        "prompt_tokens": 12_000, "completion_tokens": 100, "total_tokens": 12_100,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    });
+    body.to_string().into_bytes()
+}
+
 async fn call(weir: &Weir, workspace: &str, text: &str) {
     let body = json!({ "model": "gpt-5-mini", "messages": [{"role": "user", "content": text}] }).to_string();
     let user = format!("user-of-{workspace}");
@@ -72,6 +82,41 @@ async fn calls_are_in_the_answers_with_their_cost_to_the_last_digit() {
     assert_eq!(after["total_spend_usd"], all["total_spend_usd"], "the money stays");
     let users = get(&weir, "usage/top-users", &[]).await.to_string();
     assert!(users.contains("user-of-a") && !users.contains("user-of-b"), "{users}");
+    weir.stop().await;
+}
+
+#[tokio::test]
+async fn prompts_that_begin_alike_and_are_not_read_from_a_cache_say_what_that_costs() {
+    let fake = Fake::always(Script::json(200, &answer_to_a_long_prompt())).await;
+    let weir = Weir::operated(&fake.url(), "ledger: { mode: memory }\ncache: { mode: off }").await;
+    let system = "Be brief and kind. ".repeat(3_000);
+    let ask = async |agent: &str, question: &str| {
+        let body = json!({
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
+            "model": "gpt-5-mini",
+        });
+        let answer = weir.post(CHAT, &[("x-agent-id", agent)], body.to_string().as_bytes()).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    };
+    for (agent, question) in [("planner", "one"), ("planner", "two"), ("planner", "three"), ("writer", "one")] {
+        ask(agent, question).await;
+    }
+    written(&weir, 4).await;
+    let told = get(&weir, "cost/what-if", &[]).await["repeated_prefixes"].clone();
+    let of = |agent: &str| {
+        let agents = told["agents"].as_array().unwrap();
+        agents.iter().find(|it| it["agent"] == agent).unwrap().clone()
+    };
+    // The prompts differ in their last words alone, and have 12,000 tokens, says the provider.
+    let planner = of("planner");
+    assert_eq!([&planner["calls"], &planner["repeated_calls"]], [3, 2]);
+    let tokens = planner["repeated_tokens"].as_u64().unwrap();
+    assert!((2 * 11_980..2 * 12_000).contains(&tokens), "{planner}");
+    assert_eq!((&planner["read_tokens"], &planner["missed_tokens"]), (&json!(0), &json!(tokens)));
+    // $0.25 for a million tokens sent, $0.025 read.
+    let saved = -planner["difference_usd"].as_f64().unwrap();
+    assert!((saved - 0.225e-6 * f64::from(u32::try_from(tokens).unwrap())).abs() < 1e-12, "{planner}");
+    assert_eq!(of("writer")["repeated_calls"], 0, "another agent has what it has alone");
     weir.stop().await;
 }
 

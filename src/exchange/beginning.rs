@@ -1,0 +1,27 @@
+//! Beginning: the corridor's part about prompts that begin alike: what the ledger is told of how one begins.
+
+use std::hash::RandomState;
+use std::sync::LazyLock;
+
+use serde_json_borrow::Value;
+
+use crate::exchange::Rooms;
+use crate::provider::beginning::{Piece, pieces};
+use crate::provider::endpoint::Endpoint;
+use crate::record::prefix::{Prefixes, Reading};
+
+/// What fingerprints are made with: `SipHash` with a key of this process, which nobody else ever has. What began before a
+/// restart is then not known again; no provider's cache that is looked for would have lasted much longer.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The beginnings of the prompt of a request with this body, if there is a ledger to keep them.
+pub(super) fn prefixes(rooms: &Rooms, endpoint: Endpoint, body: &Value<'_>) -> Option<Prefixes> {
+    rooms.sinks.ledger()?;
+    let mut reading = Reading::new(&*KEY);
+    pieces(endpoint, body, &mut |piece| match piece {
+        Piece::Text(text) => reading.text(text),
+        Piece::End => reading.ends(),
+        Piece::Media => reading.stop(),
+    });
+    reading.finish()
+}
