@@ -38,6 +38,12 @@ pub struct Arguments {
     /// Calls for this model
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
+    /// Calls that did not end well for this reason: a status such as 429, or a word such as timeout
+    #[arg(long, value_name = "REASON")]
+    error_type: Option<String>,
+    /// Calls of this run of an agent loop
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
     #[command(flatten)]
     asked: Asked,
     #[command(flatten)]
@@ -50,7 +56,9 @@ pub struct Arguments {
 /// If the ledger cannot be read, or the file not be written; then the file is as it was.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let form = form(arguments)?;
-    let selection = arguments.asked.selection(arguments.model.as_deref(), SystemTime::now());
+    let mut selection = arguments.asked.selection(arguments.model.as_deref(), SystemTime::now());
+    selection.filter.error_type = arguments.error_type.as_deref().map(Into::into);
+    selection.filter.run = arguments.run.as_deref().map(Into::into);
     let wanted = Wanted { selection, form, after: None };
     let origin = match arguments.source.file()? {
         Some(reader) => Origin::File(reader),

@@ -114,6 +114,8 @@ pub(super) fn query(selection: &Selection) -> String {
         ("user_id", &filter.user),
         ("provider", &filter.provider),
         ("model", &filter.model),
+        ("error_type", &filter.error_type),
+        ("run_id", &filter.run),
     ];
     pairs.extend(filters.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?.to_owned()))));
     spelt(&pairs)

@@ -28,6 +28,10 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
     /// To which the cache said this: `hit`, `miss`, `expired` or `bypass`.
     pub cache: Option<Box<str>>,
+    /// That ended so for this reason: a status such as `429`, or a word such as `timeout`.
+    pub error_type: Option<Box<str>>,
+    /// Of this run of an agent loop.
+    pub run: Option<Box<str>>,
 }
 
 /// What the sums are made by, that a filter may ask for.
@@ -50,7 +54,17 @@ impl Filter {
 
     /// Whether sums by series can tell: nothing is asked for that only a call knows.
     pub(super) const fn is_by_series(&self) -> bool {
-        self.user.is_none() && self.outcome.is_none() && self.cache.is_none()
+        self.user.is_none() && !self.is_by_call()
+    }
+
+    /// Whether something is asked for that only a call knows.
+    const fn is_by_call(&self) -> bool {
+        self.outcome.is_some() || self.cache.is_some() || self.is_rare()
+    }
+
+    /// Whether it may be that hardly a call is let through, and no sum tells where.
+    const fn is_rare(&self) -> bool {
+        self.error_type.is_some() || self.run.is_some()
     }
 
     /// Whether it asks for a scope.
@@ -60,7 +74,7 @@ impl Filter {
 
     /// Whether sums by user and scope can tell.
     pub(super) fn is_by_user(&self) -> bool {
-        self.outcome.is_none() && self.cache.is_none() && self.by_series().iter().all(|(_, value)| value.is_none())
+        !self.is_by_call() && self.by_series().iter().all(|(_, value)| value.is_none())
     }
 
     /// What a row of sums by series must meet.
@@ -90,6 +104,8 @@ impl Filter {
         condition.push(self.user_is());
         condition.equal("outcome", self.outcome.map(Outcome::as_str));
         condition.equal("cache", self.cache.as_deref());
+        condition.equal("error_type", self.error_type.as_deref());
+        condition.equal("run", self.run.as_deref());
         condition
     }
 
@@ -105,7 +121,7 @@ impl Filter {
             condition.sql.push_str(column_of(outcome));
             condition.sql.push_str(" > 0");
         }
-        (!condition.sql.is_empty()).then_some(Occurs { table: Grain::sums, condition })
+        (self.is_rare() || !condition.sql.is_empty()).then_some(Occurs { table: Grain::sums, condition })
     }
 
     fn user_is(&self) -> Condition {

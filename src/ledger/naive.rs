@@ -106,7 +106,8 @@ impl Both {
 }
 
 fn meets(entry: &Entry, filter: &Filter) -> bool {
-    let Filter { workspace, namespace, agent, user, provider, operation, model, outcome, cache } = filter;
+    let Filter { workspace, namespace, agent, user, provider, operation, model, outcome, cache, error_type, run } =
+        filter;
     let names = [
         (workspace, entry.workspace_id.as_deref()),
         (namespace, entry.namespace.as_deref()),
@@ -116,6 +117,8 @@ fn meets(entry: &Entry, filter: &Filter) -> bool {
         (operation, Some(&*entry.operation)),
         (model, entry.model.as_deref()),
         (cache, Some(&*entry.cache)),
+        (error_type, entry.error_type.as_deref()),
+        (run, entry.run_id.as_deref()),
     ];
     names.iter().all(|(asked, has)| asked.is_none() || asked.as_deref() == *has)
         && outcome.is_none_or(|outcome| outcome.as_str() == entry.outcome)
@@ -182,6 +185,8 @@ fn filter(random: &mut Random, entries: &[Entry]) -> Filter {
         operation: one_in(8, Some((*entry.operation).into())),
         model: one_in(6, entry.model.clone()),
         cache: one_in(12, Some((*entry.cache).into())),
+        error_type: one_in(12, entry.error_type.as_deref().map(Into::into)),
+        run: one_in(12, entry.run_id.clone()),
         outcome: (random.below(8) == 0).then_some(Outcome::ALL[index(random.below(8))]),
     }
 }

@@ -76,6 +76,17 @@ pub(super) struct Question {
     workspace_id: Option<String>,
 }
 
+/// What only single calls know.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "says what `of_calls` reads; a test holds the two together")]
+pub(super) struct OfCalls {
+    /// Only calls that did not end well for this reason: a status such as `429`, or a word such as `timeout`.
+    error_type: Option<String>,
+    /// Only calls of this run of an agent loop, as `X-Run-ID` names it.
+    run_id: Option<String>,
+}
+
 /// How long the points of a series are apart.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -145,6 +156,11 @@ impl Asked {
         let Window { from, to } = self.window;
         Window { from: from.saturating_sub(to.saturating_sub(from)), to: from }
     }
+}
+
+/// What is asked of single calls: why they failed, and which run they are of.
+pub(super) fn of_calls(parameters: &mut Parameters) -> (Option<Box<str>>, Option<Box<str>>) {
+    (parameters.text("error_type"), parameters.text("run_id"))
 }
 
 /// Keeps a question to what its asker may see.

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use crate::admin::Admin;
 use crate::admin::access::Asker;
-use crate::admin::analytics::asked::{Asked, Question, bind, moment};
+use crate::admin::analytics::asked::{Asked, OfCalls, Question, bind, moment, of_calls};
 use crate::admin::analytics::logs::Call;
 use crate::admin::analytics::shown::Period;
 use crate::admin::analytics::{AGAIN_IN, switched_off};
@@ -55,7 +55,7 @@ const STALLED: Duration = Duration::from_secs(60);
     path = "/api/v1/analytics/export",
     tag = "analytics",
     operation_id = "analytics_export",
-    params(Question,
+    params(Question, OfCalls,
         ("format" = Option<String>, Query, pattern = "^(csv|json|ndjson|parquet)$",
             description = "`csv` (without this), `json`, `ndjson` or `parquet`."),
         ("compression" = Option<String>, Query, pattern = "^(none|gzip|zstd)$",
@@ -117,6 +117,8 @@ fn asked_for(filter: &Filter) -> Value {
         "of_one_user": filter.user.is_some(),
         "provider": filter.provider,
         "model": filter.model,
+        "error_type": filter.error_type,
+        "of_one_run": filter.run.is_some(),
     })
 }
 
@@ -171,7 +173,7 @@ impl Write for Pipe {
     path = "/api/v1/analytics/export-stats",
     tag = "analytics",
     operation_id = "analytics_export_stats",
-    params(Question,
+    params(Question, OfCalls,
         ("format" = Option<String>, Query, pattern = "^(csv|json|ndjson|parquet)$", description = "As of an export."),
         ("compression" = Option<String>, Query, pattern = "^(none|gzip|zstd)$", description = "As of an export."),
         ("after" = Option<String>, Query, description = "As of an export.")),
@@ -223,7 +225,7 @@ struct ExportStats {
 fn selected(parameters: Parameters, caller: &Asker) -> Result<(Selection, Form), Problem> {
     let formats = Format::ALL.map(|format| (format.as_str(), format));
     let compressions = Compression::ALL.map(|compression| (compression.as_str(), compression));
-    let (asked, (form, after)) = Asked::with(parameters, caller, |parameters, _| {
+    let (asked, (form, after, (error_type, run))) = Asked::with(parameters, caller, |parameters, _| {
         let format = parameters.choice("format", &formats).unwrap_or_default();
         let compression = parameters.choice("compression", &compressions).unwrap_or_default();
         let after = parameters.parsed("after", "write the `timestamp` of the last row that is whole", moment);
@@ -236,11 +238,12 @@ fn selected(parameters: Parameters, caller: &Asker) -> Result<(Selection, Form),
             parameters.fault(name, problem);
             Form::default()
         });
-        (form, after)
+        (form, after, of_calls(parameters))
     })?;
     let mut window = asked.window;
     window.from = window.from.max(after.map_or(0, |after| after.saturating_add(1)));
-    Ok((Selection { window, filter: asked.filter }, form))
+    let filter = Filter { error_type, run, ..asked.filter };
+    Ok((Selection { window, filter }, form))
 }
 
 /// What a month has come to, for whoever pays.

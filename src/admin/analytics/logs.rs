@@ -3,20 +3,19 @@
 use std::num::NonZeroUsize;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
 use crate::admin::access::Asker;
-use crate::admin::analytics::asked::{Asked, Limit, Next, Question, cursor, cursor_after, limit};
+use crate::admin::analytics::asked::{Asked, Limit, Next, OfCalls, Question, cursor, cursor_after, limit, of_calls};
 use crate::admin::analytics::shown::Period;
-use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
 use crate::ledger::entry::{Entry, Micros};
+use crate::ledger::filter::Filter;
 use crate::ledger::page::{Direction, Page};
 use crate::ledger::reader::{Error, Reader};
 use crate::record::outcome::Outcome;
@@ -38,7 +37,7 @@ const CACHE: [(&str, &str); 4] = [("hit", "hit"), ("miss", "miss"), ("expired", 
     path = "/api/v1/analytics/logs",
     tag = "analytics",
     operation_id = "analytics_logs",
-    params(Question, Limit, Next,
+    params(Question, OfCalls, Limit, Next,
         ("operation" = Option<String>, Query, description = "Only calls of this operation, such as `chat`."),
         ("outcome" = Option<String>, Query,
             description = "Only calls that ended so: `success`, `client_error`, `upstream_error`, `timeout`, \
@@ -60,14 +59,12 @@ pub(super) async fn list(
         let cache = parameters.choice("cache", &CACHE);
         let direction = parameters.choice("order", &DIRECTIONS).unwrap_or(Direction::Newest);
         let after = cursor(parameters, KIND);
-        (operation, outcome, cache, Wanted { after, direction, limit: limit(parameters, USUAL) })
+        let wanted = Wanted { after, direction, limit: limit(parameters, USUAL) };
+        (operation, outcome, cache, of_calls(parameters), wanted)
     })?;
-    let (operation, outcome, cache, wanted) = wanted;
-    asked.filter.operation = operation;
-    asked.filter.outcome = outcome;
-    asked.filter.cache = cache.map(Into::into);
-    let logs = admin.ledger.ask(move |ledger| Listed::of(&asked, &wanted, ledger)).await?;
-    Ok(answer(StatusCode::OK, &logs))
+    let (operation, outcome, cache, (error_type, run), wanted) = wanted;
+    asked.filter = Filter { operation, outcome, cache: cache.map(Into::into), error_type, run, ..asked.filter };
+    admin.ledger.answer(move |ledger| Listed::of(&asked, &wanted, ledger)).await
 }
 
 /// Which page.

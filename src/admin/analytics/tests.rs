@@ -416,6 +416,8 @@ async fn an_export_is_every_call_in_the_form_asked_for() {
         ("", 27 + 1, "timestamp,"),
         ("&format=ndjson", 27, "{"),
         ("&format=ndjson&agent_id=agent-of-b", 7, "{"),
+        ("&format=ndjson&error_type=of-a", 1, "{"),
+        ("&format=ndjson&run_id=run-of-b", 7, "{"),
         ("&format=csv&after=2026-11-01T12:00:00Z", 18, "2026-11-01T13:00:00.000000Z,"),
         ("&format=ndjson&workspace=nobody", 0, ""),
     ] {
