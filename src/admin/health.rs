@@ -14,6 +14,8 @@ use {std::time::Duration, tokio::time::timeout};
 
 use crate::admin::Admin;
 use crate::admin::cache::answer;
+use crate::sinks::metrics::PriceTable;
+use crate::sinks::traces::Standing;
 
 /// Whether weir takes calls. Cloning shares it: the app sets it, the admin side shows it.
 #[derive(Clone, Debug)]
@@ -101,6 +103,19 @@ struct Dependency {
     status: &'static str,
     /// How long it took to answer just now; `null` where it was not asked.
     latency_ms: Option<f64>,
+    /// What there is to know of it beside.
+    #[serde(flatten)]
+    about: Option<Beside>,
+}
+
+/// What there is to know of something beside whether it is up.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Beside {
+    /// The price table: who gathered it, and how long ago.
+    Table { source: String, age_seconds: Option<u64> },
+    /// The collector of spans: when it last took some; `null` if it never has.
+    Collector { last_success: Option<String> },
 }
 
 const UP: &str = "up";
@@ -112,8 +127,25 @@ async fn dependencies(admin: &Admin) -> Vec<Dependency> {
         name: "shared store",
         status: if store.is_up() { UP } else { DOWN },
         latency_ms: None,
+        about: None,
     });
-    store.into_iter().chain(ledger(admin).await).collect()
+    let others = ledger(admin).await.into_iter().chain(collector(admin));
+    store.into_iter().chain(others).chain([price_table(admin)]).collect()
+}
+
+/// However old it is, calls have prices: whoever minds is told by its age.
+fn price_table(admin: &Admin) -> Dependency {
+    let PriceTable { source, published_at, .. } = admin.metrics.price_table();
+    let age_seconds = published_at.elapsed().ok().map(|age| age.as_secs());
+    let about = Some(Beside::Table { source, age_seconds });
+    Dependency { name: "price table", status: UP, latency_ms: None, about }
+}
+
+fn collector(admin: &Admin) -> Option<Dependency> {
+    let Standing { last_taken, is_failing, .. } = admin.metrics.traces()?;
+    let last_success = last_taken.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    let about = Some(Beside::Collector { last_success });
+    Some(Dependency { name: "trace collector", status: if is_failing { DOWN } else { UP }, latency_ms: None, about })
 }
 
 #[cfg(feature = "ledger")]
@@ -124,7 +156,7 @@ async fn ledger(admin: &Admin) -> Option<Dependency> {
     let answered = timeout(WITHIN, ledger.is_there()).await.unwrap_or(Some(false))?;
     let took = (asked.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0;
     let (status, latency_ms) = if answered { (UP, Some(took)) } else { (DOWN, None) };
-    Some(Dependency { name: "ledger", status, latency_ms })
+    Some(Dependency { name: "ledger", status, latency_ms, about: None })
 }
 
 #[cfg(not(feature = "ledger"))]

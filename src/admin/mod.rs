@@ -274,6 +274,7 @@ mod tests {
     use crate::cache::Cache;
     use crate::sinks::Settings;
     use crate::sinks::metrics::{About, PriceTable};
+    use crate::sinks::traces::Standing;
 
     pub(in crate::admin) fn admin() -> Admin {
         let prices = PriceTable { version: "1".to_owned(), source: "built-in".to_owned(), published_at: UNIX_EPOCH };
@@ -350,10 +351,29 @@ mod tests {
             assert!(body.starts_with(says), "{state}: {body}");
             let (head, body) = admin.get("/healthz").await;
             assert_eq!(head.status, ready, "{state}");
-            let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-            let expected = json!({ "status": says, "version": "0.1.0", "uptime_seconds": 0, "dependencies": [] });
+            let mut health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            let [table] = health["dependencies"].take().as_array().expect("a list").clone().try_into().expect("one");
+            let expected = json!({ "status": says, "version": "0.1.0", "uptime_seconds": 0, "dependencies": null });
             assert_eq!(health, expected, "{state}");
+            assert!(table["age_seconds"].as_u64().is_some_and(|age| age > 1_700_000_000), "since 1970: {table}");
+            assert_eq!([&table["name"], &table["status"], &table["source"]], ["price table", "up", "built-in"]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_takes_no_spans_is_down_and_weir_is_ready_all_the_same() {
+        let admin = admin();
+        let standing = Standing { is_failing: true, last_taken: Some(UNIX_EPOCH), ..Standing::default() };
+        admin.metrics.watch_traces(Arc::new(move || standing));
+        admin.readiness.set_ready();
+        let answer = health::healthy(axum::extract::State(admin)).await;
+        assert_eq!(answer.status(), 200);
+        let body = answer.into_body().collect().await.expect("a whole body").to_bytes();
+        let health: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(health["status"], "degraded");
+        let collector = json!({ "name": "trace collector", "status": "down", "latency_ms": null,
+            "last_success": "1970-01-01T00:00:00Z" });
+        assert_eq!(health["dependencies"][0], collector);
     }
 
     #[tokio::test]

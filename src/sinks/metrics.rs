@@ -306,6 +306,12 @@ impl Metrics {
         self.now.prices.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How the queue of spans stands, if there are traces.
+    #[must_use]
+    pub fn traces(&self) -> Option<sinks::traces::Standing> {
+        self.now.traces.get().map(|watch| watch())
+    }
+
     /// Has `watch` asked at each scrape how full the cache is. The first one stays.
     pub fn watch_cache(&self, watch: WatchCache) {
         // A second cache would be a second backend, with a label of its own.

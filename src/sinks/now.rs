@@ -305,7 +305,7 @@ fn write_price_table(encoder: &mut DescriptorEncoder<'_>, prices: &PriceTable) -
 }
 
 fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: Standing) -> fmt::Result {
-    let Standing { exported, queue_full, export_failed, length, capacity } = standing;
+    let Standing { exported, queue_full, export_failed, length, capacity, last_taken: _, is_failing: _ } = standing;
     let dropped = [("queue_full", queue_full), ("export_failed", export_failed)];
     write(encoder, &semconv::OTLP_EXPORTED_SPANS, [([], ConstCounter::new(exported))])?;
     write(encoder, &semconv::OTLP_DROPPED_SPANS, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;

@@ -1,7 +1,9 @@
 //! Export: empties the queue of spans, a batch at a time, into a collector. A task of its own: that the collector is
 //! slow, refuses or is not there costs spans, which are counted, and nothing else.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::SpanExporter as OtlpExporter;
@@ -36,6 +38,10 @@ pub(super) async fn run(plan: &Plan, mut waiting: Receiver<SpanData>, counts: &C
         let sent = send(&collector, batch, plan.batch).await;
         let counter = if sent.is_ok() { &counts.exported } else { &counts.export_failed };
         counter.fetch_add(count, Ordering::Relaxed);
+        counts.is_failing.store(sent.is_err(), Ordering::Relaxed);
+        if sent.is_ok() {
+            *counts.last_taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
+        }
         health.tell(sent.err().as_deref());
     }
 }

@@ -17,6 +17,7 @@ mod spans;
 mod transport;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,4 +82,8 @@ pub struct Standing {
     pub length: u64,
     /// Most spans that can wait.
     pub capacity: u64,
+    /// When the collector last took some; `None` if it never has.
+    pub last_taken: Option<SystemTime>,
+    /// Whether it did not take what it was sent last.
+    pub is_failing: bool,
 }

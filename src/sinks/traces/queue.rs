@@ -2,8 +2,9 @@
 //! the queue when it is over, if there is room. Nothing here waits.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName};
 use opentelemetry::trace::{SpanId as RawSpanId, TraceId as RawTraceId};
@@ -47,6 +48,9 @@ pub(super) struct Counts {
     pub(super) exported: AtomicU64,
     pub(super) queue_full: AtomicU64,
     pub(super) export_failed: AtomicU64,
+    /// When spans were last taken.
+    pub(super) last_taken: Mutex<Option<SystemTime>>,
+    pub(super) is_failing: AtomicBool,
 }
 
 /// A queue as `plan` has it, and what empties it, which has to be run.
@@ -126,6 +130,8 @@ impl Traces {
             export_failed: count(&self.counts.export_failed),
             length: whole(capacity - self.spans.capacity()),
             capacity: whole(capacity),
+            last_taken: *self.counts.last_taken.lock().unwrap_or_else(PoisonError::into_inner),
+            is_failing: self.counts.is_failing.load(Ordering::Relaxed),
         }
     }
 
