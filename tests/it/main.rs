@@ -34,7 +34,7 @@ mod memory_limit;
 mod otlp_metrics;
 mod pod_life;
 mod pricing;
-#[cfg(feature = "otlp")]
+#[cfg(all(feature = "otlp", feature = "parquet"))]
 mod privacy;
 mod proxying;
 mod reaching;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use weir::ledger::content::kept;
 use weir::record::content::{Capture, Content, Text};
@@ -113,6 +116,32 @@ fn files(dir: &Path) -> Vec<u8> {
     all
 }
 
+/// Every call of the ledger as an export has it, once all of them are written.
+async fn exported(admin: &str, format: &str, calls: usize) -> Bytes {
+    let client = Client::default();
+    while client.get(&format!("{admin}/api/v1/usage/overview")).await.json()["total_calls"] != calls {
+        tokio::task::yield_now().await;
+    }
+    let answer = client.get(&format!("{admin}/api/v1/analytics/export?format={format}")).await;
+    assert_eq!(answer.status, 200, "{format}");
+    answer.body
+}
+
+/// The rows of a Parquet file, in words.
+fn rows(parquet: Bytes) -> String {
+    let reader = SerializedFileReader::new(parquet).unwrap();
+    reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+/// What the ledger in `dir` keeps of what was said, unpacked.
+fn contents(dir: &Path) -> String {
+    let ledger = Connection::open(dir.join("ledger.db")).unwrap();
+    let mut question = ledger.prepare("SELECT request FROM contents UNION ALL SELECT response FROM contents").unwrap();
+    let packed = question.query_map([], |row| row.get::<_, Option<Vec<u8>>>(0)).unwrap();
+    let unpacked = packed.filter_map(Result::unwrap).map(|packed| zstd::decode_all(&*packed).unwrap());
+    unpacked.map(|text| String::from_utf8(text).unwrap()).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether `part` is in `text`: as it is, as JSON writes it, or as a path does.
 fn says(text: &str, part: &str) -> bool {
     let as_json = json!(part).to_string();
@@ -123,12 +152,18 @@ fn says(text: &str, part: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_slips_is_in_logs_spans_metrics_or_files() {
+async fn nothing_that_slips_is_in_logs_spans_metrics_exports_or_files() {
     let (fake, collector) = (Fake::start(indiscreet).await, Collector::http(Manner::Takes).await);
     let dir = tempfile::tempdir().unwrap();
     let state_dir = format!("state_dir={}", dir.path().display());
     let endpoint = format!("telemetry.traces.endpoint=http://{}", collector.address);
-    let more = ["telemetry.metrics.consumers=plain", "telemetry.metrics.cache_namespaces=true", &state_dir, &endpoint];
+    let more = [
+        "telemetry.metrics.consumers=plain",
+        "telemetry.metrics.cache_namespaces=true",
+        "privacy.capture=redacted",
+        &state_dir,
+        &endpoint,
+    ];
     let more: Vec<&str> = more.into_iter().flat_map(|knob| ["--set", knob]).collect();
     let weir = Process::start(&fake.url(), &more, &[("OTEL_BSP_SCHEDULE_DELAY", "1")]).await;
 
@@ -149,11 +184,25 @@ async fn nothing_that_slips_is_in_logs_spans_metrics_or_files() {
     let answer = Client::default().get(&format!("{}/metrics", weir.admin)).await;
     let metrics = String::from_utf8(answer.body.to_vec()).unwrap();
     let lines: Vec<String> = weir.told("").iter().map(ToString::to_string).collect();
-    let written = [("log", lines.join("\n")), ("spans", spans()), ("metrics", metrics.clone())];
+    let [csv, lines_of_json, parquet] = [
+        exported(&weir.admin, "csv", calls).await,
+        exported(&weir.admin, "ndjson", calls).await,
+        exported(&weir.admin, "parquet", calls).await,
+    ];
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    weir.stop().await;
+    let written = [
+        ("log", lines.join("\n")),
+        ("spans", spans()),
+        ("metrics", metrics.clone()),
+        ("export as CSV", text(csv)),
+        ("export as lines of JSON", text(lines_of_json)),
+        ("export as Parquet", rows(parquet)),
+        ("contents that are kept redacted", contents(dir.path())),
+    ];
     for (place, text) in &written {
         assert!(text.contains("planner-7"), "the {place} tell what is ordinary");
     }
-    weir.stop().await;
     let files = String::from_utf8_lossy(&files(dir.path())).into_owned();
     for (place, text) in written.iter().map(|(place, text)| (*place, text)).chain([("files", &files)]) {
         for Secret { kind, part, .. } in &all {
