@@ -599,6 +599,8 @@ def sidecar():
         stat("Configuration", "Whether the last load of configuration, prices, keys and token worked, everywhere.",
              "short",
              "min(weir_config_last_reload_successful{S})", mappings=YES, steps=HOLDS),
+        stat("Restart needed", "Instances whose configuration says something that holds only after a restart; the log names it.",
+             "short", "sum(weir_config_restart_needed{S})", steps=NEVER, decimals=0),
         stat("State kept", "Whether a restart remembers what limits and budgets have counted; empty where nothing is to be kept.",
              "short", "min(weir_state_kept{S})", mappings=YES, steps=HOLDS, none="nothing to keep"),
         stat("Youngest instance", "Since its start.", "s", f"min(time() - (process_start_time_seconds{{S}} {WEIRS}))"),

@@ -32,7 +32,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::exchange::{self, Rooms};
+use crate::exchange;
+use crate::exchange::house::House;
 use crate::units::Span;
 
 /// What the operator writes of the app's connections.
@@ -77,10 +78,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves the app on `listener` until `shutdown` resolves; goes on until nothing has been in progress for
 /// `settings.linger`; then lets go of connections, and waits for what goes on without the app. All of that within
 /// `settings.drain_timeout`. Dropping the future drops the connections it serves.
-pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, shutdown: impl Future<Output = ()>) {
+pub async fn run(listener: TcpListener, settings: &Settings, house: Arc<House>, shutdown: impl Future<Output = ()>) {
+    // Whatever is configured, all rooms have the same two.
+    let (tasks, hard_stop) = (house.rooms().tasks.clone(), house.rooms().hard_stop.clone());
     let side = Side {
         settings: settings.clone(),
-        rooms: Arc::clone(&rooms),
+        house,
+        tasks: tasks.clone(),
+        hard_stop: hard_stop.clone(),
         connections: TaskTracker::new(),
         stop: CancellationToken::new(),
         traffic: Arc::new(Traffic::new()),
@@ -88,23 +93,26 @@ pub async fn run(listener: TcpListener, settings: &Settings, rooms: Arc<Rooms>, 
     let deadline = side.serve_until(listener, shutdown).await;
     side.stop.cancel();
     side.connections.close();
-    rooms.tasks.close();
+    tasks.close();
     let drained = async {
         side.connections.wait().await;
-        rooms.tasks.wait().await;
+        tasks.wait().await;
     };
     if timeout_at(deadline, drained).await.is_err() {
         tracing::warn!(weir.connections = side.connections.len(), "calls were still in progress at the drain timeout");
-        rooms.hard_stop.cancel();
+        hard_stop.cancel();
         side.connections.wait().await;
-        rooms.tasks.wait().await;
+        tasks.wait().await;
     }
 }
 
 /// The app's side, while it is there.
 struct Side {
     settings: Settings,
-    rooms: Arc<Rooms>,
+    house: Arc<House>,
+    /// What goes on although its app is gone.
+    tasks: TaskTracker,
+    hard_stop: CancellationToken,
     connections: TaskTracker,
     /// Asks every connection to end.
     stop: CancellationToken,
@@ -137,8 +145,8 @@ impl Side {
                 continue;
             };
             let pulse = Arc::new(Pulse::new(Arc::clone(&self.traffic)));
-            let served = serve((tcp, place), pulse, self.settings.clone(), Arc::clone(&self.rooms), self.stop.clone());
-            let hard_stop = self.rooms.hard_stop.clone();
+            let served = serve((tcp, place), pulse, self.settings.clone(), Arc::clone(&self.house), self.stop.clone());
+            let hard_stop = self.hard_stop.clone();
             self.connections.spawn(async move {
                 hard_stop.run_until_cancelled(served).await;
             });
@@ -152,7 +160,7 @@ impl Side {
         let mut ended = self.traffic.ended();
         loop {
             let ended_now = self.traffic.ended();
-            let is_busy = self.traffic.is_flowing() || !self.rooms.tasks.is_empty();
+            let is_busy = self.traffic.is_flowing() || !self.tasks.is_empty();
             if is_busy || ended_now != ended {
                 (quiet_since, ended) = (Instant::now(), ended_now);
             }
@@ -192,7 +200,7 @@ async fn serve(
     (tcp, place): (TcpStream, OwnedSemaphorePermit),
     pulse: Arc<Pulse>,
     settings: Settings,
-    rooms: Arc<Rooms>,
+    house: Arc<House>,
     stop: CancellationToken,
 ) {
     // Streams are many small writes, and each matters to the first token's latency.
@@ -201,7 +209,7 @@ async fn serve(
     let beats = Arc::clone(&pulse);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = beats.request_begins(request.version());
-        let answered = exchange::handle(Arc::clone(&rooms), request);
+        let answered = exchange::handle(house.rooms(), request);
         async move { Ok::<_, Infallible>(answered.await.map(|body| Guarded { body, _guard: guard })) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());

@@ -771,6 +771,9 @@ metrics! {
     CONFIG_SUCCESS_TIMESTAMP = Gauge "weir_config_last_reload_success_timestamp_seconds", "unix seconds", [],
         "Unix time of the last (re)load of the configuration that worked",
         "at start, and when a file that has changed comes into force";
+    CONFIG_RESTART_NEEDED = Gauge "weir_config_restart_needed", "1", [],
+        "1 if the configuration says something that holds only once weir is started again",
+        "at the scrape; 1 while a knob that cannot be changed live is not as it was at the start: the log names it";
     CONFIG_RELOADS = Counter "weir_config_reloads_total", "files", [RESULT],
         "Configuration reloads", "when a file that weir reads again has changed, or can or cannot be used from now on";
     QUEUE_LENGTH = Gauge "weir_queue_length", "things", [QUEUE],

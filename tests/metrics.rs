@@ -265,7 +265,8 @@ fn watched(histograms: Histograms) -> Metrics {
     metrics.watch_traces(Arc::new(|| Standing { capacity: 2048, ..Standing::default() }));
     metrics.watch_ledger(Arc::new(|| weir::ledger::Standing { capacity: 10_000, ..Default::default() }));
     metrics.watch_redactor(Arc::new(Redactor::new(&[]).expect("what weir knows")));
-    metrics.watch_limits(Arc::new(rules()));
+    let rules = Arc::new(rules());
+    metrics.watch_limits(Box::new(move || Some(Arc::clone(&rules))));
     let backlog = |length| move || Some(Backlog { length, capacity: 9, dropped: 2 });
     metrics.watch_queue(Queue::Estimates, Box::new(backlog(Some(7))));
     metrics.watch_queue(Queue::LogLines, Box::new(backlog(None)));
@@ -387,7 +388,8 @@ fn limits_and_budgets_are_there_from_the_start() {
     let without = Samples::of(&metrics);
     let of_rules = |series: &&String| series.starts_with("weir_budget") || series.starts_with("weir_ratelimit");
     assert_eq!(without.0.keys().find(of_rules), None, "no rules, no series");
-    metrics.watch_limits(Arc::new(rules()));
+    let rules = Arc::new(rules());
+    metrics.watch_limits(Box::new(move || Some(Arc::clone(&rules))));
     let samples = Samples::of(&metrics);
     for limit in ["agents", "all"] {
         for decision in ["allowed", "delayed", "rejected"] {
@@ -427,7 +429,8 @@ fn limits_and_budgets_are_there_from_the_start() {
 #[test]
 fn of_a_rule_that_holds_subjects_apart_the_foremost_one_is_shown() {
     let (metrics, limits) = (metrics(&Settings::default()), Arc::new(rules()));
-    metrics.watch_limits(Arc::clone(&limits));
+    let watched = Arc::clone(&limits);
+    metrics.watch_limits(Box::new(move || Some(Arc::clone(&watched))));
     admit(&limits, "ann", 1, 100).settle(Spent { tokens: Some(300), usd: Some(usd(3)) });
     admit(&limits, "bob", 1, 100).settle(Spent { tokens: Some(900), usd: Some(usd(1)) });
     let under_way = admit(&limits, "bob", 1, 100);

@@ -34,6 +34,18 @@ pub(super) fn budget_changed(Operator { peer, token }: &Operator, action: &str, 
     );
 }
 
+/// The configuration is to be read again.
+pub(super) fn reload(Operator { peer, token }: &Operator) {
+    tracing::event!(
+        target: AUDIT,
+        Level::INFO,
+        { attribute::CLIENT_ADDRESS } = %peer.0,
+        { attribute::WEIR_AUDIT_TOKEN } = &**token,
+        { attribute::WEIR_AUDIT_ACTION } = "config.reload",
+        "the configuration is read again"
+    );
+}
+
 /// Somebody was taken from the ledger, of whom there were so many calls. Whom, is not said.
 #[cfg(feature = "ledger")]
 pub(super) fn user_erased(Operator { peer, token }: &Operator, calls: u64) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -36,7 +37,7 @@ pub async fn run(listener: TcpListener, side: InjectorSide, shutdown: impl Futur
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(side);
-    serve_all(listener, router, shutdown).await;
+    serve_all(listener, Arc::new(ArcSwap::from_pointee(router)), shutdown).await;
 }
 
 async fn scrape(State(side): State<InjectorSide>, headers: HeaderMap) -> Response {

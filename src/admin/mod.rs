@@ -25,6 +25,7 @@ mod openapi;
 mod otlp;
 mod problem;
 mod query;
+pub mod reload;
 pub mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,11 +33,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{StatusCode, Uri};
+use arc_swap::ArcSwap;
+use axum::http::{Request, StatusCode, Uri};
 use axum::routing::get;
 #[cfg(feature = "otlp")]
 use axum::routing::post;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
@@ -53,6 +57,7 @@ use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
 use crate::admin::openapi::Document;
 use crate::admin::problem::Problem;
+use crate::admin::reload::Bell;
 use crate::limits::Limits;
 use crate::privacy::Privacy;
 use crate::sinks::live::Live;
@@ -134,22 +139,47 @@ pub struct Admin {
     pub privacy: Arc<Privacy>,
     /// What replicas share, if something is.
     pub store: Option<Arc<Store>>,
+    /// Has the configuration read again.
+    pub bell: Bell,
+}
+
+/// What the admin side shows now. A request is answered by what is shown when it comes.
+#[derive(Debug)]
+pub struct Desk {
+    router: Shown,
+    live: Arc<Live>,
+}
+
+impl Desk {
+    /// Shows this.
+    #[must_use]
+    pub fn of(admin: Admin) -> Self {
+        let live = Arc::clone(&admin.live);
+        Self { router: Arc::new(ArcSwap::from_pointee(router(admin))), live }
+    }
+
+    /// Shows this from now on, to those whose connections are open as well: a token that is gone opens nothing.
+    pub fn show(&self, admin: Admin) {
+        self.router.store(Arc::new(router(admin)));
+    }
 }
 
 /// Serves the admin side until `shutdown`, then lets requests in progress end. Dropping the future stops accepting;
 /// open connections go on until the runtime ends.
-pub async fn run(listener: TcpListener, admin: Admin, shutdown: impl Future<Output = ()>) {
-    let live = Arc::clone(&admin.live);
+pub async fn run(listener: TcpListener, desk: Arc<Desk>, shutdown: impl Future<Output = ()>) {
     let ended = async {
         shutdown.await;
         // Those who watch would be in progress for ever.
-        live.end();
+        desk.live.end();
     };
-    serve_all(listener, router(admin), ended).await;
+    serve_all(listener, Arc::clone(&desk.router), ended).await;
 }
 
-/// Serves `router` until `shutdown`, then lets requests in progress end.
-async fn serve_all(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+/// What answers requests now.
+type Shown = Arc<ArcSwap<Router>>;
+
+/// Serves what `shown` has until `shutdown`, then lets requests in progress end.
+async fn serve_all(listener: TcpListener, shown: Shown, shutdown: impl Future<Output = ()>) {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -157,8 +187,7 @@ async fn serve_all(listener: TcpListener, router: Router, shutdown: impl Future<
         while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let router = router.clone().layer(Extension(Peer(peer)));
-                    let connection = serve(stream, router, stop.clone());
+                    let connection = serve(stream, Peer(peer), Arc::clone(&shown), stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(seat);
@@ -182,11 +211,15 @@ async fn serve_all(listener: TcpListener, router: Router, shutdown: impl Future<
 }
 
 /// Serves one connection until the peer closes it, it idles too long, or `stop`.
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve(stream: TcpStream, peer: Peer, shown: Shown, stop: CancellationToken) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        TowerToHyperService::new(Router::clone(&shown.load())).call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -231,6 +264,7 @@ fn api() -> OpenApiRouter<Admin> {
         .routes(routes!(budgets::begin_override, budgets::end_override))
         .routes(routes!(monthly::get, monthly::put, monthly::delete))
         .routes(routes!(custom::push))
+        .routes(routes!(reload::reload))
         .routes(routes!(live::watch));
     #[cfg(feature = "ledger")]
     let api = api.merge(analytics::routes());
@@ -258,7 +292,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use axum::body::Bytes;
-    use axum::http::{Method, Request};
+    use axum::http::Method;
     use flate2::read::GzDecoder;
     use http_body_util::{BodyExt, Empty};
     use hyper_util::client::legacy::Client;
@@ -287,6 +321,7 @@ mod tests {
             readiness: Readiness::starting(),
             access: Access::default(),
             store: None,
+            bell: Bell::new().0,
             limits: Arc::new(Limits::new(&[], &[])),
             #[cfg(feature = "ledger")]
             ledger: analytics::LedgerSide::of(None, analytics::tests::prices()),
@@ -312,7 +347,7 @@ mod tests {
             let address = listener.local_addr().expect("a bound address");
             let (stop, stopped) = oneshot::channel();
             let admin = Admin { readiness: readiness.clone(), ..admin() };
-            let server = tokio::spawn(run(listener, admin, async move {
+            let server = tokio::spawn(run(listener, Arc::new(Desk::of(admin)), async move {
                 let _ = stopped.await;
             }));
             Self { address, readiness, client: Client::builder(TokioExecutor::new()).build_http(), stop, server }
@@ -424,6 +459,7 @@ mod tests {
             "/api/v1/budgets",
             "/api/v1/cost/budget",
             "/api/v1/metrics",
+            "/api/v1/reload",
             "/api/v1/live",
         ] {
             assert!(index.contains(path), "{path}");

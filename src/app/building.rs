@@ -1,6 +1,5 @@
 //! Building: the rooms that a configuration asks for. Binds nothing and begins nothing.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,16 +11,15 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::tokens::{self, Bearer, Bounds, Role, Token, Tokens};
-use crate::app::figures::{about, metrics, watch_cache, watch_connections, watch_queues, watch_runs};
-use crate::app::ways::{
-    default_destination, destination, fleet, prices, signer, similar, warn_of_unpriced, watched_key,
-};
+use crate::app::figures::{about, labels, metrics, watch_house};
+use crate::app::ways::{WatchedKeys, Ways, default_destination, fleet, prices, similar, similar_key, ways};
 use crate::cache::recording::writer::Writer;
 use crate::cache::shared::Shared;
 use crate::cache::{self, Cache, memory};
 use crate::config::Config;
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::InFlight;
+use crate::exchange::house::House;
 use crate::exchange::recordings::Recordings;
 use crate::exchange::{Rooms, Who};
 use crate::fleet::Fleet;
@@ -41,22 +39,82 @@ use crate::store::Store;
 use crate::store::naming::{Installation, Names};
 use crate::upstream::Trust;
 use crate::upstream::aws::Signer;
-use crate::upstream::credential::Credential;
 
 /// What is made of a configuration before anything is bound.
 #[derive(Debug)]
 pub(super) struct Built {
-    pub(super) rooms: Arc<Rooms>,
+    pub(super) house: Arc<House>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) store: Option<Arc<Store>>,
-    pub(super) watched_keys: Vec<(Arc<Credential>, PathBuf)>,
-    pub(super) signers: Vec<Signer>,
+    pub(super) beside: Beside,
     pub(super) access: Access,
-    pub(super) watched_tokens: WatchedTokens,
     pub(super) writer: Option<Writer>,
-    pub(super) fleet: Option<Fleet>,
     pub(super) exporter: Option<Exporter>,
     pub(super) ledger: Option<(Arc<Ledger>, LedgerWriter)>,
+}
+
+/// What goes on beside the calls, and is of one configuration.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) watched_keys: WatchedKeys,
+    pub(super) watched_tokens: WatchedTokens,
+    pub(super) signers: Vec<Signer>,
+    pub(super) fleet: Option<Fleet>,
+}
+
+/// What is made of another configuration while weir runs.
+#[derive(Debug)]
+pub(super) struct Refitted {
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) access: Access,
+    pub(super) beside: Beside,
+}
+
+impl Refitted {
+    /// The rooms that `config` asks for in place of `old` ones, which are of the configuration `was`. What holds something
+    /// goes on in the new ones: answers, what was spent, runs, connections to providers that stay as they are.
+    pub(super) fn from(config: &Config, was: &Config, old: &Rooms, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let are_same = |sections: &[&str]| sections.iter().all(|section| config.is_as(was, &[section]));
+        let prices =
+            if are_same(&["providers", "prices"]) { Arc::clone(&old.prices) } else { Arc::new(prices(config)?) };
+        let trust = Trust::load(&config.upstream).context("upstream.ca_files")?;
+        let privacy = if are_same(&["privacy"]) {
+            Arc::clone(&old.privacy)
+        } else {
+            let redactor = Arc::clone(old.privacy.redactor());
+            Arc::new(Privacy::new(&config.privacy, redactor).context("privacy.user_id_key_file")?)
+        };
+        let ways = ways(config, (&prices, &trust, metrics), Some((was, old)))?;
+        let Ways { destinations, mut watched_keys, signers } = ways;
+        watched_keys.extend(old.similar.as_ref().and_then(|_| similar_key(&config.cache.similar, old)));
+        let fleet = fleet(config, &trust, &mut watched_keys)?;
+        let (access, watched_tokens) = access(&config.admin)?;
+        let flights = config.is_as(was, &["cache", "single_flight"]);
+        let drains = config.is_as(was, &["calls", "max_drains"]);
+        let rooms = Arc::new(Rooms {
+            who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
+            settings: config.calls.clone(),
+            drains: if drains { Arc::clone(&old.drains) } else { Arc::new(Semaphore::new(config.calls.max_drains)) },
+            default_destination: default_destination(config, &destinations)?,
+            destinations,
+            idle_timeout: config.upstream.idle_timeout.get(),
+            cache: Arc::new(old.cache.on_terms(&config.cache)),
+            recordings: Arc::clone(&old.recordings),
+            similar: old.similar.clone(),
+            runs: old.runs.on_terms(&config.loops),
+            in_flight: if flights { Arc::clone(&old.in_flight) } else { Arc::new(in_flight(config)) },
+            // Nothing can fail any more: from here on the rules that go on have the new terms.
+            limits: Arc::new(old.limits.succeeded_by(&config.limits, &config.budgets)),
+            privacy,
+            prices,
+            sinks: old.sinks.logging(CallLog::new(config.telemetry.log.calls)),
+            estimator: old.estimator.on_terms(&config.calls),
+            tasks: old.tasks.clone(),
+            hard_stop: old.hard_stop.clone(),
+        });
+        metrics.know(&labels(config));
+        Ok(Self { rooms, access, beside: Beside { watched_keys, watched_tokens, signers, fleet } })
+    }
 }
 
 impl Built {
@@ -68,20 +126,7 @@ impl Built {
             Privacy::new(&config.privacy, Arc::clone(&config.redactor)).context("privacy.user_id_key_file")?;
         metrics.watch_redactor(Arc::clone(privacy.redactor()));
 
-        let mut watched_keys = Vec::new();
-        let mut signers = Vec::new();
-        let mut destinations = BTreeMap::new();
-        for (provider, source) in config.providers.iter().zip(prices.sources()) {
-            if !prices.is_listed(&source) {
-                warn_of_unpriced(provider);
-            }
-            let signer = signer(config, provider, &trust)?;
-            signers.extend(signer.clone());
-            let mut destination = destination(config, provider, source, &trust, &metrics)?;
-            destination.upstream = destination.upstream.signed_by(signer);
-            watched_keys.extend(watched_key(&destination));
-            destinations.insert(Arc::clone(&provider.name), Arc::new(destination));
-        }
+        let Ways { destinations, mut watched_keys, signers } = ways(config, (&prices, &trust, &metrics), None)?;
         let default_destination = default_destination(config, &destinations)?;
 
         let (traces, exporter) = traces(config, &metrics)?.unzip();
@@ -98,10 +143,10 @@ impl Built {
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
             cache: Arc::new(cache),
-            recordings,
-            similar,
+            recordings: Arc::new(recordings),
+            similar: similar.map(Arc::new),
             runs: runs(&config.loops, &metrics),
-            in_flight: InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len()),
+            in_flight: Arc::new(in_flight(config)),
             limits: Arc::new(limits(config, store.as_ref())?),
             privacy: Arc::new(privacy),
             prices,
@@ -111,29 +156,28 @@ impl Built {
             tasks: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
         });
-        watch_cache(&metrics, &rooms);
-        watch_connections(&metrics, &rooms);
-        watch_queues(&metrics, &rooms);
+        let house = Arc::new(House::of(rooms));
+        watch_house(&metrics, &house);
         metrics.watch_host(Host::new());
-        metrics.watch_limits(Arc::clone(&rooms.limits));
-        watch_runs(&metrics, &rooms);
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         let store = store.map(|(store, _)| store);
         let (access, watched_tokens) = access(&config.admin)?;
         Ok(Self {
-            rooms,
+            house,
             metrics,
             store,
-            watched_keys,
-            signers,
+            beside: Beside { watched_keys, signers, watched_tokens, fleet },
             access,
-            watched_tokens,
             writer,
-            fleet,
             exporter,
             ledger,
         })
     }
+}
+
+/// Calls in flight that equal ones may join; none yet.
+fn in_flight(config: &Config) -> InFlight {
+    InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len())
 }
 
 /// The cache, with a second level where replicas share a store.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::cache::memory::Occupancy;
 use crate::config::Config;
 use crate::exchange::Rooms;
+use crate::exchange::house::House;
 use crate::price::Edition;
 use crate::privacy::users::UserIds;
 use crate::provider::Provider;
@@ -18,16 +19,19 @@ use crate::units::Backlog;
 /// The numbers. What is counted of providers that are only known by name begins with their first call.
 pub(super) fn metrics(config: &Config, about: About) -> Metrics {
     let is_configured = |it: &&Arc<Provider>| it.settled || it.name == config.default_provider.name;
-    let labels = |providers: Vec<&Arc<Provider>>| -> Vec<Arc<str>> {
-        providers.into_iter().map(|provider| Arc::clone(&provider.label)).collect()
-    };
-    let (configured, known) = config.providers.iter().partition(is_configured);
+    let configured = config.providers.iter().filter(is_configured);
+    let configured: Vec<_> = configured.map(|provider| Arc::clone(&provider.label)).collect();
     let mut telemetry = config.telemetry.clone();
     if config.privacy.user_ids == UserIds::Hashed && telemetry.metrics.consumers == Consumers::Hashed {
         // They come hashed, under the names that the ledger has.
         telemetry.metrics.consumers = Consumers::Plain;
     }
-    Metrics::new(&telemetry, &labels(configured), about).knowing(&labels(known))
+    Metrics::new(&telemetry, &configured, about).knowing(&labels(config))
+}
+
+/// What all providers are called in metrics.
+pub(super) fn labels(config: &Config) -> Vec<Arc<str>> {
+    config.providers.iter().map(|provider| Arc::clone(&provider.label)).collect()
 }
 
 pub(super) fn about(prices: &Edition) -> About {
@@ -43,45 +47,39 @@ pub(super) fn price_table(edition: &Edition) -> PriceTable {
     PriceTable { version, source, published_at: published }
 }
 
-/// The cache tells evictions to the metrics, the metrics ask the cache for its size; one of the two must not keep the
-/// other alive.
-pub(super) fn watch_cache(metrics: &Metrics, rooms: &Arc<Rooms>) {
-    let watched = Arc::downgrade(rooms);
-    metrics.watch_cache(Arc::new(move || {
-        let Some(rooms) = watched.upgrade() else { return Vec::new() };
-        let memory = Some((Backend::Memory, rooms.cache.occupancy()));
-        let similar = rooms.similar.as_ref().map(|similar| (Backend::Similar, similar.occupancy()));
-        let size =
-            |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
-        memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+/// What the metrics ask the rooms in force for. The cache tells evictions to the metrics, the metrics ask the cache for
+/// its size: one of the two must not keep the other alive.
+pub(super) fn watch_house(metrics: &Metrics, house: &Arc<House>) {
+    let watched = Arc::downgrade(house);
+    let rooms = move || watched.upgrade().map(|house| house.rooms());
+    let look = rooms.clone();
+    metrics.watch_cache(Arc::new(move || look().map(|rooms| sizes(&rooms)).unwrap_or_default()));
+    let look = rooms.clone();
+    metrics.watch_connections(Arc::new(move || look().map(|rooms| connections(&rooms)).unwrap_or_default()));
+    let look = rooms.clone();
+    metrics.watch_limits(Box::new(move || Some(Arc::clone(&look()?.limits))));
+    let look = rooms.clone();
+    metrics.watch_runs(Box::new(move || {
+        look().map(|rooms| rooms.runs.active(Instant::now()).into_iter().collect()).unwrap_or_default()
     }));
-}
-
-/// As with the cache: neither may keep the other alive.
-pub(super) fn watch_connections(metrics: &Metrics, rooms: &Arc<Rooms>) {
-    let watched = Arc::downgrade(rooms);
-    metrics.watch_connections(Arc::new(move || {
-        let Some(rooms) = watched.upgrade() else { return Vec::new() };
-        let each = rooms.destinations.values();
-        each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
-    }));
-}
-
-/// As with the cache: neither may keep the other alive.
-pub(super) fn watch_queues(metrics: &Metrics, rooms: &Arc<Rooms>) {
     let watch = |queue, backlog: fn(&Rooms) -> Option<Backlog>| {
-        let watched = Arc::downgrade(rooms);
-        metrics.watch_queue(queue, Box::new(move || backlog(&*watched.upgrade()?)));
+        let look = rooms.clone();
+        metrics.watch_queue(queue, Box::new(move || backlog(&*look()?)));
     };
     watch(Queue::CacheWrites, |rooms| rooms.cache.backlog());
     watch(Queue::Recordings, |rooms| rooms.recordings.backlog());
     watch(Queue::Estimates, |rooms| rooms.settings.estimate_usage.then(|| rooms.estimator.backlog()));
 }
 
-/// As with the cache: neither may keep the other alive.
-pub(super) fn watch_runs(metrics: &Metrics, rooms: &Arc<Rooms>) {
-    let watched = Arc::downgrade(rooms);
-    metrics.watch_runs(Box::new(move || {
-        watched.upgrade().map(|rooms| rooms.runs.active(Instant::now()).into_iter().collect()).unwrap_or_default()
-    }));
+fn sizes(rooms: &Rooms) -> Vec<(Backend, CacheSize)> {
+    let memory = Some((Backend::Memory, rooms.cache.occupancy()));
+    let similar = rooms.similar.as_ref().map(|similar| (Backend::Similar, similar.occupancy()));
+    let size =
+        |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
+    memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+}
+
+fn connections(rooms: &Rooms) -> Vec<(Arc<str>, usize)> {
+    let each = rooms.destinations.values();
+    each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
 }

@@ -1,13 +1,15 @@
 //! App: builds the rooms from the configuration, binds both sides, serves until told to stop, and drains in order.
 //!
-//! The only place that knows every room: `building` makes them, as large as they `fit`, with the `ways` to the providers and the `figures` that
-//! are looked at; `watching` is what goes on beside the calls, `ending` what is done last. Binding comes last of all that
+//! The only place that knows every room: `building` makes them, as large as they `fit`, with the `ways` to the providers
+//! and the `figures` that are looked at; `running` takes other configurations, `watching` is what goes on beside the calls,
+//! `ending` what is done last. Binding comes last of all that
 //! can fail, so that nothing is started when the configuration cannot be carried out.
 
 mod building;
 mod ending;
 mod figures;
 mod fit;
+mod running;
 mod watching;
 mod ways;
 
@@ -18,26 +20,26 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-#[cfg(feature = "ledger")]
-use crate::admin::analytics::LedgerSide;
-use crate::admin::cache::CacheSide;
 use crate::admin::health::Readiness;
-use crate::admin::{self, Admin};
+use crate::admin::reload::{Asked, Bell};
+use crate::admin::{self, Desk};
 use crate::app::building::Built;
 use crate::app::ending::{Sending, Writing, end};
 use crate::app::fit::fit;
-use crate::app::watching::watchers;
-use crate::cache;
+use crate::app::running::{Fixed, Running};
+use crate::cache::recording::writer::Writer;
 use crate::config::Config;
-use crate::exchange::{Destination, Rooms};
+use crate::exchange::Rooms;
+use crate::exchange::house::House;
 use crate::limits::Limits;
 use crate::listener;
 use crate::sinks::metrics::Metrics;
 use crate::state::kept::Kept;
-use crate::warm;
 
 /// How long weir waits at its start to hear what other replicas have spent.
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
@@ -48,6 +50,7 @@ pub struct App {
     config: Config,
     built: Built,
     kept: Option<Arc<Kept<Limits>>>,
+    bell: (Bell, mpsc::Receiver<Asked>),
     downstream: TcpListener,
     operator: TcpListener,
 }
@@ -70,7 +73,7 @@ pub fn check(config: &Config) -> Result<(), Unusable> {
 /// # Errors
 /// [`Unusable`] with what cannot be used, and the knob that names it.
 pub fn rooms(config: &Config) -> Result<Arc<Rooms>, Unusable> {
-    Built::from(config).map(|built| built.rooms).map_err(Unusable)
+    Built::from(config).map(|built| built.house.rooms()).map_err(Unusable)
 }
 
 impl App {
@@ -85,10 +88,10 @@ impl App {
             let made = writer.prepare().context("cache.recordings: the directory cannot be made");
             made.map_err(Unusable)?;
         }
-        let kept = kept(&config, &built.rooms.limits, &built.metrics);
+        let kept = kept(&config, &built.house.rooms().limits, &built.metrics);
         let downstream = bind(config.listen, "listen").await?;
         let operator = bind(config.admin.listen, "admin.listen").await?;
-        Ok(Self { config, built, kept, downstream, operator })
+        Ok(Self { config, built, kept, bell: Bell::new(), downstream, operator })
     }
 
     /// Where the app's calls come in.
@@ -109,8 +112,8 @@ impl App {
 
     /// The rooms, for those who watch them: the demo and the tests.
     #[must_use]
-    pub const fn rooms(&self) -> &Arc<Rooms> {
-        &self.built.rooms
+    pub const fn house(&self) -> &Arc<House> {
+        &self.built.house
     }
 
     /// The metrics, likewise.
@@ -119,47 +122,34 @@ impl App {
         &self.built.metrics
     }
 
+    /// What has the configuration read again, once this runs.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.0.clone()
+    }
+
     /// Serves until `shutdown` resolves, then lets calls in progress end. The operator's side goes last, so that the
     /// drain can be watched. Dropping the future stops everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, built, kept, downstream, operator } = self;
-        let mut watchers = watchers(&built);
-        let Built { rooms, metrics, store, access, writer, fleet, exporter, ledger, .. } = built;
-        if let Ok(own) = downstream.local_addr().map(listener::reachable) {
-            for warmed in config.warm {
-                watchers.spawn(warm::on_schedule(Arc::clone(&rooms), own, warmed));
-            }
-        }
-        if let Some(writer) = writer {
-            watchers.spawn(writer.run());
-        }
-        if let Some(kept) = &kept {
-            watchers.spawn(Arc::clone(kept).keep(Arc::clone(&rooms.limits)));
-        }
-        if let Some(fleet) = fleet {
-            watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
-        }
+        let Self { config, built, kept, bell: (bell, asks), downstream, operator } = self;
+        let Built { house, metrics, store, beside, access, writer, exporter, ledger } = built;
+        let mut for_good = watching::for_good(&house, store.as_ref());
+        for_good.extend(writer.map(Writer::run));
         let sending = exporter.map(Sending::begin);
         let ledger = ledger.map(|(ledger, writer)| Writing::begin(ledger, writer));
-        let readiness = Readiness::starting();
-        let admin = Admin {
-            metrics,
-            readiness: readiness.clone(),
-            access,
-            cache: cache_side(&rooms, Arc::new(config.cache)),
-            limits: Arc::clone(&rooms.limits),
-            #[cfg(feature = "ledger")]
-            ledger: LedgerSide::of(rooms.sinks.ledger().map(Arc::clone), Arc::clone(&rooms.prices)),
-            live: Arc::clone(rooms.sinks.live()),
-            privacy: Arc::clone(&rooms.privacy),
-            store,
-        };
+        let (readiness, connections) = (Readiness::starting(), config.connections.clone());
+        let own = downstream.local_addr().ok().map(listener::reachable);
+        let fixed = Fixed { house: Arc::clone(&house), metrics, readiness: readiness.clone(), store, bell, own };
+        let desk = Arc::new(Desk::of(fixed.admin(&config, access)));
+        let running = Running::begin(config, fixed, Arc::clone(&desk), kept, beside);
+        let stop = CancellationToken::new();
+        let running = AbortOnDropHandle::new(tokio::spawn(running.keep(asks, stop.clone())));
         let drained = CancellationToken::new();
         let admin_done = drained.clone();
-        let operators_side = admin::run(operator, admin, async move { admin_done.cancelled().await });
+        let operators_side = admin::run(operator, desk, async move { admin_done.cancelled().await });
 
         // One that has just begun would take all for its own.
-        if timeout(FIRST_WORD_WITHIN, rooms.limits.first_word()).await.is_err() {
+        if timeout(FIRST_WORD_WITHIN, house.rooms().limits.first_word()).await.is_err() {
             tracing::warn!(
                 "beginning without having heard of other replicas: limits and budgets are this instance's part"
             );
@@ -171,12 +161,16 @@ impl App {
                 tracing::info!("stopping: calls in progress may end");
                 readiness.set_draining();
             };
-            listener::run(downstream, &config.connections, Arc::clone(&rooms), told).await;
+            listener::run(downstream, &connections, Arc::clone(&house), told).await;
             drained.cancel();
         };
         tokio::join!(apps_side, operators_side);
-        end(&rooms, kept, sending, ledger).await;
-        watchers.shutdown().await;
+        stop.cancel();
+        let running = running.await.expect("what keeps weir running does not panic");
+        let rooms = house.rooms();
+        end(&rooms, running.kept.clone(), sending, ledger).await;
+        running.end().await;
+        for_good.shutdown().await;
         rooms.limits.leave().await;
         tracing::info!("stopped");
     }
@@ -195,13 +189,6 @@ fn kept(config: &Config, limits: &Limits, metrics: &Metrics) -> Option<Arc<Kept<
     let watched = Arc::clone(&kept);
     metrics.watch_state(Arc::new(move || !watched.is_failing()));
     Some(kept)
-}
-
-/// What the operator's side knows of the cache.
-fn cache_side(rooms: &Rooms, settings: Arc<cache::Settings>) -> CacheSide {
-    let label = |(name, to): (&Arc<str>, &Arc<Destination>)| (Arc::clone(name), Arc::clone(&to.provider.label));
-    let labels = Arc::new(rooms.destinations.iter().map(label).collect());
-    CacheSide { cache: Arc::clone(&rooms.cache), settings, labels }
 }
 
 async fn bind(address: SocketAddr, knob: &str) -> anyhow::Result<TcpListener> {

@@ -4,40 +4,56 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::app::building::Built;
+use crate::app::building::Beside;
 use crate::app::figures::price_table;
+use crate::exchange::Rooms;
+use crate::exchange::house::House;
+use crate::limits::Limits;
 use crate::price::Edition;
 use crate::secret::{Reread, Told};
 use crate::sinks::metrics::Metrics;
+use crate::state::kept::Kept;
+use crate::store::Store;
 
-/// Everything that goes on beside the calls, until dropped.
-pub(super) fn watchers(built: &Built) -> JoinSet<()> {
-    let Built { rooms, metrics, store, watched_keys, signers, watched_tokens, .. } = built;
+/// What goes on for as long as weir runs, until dropped.
+pub(super) fn for_good(house: &Arc<House>, store: Option<&Arc<Store>>) -> JoinSet<()> {
     let mut watchers = JoinSet::new();
-    for (credential, path) in watched_keys {
-        watchers.spawn(Arc::clone(credential).watch(path.clone(), told(metrics)));
-    }
-    for (token, path) in watched_tokens {
-        watchers.spawn(Arc::clone(token).watch(path.clone(), told(metrics)));
-    }
-    let (metrics, told_of_overlay) = (Arc::clone(metrics), told(metrics));
-    let told = move |edition: Option<Edition>| {
-        told_of_overlay(if edition.is_some() { Reread::Taken } else { Reread::Refused });
-        if let Some(edition) = edition {
-            metrics.set_price_table(price_table(&edition));
-        }
-    };
-    watchers.spawn(Arc::clone(&rooms.prices).watch(told));
     watchers.spawn(crate::tokens::let_unused_go());
-    watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
-    watchers.spawn(Arc::clone(&rooms.limits).end_overrides());
-    for signer in signers {
-        watchers.spawn(signer.clone().keep());
-    }
     if let Some(store) = store {
         watchers.spawn(Arc::clone(store).keep());
-        watchers.spawn(Arc::clone(&rooms.cache).share());
-        watchers.spawn(Arc::clone(&rooms.limits).share());
+        watchers.spawn(Arc::clone(&house.rooms().cache).share());
+        let house = Arc::clone(house);
+        watchers.spawn(Limits::share(move || Arc::clone(&house.rooms().limits)));
+    }
+    watchers
+}
+
+/// What goes on for as long as a configuration holds, until dropped.
+pub(super) fn for_now(
+    rooms: &Rooms,
+    beside: Beside,
+    kept: Option<&Arc<Kept<Limits>>>,
+    metrics: &Arc<Metrics>,
+) -> JoinSet<()> {
+    let Beside { watched_keys, watched_tokens, signers, fleet } = beside;
+    let mut watchers = JoinSet::new();
+    for (credential, path) in watched_keys {
+        watchers.spawn(credential.watch(path, told(metrics)));
+    }
+    for (token, path) in watched_tokens {
+        watchers.spawn(token.watch(path, told(metrics)));
+    }
+    for signer in signers {
+        watchers.spawn(signer.keep());
+    }
+    watchers.spawn(Arc::clone(&rooms.prices).watch(told_of_prices(metrics)));
+    watchers.spawn(Arc::clone(&rooms.limits).forget_idle());
+    watchers.spawn(Arc::clone(&rooms.limits).end_overrides());
+    if let Some(kept) = kept {
+        watchers.spawn(Arc::clone(kept).keep(Arc::clone(&rooms.limits)));
+    }
+    if let Some(fleet) = fleet {
+        watchers.spawn(fleet.keep(Arc::clone(&rooms.limits)));
     }
     watchers
 }
@@ -46,4 +62,14 @@ pub(super) fn watchers(built: &Built) -> JoinSet<()> {
 fn told(metrics: &Metrics) -> Told {
     let file = metrics.watched_file();
     Box::new(move |came| file.reread(came))
+}
+
+fn told_of_prices(metrics: &Arc<Metrics>) -> impl Fn(Option<Edition>) + Send + Sync + use<> {
+    let (metrics, told) = (Arc::clone(metrics), told(metrics));
+    move |edition: Option<Edition>| {
+        told(if edition.is_some() { Reread::Taken } else { Reread::Refused });
+        if let Some(edition) = edition {
+            metrics.set_price_table(price_table(&edition));
+        }
+    }
 }

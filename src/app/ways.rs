@@ -9,9 +9,9 @@ use anyhow::Context;
 
 use crate::cache;
 use crate::config::Config;
-use crate::exchange::Destination;
 use crate::exchange::embedding::Endpoint;
 use crate::exchange::similar::Similar;
+use crate::exchange::{Destination, Rooms};
 use crate::fleet::Fleet;
 use crate::price::{Payee, PriceError, Prices, Source, Whose};
 use crate::provider::{CredentialSource, PricedAs, Provider};
@@ -20,14 +20,61 @@ use crate::upstream::aws::Signer;
 use crate::upstream::credential::Credential;
 use crate::upstream::{self, Trust, Upstream};
 
+/// Keys that are in files, which are read again.
+pub(super) type WatchedKeys = Vec<(Arc<Credential>, PathBuf)>;
+
+/// The ways to all providers, and what it takes to keep them.
+pub(super) struct Ways {
+    pub(super) destinations: BTreeMap<Arc<str>, Arc<Destination>>,
+    pub(super) watched_keys: WatchedKeys,
+    pub(super) signers: Vec<Signer>,
+}
+
+/// The ways that `config` asks for. Where there were others before, those to providers that stay as they are go on, with
+/// their connections.
+pub(super) fn ways(
+    config: &Config,
+    (prices, trust, metrics): (&Prices, &Trust, &Arc<Metrics>),
+    before: Option<(&Config, &Rooms)>,
+) -> anyhow::Result<Ways> {
+    let mut ways = Ways { destinations: BTreeMap::new(), watched_keys: Vec::new(), signers: Vec::new() };
+    for (provider, source) in config.providers.iter().zip(prices.sources()) {
+        if !prices.is_listed(&source) {
+            warn_of_unpriced(provider);
+        }
+        let goes_on = before.and_then(|(was, old)| unchanged(config, provider, was, old));
+        let destination = match goes_on {
+            Some(old) => Destination {
+                provider: Arc::clone(provider),
+                upstream: Arc::clone(&old.upstream),
+                credential: old.credential.clone(),
+                prices: source,
+            },
+            None => destination(config, provider, source, trust, metrics)?,
+        };
+        ways.signers.extend(destination.upstream.signer().cloned());
+        ways.watched_keys.extend(watched_key(&destination));
+        ways.destinations.insert(Arc::clone(&provider.name), Arc::new(destination));
+    }
+    Ok(ways)
+}
+
+/// The way to a provider that stays as it is. Files of authorities may have changed: with any, none does.
+fn unchanged<'a>(config: &Config, provider: &Provider, was: &Config, old: &'a Rooms) -> Option<&'a Destination> {
+    let is_same = config.is_as(was, &["providers", &provider.name])
+        && config.is_as(was, &["upstream"])
+        && config.upstream.ca_files.is_empty();
+    old.destinations.get(&provider.name).filter(|_| is_same).map(|to| &**to)
+}
+
 /// What signs a provider's calls, if something does.
-pub(super) fn signer(config: &Config, provider: &Provider, trust: &Trust) -> anyhow::Result<Option<Signer>> {
+fn signer(config: &Config, provider: &Provider, trust: &Trust) -> anyhow::Result<Option<Signer>> {
     let CredentialSource::Aws { profile, region } = &provider.credential else { return Ok(None) };
     let signer = Signer::new(profile.as_deref(), region.as_deref(), &config.upstream, trust);
     signer.map(Some).with_context(|| format!("providers.{}.aws_sign", provider.name))
 }
 
-pub(super) fn destination(
+fn destination(
     config: &Config,
     provider: &Arc<Provider>,
     prices: Source,
@@ -42,16 +89,17 @@ pub(super) fn destination(
         CredentialSource::File(path) => Some(Credential::from_file(path, prefix)),
         CredentialSource::Environment(name) => Some(Credential::from_environment(name, prefix)),
     };
+    let upstream = Upstream::new(&config.upstream, trust, on_connected);
     Ok(Destination {
         provider: Arc::clone(provider),
-        upstream: Upstream::new(&config.upstream, trust, on_connected),
+        upstream: Arc::new(upstream.signed_by(signer(config, provider, trust)?)),
         credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
         prices,
     })
 }
 
 /// The key of a provider's that is in a file, and that file.
-pub(super) fn watched_key(to: &Destination) -> Option<(Arc<Credential>, PathBuf)> {
+fn watched_key(to: &Destination) -> Option<(Arc<Credential>, PathBuf)> {
     let CredentialSource::File(path) = &to.provider.credential else { return None };
     Some((Arc::clone(to.credential.as_ref()?), path.clone()))
 }
@@ -70,7 +118,7 @@ pub(super) fn similar(
     settings: &cache::similar::Settings,
     upstream: &upstream::Settings,
     trust: &Trust,
-    watched_keys: &mut Vec<(Arc<Credential>, PathBuf)>,
+    watched_keys: &mut WatchedKeys,
 ) -> anyhow::Result<Option<Similar>> {
     let (Some(url), Some(model)) = (&settings.url, &settings.model) else { return Ok(None) };
     let target = format!("{}/embeddings", url.trim_end_matches('/')).parse().context("cache.similar.url")?;
@@ -88,12 +136,14 @@ pub(super) fn similar(
     Ok(Some(Similar::new(settings, endpoint)))
 }
 
+/// The key of what makes vectors that is in a file, and that file.
+pub(super) fn similar_key(settings: &cache::similar::Settings, rooms: &Rooms) -> Option<(Arc<Credential>, PathBuf)> {
+    let credential = rooms.similar.as_ref()?.credential()?;
+    Some((Arc::clone(credential), settings.api_key_file.clone()?))
+}
+
 /// What reads from Prometheus what all instances spend, if the operator wants that.
-pub(super) fn fleet(
-    config: &Config,
-    trust: &Trust,
-    watched_keys: &mut Vec<(Arc<Credential>, PathBuf)>,
-) -> anyhow::Result<Option<Fleet>> {
+pub(super) fn fleet(config: &Config, trust: &Trust, watched_keys: &mut WatchedKeys) -> anyhow::Result<Option<Fleet>> {
     let file = config.fleet_spend.bearer_token_file.as_ref();
     let credential = file.map(|file| Credential::from_file(file, "Bearer ").map(Arc::new));
     let credential = credential.transpose().context("fleet_spend.bearer_token_file")?;
@@ -124,7 +174,7 @@ fn payee(provider: &Provider) -> Payee {
     Payee { name: (&*provider.name).into(), url: provider.base_url.to_string().into(), prices }
 }
 
-pub(super) fn warn_of_unpriced(provider: &Provider) {
+fn warn_of_unpriced(provider: &Provider) {
     tracing::warn!(
         weir.provider = %provider.name,
         "calls to this provider are unpriced: set its `prices` to `free`, or to the id of a provider in the table"

@@ -196,11 +196,12 @@ pub struct Rules {
     /// The number of the newest rule. Written under the lock of `kept`, read without.
     newest: AtomicU64,
     kept: RwLock<Kept>,
-    entries_live: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// No entry is kept for longer.
+    entries_live: Duration,
     /// What was asked before this many rules were made is dead, whatever it is about.
     everything_before: u64,
     /// The rules after those, oldest first.
@@ -221,7 +222,13 @@ impl Rules {
     /// No rules. No entry is kept for longer than `entries_live`: rules older than that are let go.
     #[must_use]
     pub fn new(entries_live: Duration) -> Self {
-        Self { newest: AtomicU64::new(0), kept: RwLock::default(), entries_live }
+        Self { newest: AtomicU64::new(0), kept: RwLock::new(Kept { entries_live, ..Kept::default() }) }
+    }
+
+    /// From now on entries may be kept for so long. Those that were to be kept for longer still are.
+    pub(super) fn entries_live(&self, longest: Duration) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        kept.entries_live = kept.entries_live.max(longest);
     }
 
     /// To be noted by whoever asks now.
@@ -235,7 +242,7 @@ impl Rules {
     pub fn make(&self, filter: Filter, made: Instant, now: Instant) -> Asked {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         let number = self.newest.load(Ordering::Relaxed) + 1;
-        kept.let_go(now, self.entries_live);
+        kept.let_go(now);
         if filter.is_everything() {
             kept.rules.clear();
             kept.everything_before = number;
@@ -263,7 +270,8 @@ impl Kept {
 
     /// Lets go of the oldest rules: those that all entries asked before have outlived, and any that are too many. An
     /// answer that is on its way for so long is dead when it comes.
-    fn let_go(&mut self, now: Instant, entries_live: Duration) {
+    fn let_go(&mut self, now: Instant) {
+        let entries_live = self.entries_live;
         let is_outlived = |rule: &Numbered| now.saturating_duration_since(rule.heard) > entries_live;
         while self.rules.len() >= MAX_RULES || self.rules.front().is_some_and(is_outlived) {
             let Some(rule) = self.rules.pop_front() else { return };

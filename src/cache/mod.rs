@@ -137,9 +137,9 @@ pub struct Cache {
     cross_mode: bool,
     max_entry_bytes: usize,
     replay: Replay,
-    memory: Memory,
+    memory: Arc<Memory>,
     shared: Option<Arc<Shared>>,
-    rules: Rules,
+    rules: Arc<Rules>,
     refreshes: Refreshes,
 }
 
@@ -189,10 +189,27 @@ impl Cache {
             cross_mode: settings.cross_mode,
             max_entry_bytes: settings.max_entry_bytes.as_len(),
             replay: settings.replay,
-            memory: Memory::new(settings, on_evicted),
+            memory: Arc::new(Memory::new(settings, on_evicted)),
             shared: None,
-            rules: Rules::new(entries_live),
+            rules: Arc::new(Rules::new(entries_live)),
             refreshes: Refreshes::new(settings.max_refreshes),
+        }
+    }
+
+    /// The same stored responses, on other terms. How much there is room for does not change.
+    #[must_use]
+    pub fn on_terms(&self, settings: &Settings) -> Self {
+        let policy = Policy::new(settings);
+        self.rules.entries_live(policy.longest_kept());
+        Self {
+            policy,
+            cross_mode: settings.cross_mode,
+            max_entry_bytes: self.max_entry_bytes,
+            replay: settings.replay,
+            memory: Arc::clone(&self.memory),
+            shared: self.shared.clone(),
+            rules: Arc::clone(&self.rules),
+            refreshes: self.refreshes.up_to(settings.max_refreshes),
         }
     }
 
@@ -310,7 +327,7 @@ impl Cache {
 
     /// The rules by which stored responses die.
     #[must_use]
-    pub const fn rules(&self) -> &Rules {
+    pub fn rules(&self) -> &Rules {
         &self.rules
     }
 

@@ -19,6 +19,11 @@ impl Refreshes {
         Self { keys: Arc::default(), most }
     }
 
+    /// The same, up to `most` at a time.
+    pub(super) fn up_to(&self, most: usize) -> Self {
+        Self { keys: Arc::clone(&self.keys), most }
+    }
+
     /// The task to fetch the response of this key anew, if nobody has it yet, and there is room for one more.
     pub(super) fn begin(&self, key: Key) -> Option<Refresh> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,7 @@ pub struct Arguments {
 /// # Errors
 /// With every mistake.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&arguments.sources.sources())?;
+    let config = Config::load_known(&arguments.sources.sources())?;
     app::check(&config)?;
     print(&summary(&config)?)
 }

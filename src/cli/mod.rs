@@ -19,6 +19,7 @@ mod ledger;
 pub mod limits;
 pub mod price;
 pub mod prices;
+pub mod reload;
 #[cfg(feature = "ledger")]
 pub mod report;
 pub mod run;
@@ -38,7 +39,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Flag, Sources};
+use crate::config::{Config, Flag, Presence, Sources};
 
 /// The exit code of wrong usage and of a wrong configuration; clap's own for the former.
 pub const WRONG_USAGE: u8 = 2;
@@ -90,6 +91,8 @@ enum Command {
     Budget(budget::Arguments),
     /// Show how the limits of rate of a running weir stand
     Limits(limits::Arguments),
+    /// Have a running weir read its configuration again
+    Reload(reload::Arguments),
     /// Write down the calls that the ledger has: CSV, JSON, lines of JSON or Parquet
     #[cfg(feature = "ledger")]
     Export(export::Arguments),
@@ -118,6 +121,10 @@ pub struct SourceArguments {
     /// The configuration, a YAML file. Without it, no file is read: the defaults are complete
     #[arg(short, long, value_name = "FILE", env = "WEIR_CONFIG")]
     config: Option<PathBuf>,
+    /// The same, where somebody else brings the file: until it is there, the defaults hold; names in it that this weir does
+    /// not know are warned of, not refused
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG_IF_PRESENT", conflicts_with = "config")]
+    config_if_present: Option<PathBuf>,
     /// Where the app's calls come in: `listen`
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
@@ -147,7 +154,11 @@ impl SourceArguments {
         let set = self.set.iter().cloned().map(|(path, value)| Flag { name: "--set", path, value });
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let environment: BTreeMap<_, _> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        Sources { file: self.config.clone(), environment, flags: set.chain(named).collect() }
+        let (file, presence) = match (&self.config, &self.config_if_present) {
+            (None, Some(file)) => (Some(file), Presence::IfPresent),
+            (file, _) => (file.as_ref(), Presence::Required),
+        };
+        Sources { file: file.cloned(), presence, environment, flags: set.chain(named).collect() }
     }
 }
 
@@ -171,6 +182,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cache(command) => cache::run(&command),
         Command::Budget(arguments) => budget::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         #[cfg(feature = "ledger")]
         Command::Export(arguments) => export::run(&arguments),
         #[cfg(feature = "ledger")]

@@ -8,8 +8,10 @@ use std::thread;
 use anyhow::Context;
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::admin::reload::Bell;
 use crate::app::App;
 use crate::cli::SourceArguments;
 use crate::config::Config;
@@ -31,6 +33,9 @@ pub struct Arguments {
 pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let log = log::init(&config.telemetry.log, Arc::clone(&config.redactor))?;
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
+    for left_out in &config.left_out {
+        tracing::warn!("left out of the configuration: {left_out}");
+    }
     let ended = runtime.block_on(async {
         let told = told_to_stop().context("cannot listen for signals")?;
         let app = App::bind(config).await?;
@@ -39,6 +44,8 @@ pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
         for (side, address) in [("app", app.app_address()?), ("admin", app.admin_address()?)] {
             tracing::info!(weir.side = side, server.address = %address, "listening");
         }
+        let hang_ups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+        let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hang_ups, app.bell())));
         app.run(told).await;
         Ok(ExitCode::SUCCESS)
     });
@@ -57,6 +64,13 @@ pub(super) fn runtime(workers: Option<usize>) -> std::io::Result<Runtime> {
     let processors = || thread::available_parallelism().map_or(1, NonZero::get);
     let workers = workers.unwrap_or_else(|| processors().min(MOST_WORKERS));
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+/// Has the configuration read again at each SIGHUP. Runs until it is dropped.
+async fn reload_at(mut hang_ups: Signal, bell: Bell) {
+    while hang_ups.recv().await.is_some() {
+        bell.ring().await;
+    }
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -14,6 +14,8 @@ use crate::config::tree::Tree;
 
 /// What the variables of weir begin with.
 const PREFIX: &str = "WEIR_";
+/// The variable that holds YAML, to be laid below the file.
+pub(super) const DEFAULTS: &str = "WEIR_DEFAULTS";
 
 /// Lays the `WEIR_…` variables of `environment` over `tree`. An empty variable counts as unset, as in the
 /// OpenTelemetry specification. Returns the names that lead to no knob.
@@ -61,8 +63,9 @@ fn names(variable: &str) -> Option<Vec<String>> {
         return None;
     }
     match rest.to_lowercase().as_str() {
-        // The variable behind `--config`, and the token of the admin side: read by the command line.
-        "config" | "admin_token" => None,
+        // The variables behind `--config` and `--config-if-present`, and the token of the admin side: read by the command
+        // line; and what is laid below the file.
+        "config" | "config_if_present" | "admin_token" | "defaults" => None,
         // The variable behind `--log`.
         "log" => Some(["telemetry", "log", "level"].map(str::to_owned).to_vec()),
         rest => Some(rest.split("__").map(str::to_owned).collect()),
@@ -93,6 +96,8 @@ mod tests {
             ("weir_cache__mode", Some("cache.mode")),
             ("WEIR_LOG", Some("telemetry.log.level")),
             ("WEIR_CONFIG", None),
+            ("WEIR_CONFIG_IF_PRESENT", None),
+            ("WEIR_DEFAULTS", None),
             ("WEIR_ADMIN_TOKEN", None),
             ("WEIRD_LISTEN", None),
             ("PATH", None),

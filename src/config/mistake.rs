@@ -132,6 +132,12 @@ impl Mistakes {
         mistakes.sort();
         Self(mistakes)
     }
+
+    /// Each of them.
+    #[must_use]
+    pub fn all(&self) -> &[Mistake] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Mistakes {

@@ -7,6 +7,7 @@
 pub mod default_file;
 pub mod file;
 pub mod knob;
+pub mod live;
 pub mod mistake;
 
 mod access;
@@ -17,21 +18,22 @@ mod limits;
 mod privacy;
 mod providers;
 mod tree;
+mod written;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io::Read;
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::config::checks::Checks;
-use crate::config::file::File;
-use crate::config::knob::Knob;
-use crate::config::mistake::{Mistake, Mistakes, Origin, Path};
-use crate::config::tree::Tree;
+use crate::config::live::Changes;
+use crate::config::mistake::{Mistake, Mistakes, Path};
+use crate::config::written::Written;
 use crate::limits::{budget, rate};
 use crate::provider::Provider;
 use crate::redact::Redactor;
@@ -90,19 +92,43 @@ pub struct Config {
     pub traces: Option<Plan>,
     /// What of the environment cannot be used, and is left out.
     pub remarks: Vec<String>,
+    /// What was written that this weir does not know, where that is left out and not refused.
+    pub left_out: Vec<Mistake>,
+    /// Where all of it was read, and may be read again.
+    pub sources: Sources,
+    /// Which text the file held.
+    pub revision: Revision,
+    /// Every knob's value, as plain data.
+    knobs: Value,
 }
 
 /// Where a configuration comes from. Flags win over the environment, the environment over the file, the file over the
-/// defaults.
+/// defaults: those that the variable `WEIR_DEFAULTS` holds, and then weir's own.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// The YAML file, if there is one.
     pub file: Option<PathBuf>,
+    /// Whether that file has to be there.
+    pub presence: Presence,
     /// All environment variables.
     pub environment: BTreeMap<String, String>,
     /// The flags that set a knob, in order; the last one wins.
     pub flags: Vec<Flag>,
 }
+
+/// What is to be made of a configuration file that weir was told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// It has to be there, and every name in it has to be known.
+    #[default]
+    Required,
+    /// Somebody else brings it, perhaps later, perhaps for a newer weir: until it is there the defaults hold, and names
+    /// that this weir does not know are left out.
+    IfPresent,
+}
+
+/// Which text a configuration file held: a hash of it; `None` where there was no file.
+pub type Revision = Option<[u8; 32]>;
 
 /// A flag that sets a knob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,10 +141,22 @@ pub struct Flag {
     pub value: String,
 }
 
+impl Sources {
+    /// Which text the file holds now.
+    ///
+    /// # Errors
+    /// If it cannot be read, unless it need not be there.
+    pub fn revision(&self) -> io::Result<Revision> {
+        written::look(self)
+    }
+}
+
 /// The environment holds secrets: only the rest is shown.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("file", &self.file).field("flags", &self.flags).finish_non_exhaustive()
+        let Self { file, presence, environment: _, flags } = self;
+        let mut shown = f.debug_struct("Sources");
+        shown.field("file", file).field("presence", presence).field("flags", flags).finish_non_exhaustive()
     }
 }
 
@@ -128,7 +166,7 @@ impl Config {
     /// # Errors
     /// With every mistake there is.
     pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
-        Self::load_with(sources, |_, _| {})
+        Self::of(Written::read(sources), sources, |_, _| {})
     }
 
     /// Reads and checks the configuration of an injector that serves, which needs more than a sidecar does.
@@ -137,11 +175,42 @@ impl Config {
     /// With every mistake there is.
     #[cfg(feature = "inject")]
     pub fn load_injector(sources: &Sources) -> Result<Self, Mistakes> {
-        Self::load_with(sources, inject::check_serving)
+        Self::of(Written::read(sources), sources, inject::check_serving)
     }
 
-    fn load_with(sources: &Sources, more: impl FnOnce(&File, &mut Checks<'_>)) -> Result<Self, Mistakes> {
-        let Written { file, tree, mistakes } = Written::read(sources);
+    /// The same, and takes nothing that this weir does not know.
+    ///
+    /// # Errors
+    /// With every mistake there is, names among them that [`Config::load`] would leave out.
+    pub fn load_known(sources: &Sources) -> Result<Self, Mistakes> {
+        let mut written = Written::read(sources);
+        written.mistakes.append(&mut written.left_out);
+        Self::of(written, sources, |_, _| {})
+    }
+
+    /// What a weir can take of this that runs with `running`, and what changes thereby. What needs a restart stays as it
+    /// is, and is named.
+    ///
+    /// # Errors
+    /// With the mistakes that come of some of it being taken, and some not.
+    pub fn onto(self, running: &Self) -> Result<(Self, Changes), Mistakes> {
+        let (knobs, changes) = live::onto(&running.knobs, &self.knobs);
+        if changes.need_restart.is_empty() {
+            return Ok((self, changes));
+        }
+        let written = Written { left_out: self.left_out, revision: self.revision, ..Written::of(&knobs) };
+        Ok((Self::of(written, &self.sources, |_, _| {})?, changes))
+    }
+
+    /// Whether what stands at a path by names is the same in both.
+    #[must_use]
+    pub fn is_as(&self, other: &Self, path: &[&str]) -> bool {
+        let at = |knobs: &Value| path.iter().try_fold(knobs.clone(), |node, name| node.get(*name).cloned());
+        at(&self.knobs) == at(&other.knobs)
+    }
+
+    fn of(written: Written, sources: &Sources, more: impl FnOnce(&File, &mut Checks<'_>)) -> Result<Self, Mistakes> {
+        let Written { file, tree, mistakes, left_out, revision } = written;
         let mut checks = Checks::new(&tree, &sources.environment, mistakes);
         let providers = providers::resolve(&file.providers, &mut checks);
         let default_provider = providers::default(&file, &providers, &mut checks);
@@ -154,6 +223,7 @@ impl Config {
         let (Some(default_provider), Some(redactor), true) = (default_provider, redactor, mistakes.is_empty()) else {
             return Err(Mistakes::new(mistakes));
         };
+        let knobs = file.to_value();
         Ok(Self {
             listen: file.listen,
             admin: file.admin,
@@ -179,6 +249,10 @@ impl Config {
             telemetry: file.telemetry,
             traces: planned.plan,
             remarks: planned.remarks,
+            left_out,
+            sources: sources.clone(),
+            revision,
+            knobs,
         })
     }
 }
@@ -201,83 +275,18 @@ pub fn admin_token_file(sources: &Sources) -> Option<PathBuf> {
     Written::read(sources).file.admin.token_file
 }
 
-/// What was written, brought into shape; it need not make sense.
-struct Written {
-    file: File,
-    tree: Tree,
-    mistakes: Vec<Mistake>,
-}
-
-impl Written {
-    fn read(sources: &Sources) -> Self {
-        let mut mistakes = Vec::new();
-        let mut tree = match sources.file.as_deref().map(read_file) {
-            None => Tree::empty(),
-            Some(Ok(tree)) => tree,
-            Some(Err(mistake)) => {
-                mistakes.push(mistake);
-                Tree::empty()
-            }
-        };
-        let unknown = env::apply(&sources.environment, &mut tree, &mut mistakes);
-        for flag in &sources.flags {
-            mistakes.extend(apply_flag(flag, &mut tree).err());
-        }
-        let file = tree.file(&mut mistakes);
-        let similar = &file.cache.similar;
-        let is_key = |name: &String| {
-            let mut variables = file.providers.values().map(|provider| &provider.api_key_env);
-            variables.any(|variable| variable.as_ref() == Some(name)) || similar.api_key_env.as_ref() == Some(name)
-        };
-        mistakes.extend(unknown.iter().filter(|name| !is_key(name)).map(|name| env::unknown(name)));
-        Self { file, tree, mistakes }
-    }
-}
-
-fn read_file(path: &FilePath) -> Result<Tree, Mistake> {
-    /// A configuration is a few kilobytes; this is a guard against the wrong file.
-    const MOST_BYTES: u64 = 1 << 20;
-    let name = path.display().to_string();
-    let whole = |message| Mistake {
-        origin: Origin::File { name: name.as_str().into(), line: None },
-        path: Path::default(),
-        message,
-    };
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text))
-        .map_err(|error| whole(format!("the file cannot be read: {error}")))?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(whole("the file is larger than 1 MiB: this cannot be a configuration".to_owned()));
-    }
-    Tree::parse(&text, &name)
-}
-
-fn apply_flag(flag: &Flag, tree: &mut Tree) -> Result<(), Mistake> {
-    let origin = Origin::Flag(flag.name.to_owned());
-    let names: Vec<String> = flag.path.split('.').map(str::to_owned).collect();
-    let Some((path, knob)) = tree.locate(&names) else {
-        let message = match Knob::nearest(&names) {
-            Some(meant) => format!("unknown name: did you mean `{}`?", meant.join(".")),
-            None => "unknown name: `weir config default` shows them all".to_owned(),
-        };
-        return Err(Mistake { origin, path: Path::of(names.iter().map(String::as_str)), message });
-    };
-    match knob.read(&flag.value) {
-        Ok(value) => tree.set(&path, value, origin),
-        Err(message) => return Err(Mistake { origin, path, message }),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use serde_json::json;
 
     use super::*;
+    use crate::config::tree::Tree;
+    use crate::config::written::apply_flag;
     use crate::provider::{CredentialSource, KNOWN, PricedAs, Provider};
+    use crate::units::Span;
 
     fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -288,7 +297,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(text.as_bytes()).expect("the file is written");
         let path = file.path().to_owned();
-        let sources = Sources { file: Some(path.clone()), environment: environment(variables), flags: flags.to_vec() };
+        let (environment, flags) = (environment(variables), flags.to_vec());
+        let sources = Sources { file: Some(path.clone()), environment, flags, ..Sources::default() };
         let shown = match Config::load(&sources) {
             Ok(_) => return Vec::new(),
             Err(mistakes) => mistakes.to_string(),
@@ -888,6 +898,69 @@ providers: { openai: { capture: full } }
             (cache.ttl.to_string().as_str(), cache.max_entries, cache.mode),
             ("3m", 2, cache::policy::Mode::Off)
         );
+    }
+
+    #[test]
+    fn the_file_wins_over_the_defaults_that_a_variable_holds() {
+        let defaults = "cache: { ttl: 1m, max_entries: 5, rules: [{ ttl: 1m }] }\nproviders: { local: { api: openai, base_url: \"http://h\" } }\n";
+        let file = "cache:\n  ttl: 2m\n  rules: []\nproviders: { local: { prices: free }, other: { api: openai, base_url: \"http://o\" } }\n";
+        let mut written = tempfile::NamedTempFile::new().expect("a file");
+        written.write_all(file.as_bytes()).expect("the file is written");
+        let variables = environment(&[("WEIR_DEFAULTS", defaults), ("WEIR_CACHE__MAX_ENTRIES", "7")]);
+        let sources = Sources { file: Some(written.path().to_owned()), environment: variables, ..Sources::default() };
+        let config = Config::load(&sources).expect("it is right");
+        assert_eq!(
+            (config.cache.ttl, config.cache.max_entries, config.cache.rules.len()),
+            (Span::from_secs(120), 7, 0)
+        );
+        let of = |name: &str| config.providers.iter().find(|provider| &*provider.name == name).expect("it is there");
+        assert_eq!(
+            (of("local").prices.clone(), of("other").base_url.to_string()),
+            (PricedAs::Free, "http://o/".into())
+        );
+        for (defaults, file, expected) in [
+            ("a: [", "", "WEIR_DEFAULTS:2: column "),
+            ("cache:\n  ttl: soon\n", "cache: { max_entries: 1 }\n", "WEIR_DEFAULTS:2: cache.ttl: `soon`"),
+            ("cache:\n  ttl: 1m\n", "\ncache: { ttl: soon }\n", "weir.yaml:2: cache.ttl: `soon`"),
+            ("providers: { local: { api: openia } }", "", "WEIR_DEFAULTS:1: providers.local.api: `openia`"),
+        ] {
+            let found = mistakes(file, &[("WEIR_DEFAULTS", defaults)], &[]);
+            assert!(found[0].starts_with(expected), "{defaults}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_brings_need_not_be_there_nor_be_of_this_version() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("weir.yaml");
+        let sources = |presence| Sources { file: Some(path.clone()), presence, ..Sources::default() };
+        let absent = Config::load(&sources(Presence::IfPresent)).expect("the defaults are right");
+        assert_eq!((absent.left_out.len(), absent.revision), (0, None));
+        assert!(Config::load(&sources(Presence::Required)).is_err(), "a file that has to be there is not");
+        for (text, left_out) in [
+            ("apiVersion: weir.dev/v1alpha1\n", &[][..]),
+            ("apiVersion: weir.dev/v2\n", &["apiVersion: is not `weir.dev/v1alpha1`"]),
+            ("future: { deep: [1] }\n", &["future: unknown name: write one of"]),
+            ("cache: { ttl: 5m, ttls: 1m }\n", &["cache.ttls: unknown name: did you mean `ttl`?"]),
+            (
+                "cache: { rules: [{ ttl: 1m, whom: me }] }\nproviders: { openai: { retry: 3 } }\n",
+                &["cache.rules[0].whom: unknown name", "providers.openai.retry: unknown name"],
+            ),
+        ] {
+            fs::write(&path, text).expect("the file is written");
+            let config = Config::load(&sources(Presence::IfPresent)).unwrap_or_else(|all| panic!("{text}: {all}"));
+            let said: Vec<String> = config.left_out.iter().map(ToString::to_string).collect();
+            assert_eq!(said.len(), left_out.len(), "{text}: {said:?}");
+            let is_said = said.iter().zip(left_out).all(|(said, expected)| said.contains(expected));
+            assert!(is_said && said.iter().all(|line| line.contains("weir.yaml:")), "{text}: {said:?}");
+            let known = Config::load_known(&sources(Presence::IfPresent));
+            assert_eq!(known.is_err(), !left_out.is_empty(), "{text}: who checks it is told");
+            let is_strict = Config::load(&sources(Presence::Required)).is_err();
+            assert_eq!(is_strict, !left_out.is_empty() && !text.starts_with("apiVersion"), "{text}");
+        }
+        fs::write(&path, "cache: { ttl: soon, ttls: 1m }\n").expect("the file is written");
+        let refused = Config::load(&sources(Presence::IfPresent)).expect_err("a wrong value is a mistake");
+        assert_eq!(refused.all().len(), 1, "{refused}");
     }
 
     #[test]

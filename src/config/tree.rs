@@ -14,6 +14,11 @@ use crate::config::mistake::{Mistake, Origin, Path, Step, listed, shown};
 use crate::config::yaml;
 use crate::pattern::nearest;
 
+/// Which version of all names a file may say that it is written for: the only one there is.
+const VERSION: &str = "weir.dev/v1alpha1";
+/// Where it says so.
+const VERSION_NAME: &str = "apiVersion";
+
 /// All that was written.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -25,6 +30,12 @@ impl Tree {
     /// Nothing was written.
     pub(super) fn empty() -> Self {
         Self { root: Value::Object(Map::new()), origins: BTreeMap::new() }
+    }
+
+    /// These values, which were written nowhere.
+    pub(super) fn of(mut root: Value) -> Self {
+        leave_out_nulls(&mut root);
+        Self { root, origins: BTreeMap::new() }
     }
 
     /// What stands in a file called `name`.
@@ -41,6 +52,34 @@ impl Tree {
         })?;
         fill_blanks(&mut root, Knob::root());
         Ok(Self { root, origins: lines.into_iter().map(|(path, line)| (path, origin(line))).collect() })
+    }
+
+    /// Lays what `over` holds over this: sections name by name, everything else whole.
+    pub(super) fn lay(&mut self, over: Self) {
+        let replaced = lay(&mut self.root, over.root, &Path::default());
+        self.origins.retain(|known, _| !replaced.iter().any(|path| known.is_within(path)));
+        self.origins.extend(over.origins);
+    }
+
+    /// Leaves out the version that a file says it is written for, and notes it if it is another one.
+    pub(super) fn leave_out_version(&mut self, left_out: &mut Vec<Mistake>) {
+        let Some(version) = self.root.as_object_mut().and_then(|root| root.remove(VERSION_NAME)) else { return };
+        if version != VERSION {
+            let message = format!("is not `{VERSION}`, which this weir knows: names may mean something else");
+            let path = Path::of([VERSION_NAME]);
+            left_out.push(Mistake { origin: self.origin(&path), path, message });
+        }
+    }
+
+    /// Leaves out the names that lead to no knob, and notes them.
+    pub(super) fn leave_out_unknown(&mut self, left_out: &mut Vec<Mistake>) {
+        self.leave_out_version(left_out);
+        let mut unknown = Vec::new();
+        leave_out(&mut self.root, Knob::root(), &Path::default(), &mut unknown);
+        left_out.extend(unknown.into_iter().map(|path| {
+            let message = explain_unknown(&path);
+            Mistake { origin: self.origin(&path), path, message }
+        }));
     }
 
     /// Where what stands at `path` was written, or the nearest thing that holds it.
@@ -158,6 +197,56 @@ fn fill_blanks(node: &mut Value, knob: Knob) {
         fill_blanks(value, child);
         !value.is_null() || child.may_be_nothing()
     });
+}
+
+/// Lays `over` over `node`, which stands at `path`; the paths of all that is no more as it was.
+fn lay(node: &mut Value, over: Value, path: &Path) -> Vec<Path> {
+    match (node, over) {
+        (Value::Object(section), Value::Object(over)) => {
+            let mut replaced = Vec::new();
+            for (name, over) in over {
+                let path = path.name(&name);
+                replaced.append(&mut lay(section.entry(name).or_insert(Value::Null), over, &path));
+            }
+            replaced
+        }
+        (node, over) => {
+            *node = over;
+            vec![path.clone()]
+        }
+    }
+}
+
+/// What is null was not written.
+fn leave_out_nulls(node: &mut Value) {
+    match node {
+        Value::Object(section) => {
+            section.retain(|_, value| !value.is_null());
+            section.values_mut().for_each(leave_out_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_nulls),
+        _ => {}
+    }
+}
+
+/// Removes the names below `node` that lead to no knob. Their paths go to `unknown`.
+fn leave_out(node: &mut Value, knob: Knob, path: &Path, unknown: &mut Vec<Path>) {
+    match (knob.kind(), node) {
+        (Kind::Section | Kind::Names, Value::Object(section)) => section.retain(|name, value| {
+            let path = path.name(name);
+            match knob.child(name) {
+                Some(child) => leave_out(value, child, &path, unknown),
+                None => unknown.push(path),
+            }
+            knob.child(name).is_some()
+        }),
+        (Kind::List, Value::Array(items)) => {
+            for (position, item) in items.iter_mut().enumerate() {
+                leave_out(item, knob.item(), &path.position(position), unknown);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The paths of what stands where a section belongs and is none.

@@ -37,7 +37,7 @@ pub(super) async fn instead(
     };
     entry.downgraded(Arc::clone(&refusal.rule));
     let understood = understand(rooms, &cheaper, &mut entry);
-    let mut unanswered = match rooms.recordings {
+    let mut unanswered = match *rooms.recordings {
         Recordings::Off => recall_or_ask(rooms, cheaper, understood, entry).await?,
         Recordings::Record { .. } | Recordings::Replay(_) => {
             recordings::prepare(understood.recordable.as_ref(), &mut cheaper.head.headers, &mut entry);

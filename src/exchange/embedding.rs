@@ -74,6 +74,11 @@ impl Embedder {
         Self { endpoint, calls, beside }
     }
 
+    /// The credential that goes with the requests, if one does.
+    pub(super) const fn credential(&self) -> Option<&Arc<Credential>> {
+        self.endpoint.credential.as_ref()
+    }
+
     /// The direction of `text`, or why there is none. Dropping the future gives the request up.
     pub(super) async fn embed(&self, text: &str, who: For) -> Result<Direction, NoVector> {
         let lane = match who {

@@ -36,7 +36,7 @@ pub struct Estimator {
     /// Turns to be counted.
     pub turns: Arc<Semaphore>,
     /// Estimates for which there was no place.
-    crowded_out: AtomicU64,
+    crowded_out: Arc<AtomicU64>,
 }
 
 impl Estimator {
@@ -48,7 +48,19 @@ impl Estimator {
             most_kept: settings.max_estimate_bytes.bytes(),
             places: Arc::new(Semaphore::new(MOST_WAITING)),
             turns: Arc::new(Semaphore::new(COUNTED_AT_ONCE)),
-            crowded_out: AtomicU64::new(0),
+            crowded_out: Arc::default(),
+        }
+    }
+
+    /// The same, and what is kept already counts, up to as many bytes as `settings` allow.
+    #[must_use]
+    pub fn on_terms(&self, settings: &Settings) -> Self {
+        Self {
+            kept: Arc::clone(&self.kept),
+            most_kept: settings.max_estimate_bytes.bytes(),
+            places: Arc::clone(&self.places),
+            turns: Arc::clone(&self.turns),
+            crowded_out: Arc::clone(&self.crowded_out),
         }
     }
 

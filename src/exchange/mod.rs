@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod fetch;
 mod filter;
 pub mod form;
+pub mod house;
 mod kept;
 mod loops;
 mod meter;
@@ -170,7 +171,8 @@ impl Default for Identity {
     }
 }
 
-/// Everything a call may need on its way, built once by the app.
+/// Everything a call may need on its way, built by the app: once for each configuration. A call keeps those that it began
+/// with.
 #[derive(Debug)]
 pub struct Rooms {
     /// How calls are handled.
@@ -186,11 +188,11 @@ pub struct Rooms {
     /// Stored answers.
     pub cache: Arc<Cache>,
     /// What it takes to answer similar requests, where the operator wants that.
-    pub similar: Option<Similar>,
+    pub similar: Option<Arc<Similar>>,
     /// Answers kept for tests.
-    pub recordings: Recordings,
+    pub recordings: Arc<Recordings>,
     /// Calls in flight that equal ones may join.
-    pub in_flight: InFlight,
+    pub in_flight: Arc<InFlight>,
     /// Whether a call may go.
     pub limits: Arc<Limits>,
     /// Agent loops in progress.
@@ -217,7 +219,7 @@ pub struct Destination {
     /// How it is read.
     pub provider: Arc<Provider>,
     /// The way to it.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// The credential to put in; without one, the app's own passes through.
     pub credential: Option<Arc<Credential>>,
     /// Whose prices apply.
@@ -357,7 +359,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     if entry.runaway().is_some() {
         return reply::runaway(&rooms, entry);
     }
-    match &rooms.recordings {
+    match &*rooms.recordings {
         Recordings::Off => {}
         Recordings::Replay(library) => {
             return recordings::replay(&rooms, library, &asking.route, understood.recordable, entry).await;

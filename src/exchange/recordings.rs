@@ -312,7 +312,7 @@ const MOST_PIECES: usize = 1 << 16;
 impl Take {
     /// Of the reply to `asked` that has this head, if anything is recorded.
     pub(super) fn begin(rooms: &Rooms, asked: Recordable, headers: &HeaderMap, is_stream: bool) -> Option<Self> {
-        let Recordings::Record { recorder, .. } = &rooms.recordings else { return None };
+        let Recordings::Record { recorder, .. } = &*rooms.recordings else { return None };
         let Recordable { name, request, .. } = asked;
         Some(Self {
             recorder: recorder.clone(),

@@ -34,6 +34,7 @@ use crate::record::call::RequestId;
 use crate::record::outcome::{BypassReason, CacheStatus, NoVector, SimilarResult, Verdict};
 use crate::semconv::attribute;
 use crate::units::Share;
+use crate::upstream::credential::Credential;
 
 /// The request header by which an app declines: `off` keeps the text from the endpoint, and the answer from being
 /// another's.
@@ -101,6 +102,12 @@ impl Similar {
             checking: Arc::new(Semaphore::new(MOST_CHECKING)),
             hits: AtomicU64::new(0),
         }
+    }
+
+    /// The credential for whoever makes the vectors, if there is one.
+    #[must_use]
+    pub const fn credential(&self) -> Option<&Arc<Credential>> {
+        self.embedder.credential()
     }
 
     /// What of a request is compared, if anything is; `context` is the key of all of it but that text.

@@ -398,20 +398,21 @@ pub struct Budget {
     pub(super) configured: Terms,
     terms: RwLock<Terms>,
     /// Since when calls are counted against it, in seconds since 1970 began.
-    counted_since: AtomicI64,
+    counted_since: Arc<AtomicI64>,
     period: RwLock<Period>,
     /// Whether the clock shows a time before the window that is now.
     clock_is_back: AtomicBool,
-    slots: Slots<Account>,
-    pub(super) tally: Tally,
+    slots: Arc<Slots<Account>>,
+    pub(super) tally: Arc<Tally>,
     /// What was counted against it since the start.
-    charged: Mutex<Amount>,
-    elsewhere: Elsewhere,
+    charged: Arc<Mutex<Amount>>,
+    elsewhere: Arc<Elsewhere>,
     pub(super) may_share: bool,
     /// How it stands with other replicas, where it is shared.
     pub(super) link: OnceLock<Arc<Link>>,
     /// The accounts that there is something to tell of.
-    pub(super) listed: Mutex<Vec<Arc<Slot<Account>>>>,
+    pub(super) listed: Arc<Mutex<Vec<Arc<Slot<Account>>>>>,
+    settings: Settings,
 }
 
 /// Why a budget has no room for a call.
@@ -456,17 +457,45 @@ impl Budget {
             stop_streams: settings.stop_streams,
             terms: RwLock::new(configured.clone()),
             configured,
-            counted_since: AtomicI64::new(now.wall.seconds()),
+            counted_since: Arc::new(AtomicI64::new(now.wall.seconds())),
             period: RwLock::new(settings.window.period(&settings.time_zone, now.wall)),
             clock_is_back: AtomicBool::new(false),
-            slots: Slots::new(),
-            tally: Tally::default(),
-            charged: Mutex::default(),
-            elsewhere: Elsewhere::default(),
+            slots: Arc::new(Slots::new()),
+            tally: Arc::default(),
+            charged: Arc::default(),
+            elsewhere: Arc::default(),
             may_share: settings.shared,
             link: OnceLock::new(),
-            listed: Mutex::default(),
+            listed: Arc::default(),
+            settings: settings.clone(),
         }
+    }
+
+    /// The budget that `settings` describe, in place of this one. What was spent stays spent, and what an operator has
+    /// changed stays changed, if it is for the same subjects and the same windows.
+    pub(super) fn succeeded_by(self: &Arc<Self>, settings: &Settings, now: Now) -> Arc<Self> {
+        if self.settings == *settings {
+            return Arc::clone(self);
+        }
+        let (tally, charged) = (Arc::clone(&self.tally), Arc::clone(&self.charged));
+        let next = Self { tally, charged, ..Self::new(settings, now) };
+        if (&self.per, self.window, &self.zone) != (&next.per, next.window, &next.zone) {
+            return Arc::new(next);
+        }
+        let next = Self {
+            slots: Arc::clone(&self.slots),
+            listed: Arc::clone(&self.listed),
+            elsewhere: Arc::clone(&self.elsewhere),
+            counted_since: Arc::clone(&self.counted_since),
+            terms: RwLock::new(self.terms()),
+            ..next
+        };
+        next.change(now, |terms| {
+            if terms.origin == Origin::Config {
+                *terms = Terms { overridden: terms.overridden.take(), ..next.configured.clone() };
+            }
+        });
+        Arc::new(next)
     }
 
     /// The account of `subject`.

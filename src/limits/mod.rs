@@ -134,9 +134,11 @@ pub struct Limits {
     clock: Clock,
     waiting: AtomicUsize,
     needs_credential: bool,
-    shared: Option<Shared>,
+    shared: Option<Arc<Shared>>,
+    /// By what they are held together with other replicas, once one of them is.
+    sharing: Option<Arc<Shared>>,
     /// What models usually generate.
-    pub usual: Usual,
+    pub usual: Arc<Usual>,
 }
 
 impl Limits {
@@ -147,25 +149,53 @@ impl Limits {
     }
 
     fn by(clock: Clock, limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
-        let rates: Box<[_]> = limits.iter().map(|settings| Arc::new(RateLimit::new(settings))).collect();
         let now = clock.now();
+        let (rate, budget) = (|it: &_| Arc::new(RateLimit::new(it)), |it: &_| Arc::new(Budget::new(it, now)));
+        Self::made(clock, limits, budgets, (&rate, &budget))
+    }
+
+    /// The rules that the operator writes from now on in place of these. A rule of the same name goes on where this one is,
+    /// if it counts the same; so does what an operator has changed of a budget meanwhile. What calls in progress have taken
+    /// is settled with the rules that go on.
+    #[must_use]
+    pub fn succeeded_by(&self, limits: &[rate::Settings], budgets: &[budget::Settings]) -> Self {
+        let now = self.now();
+        let rate = |settings: &rate::Settings| {
+            let known = self.rates.iter().find(|known| *known.name == *settings.name);
+            known.map_or_else(|| Arc::new(RateLimit::new(settings)), |known| known.succeeded_by(settings))
+        };
+        let budget = |settings: &budget::Settings| {
+            let known = self.budgets.iter().find(|known| *known.name == *settings.name);
+            known.map_or_else(|| Arc::new(Budget::new(settings, now)), |known| known.succeeded_by(settings, now))
+        };
+        let next = Self::made(self.clock, limits, budgets, (&rate, &budget));
+        Self { usual: Arc::clone(&self.usual), ..next }.held_together(self.sharing.clone())
+    }
+
+    fn made(clock: Clock, limits: &[rate::Settings], budgets: &[budget::Settings], (rate, budget): Makers<'_>) -> Self {
+        let rates: Box<[_]> = limits.iter().map(rate).collect();
         let month = budgets.iter().position(budget::Settings::is_the_apps_month);
         let asleep = month.is_none().then(|| asleep(budgets));
         let budgets = budgets.iter().chain(&asleep);
-        let budgets: Box<[_]> = budgets.map(|settings| Arc::new(Budget::new(settings, now))).collect();
+        let budgets: Box<[_]> = budgets.map(budget).collect();
         let monthly = Arc::clone(&budgets[month.unwrap_or(budgets.len() - 1)]);
         let matchings = rates.iter().map(|rule| (&rule.matching, &rule.per));
         let mut matchings = matchings.chain(budgets.iter().map(|budget| (&budget.matching, &budget.per)));
         let needs_credential = matchings.any(|(matching, per)| matching.needs_credential() || per.needs_credential());
-        let (waiting, usual) = (AtomicUsize::new(0), Usual::default());
-        Self { rates, budgets, monthly, clock, waiting, needs_credential, shared: None, usual }
+        let (waiting, usual) = (AtomicUsize::new(0), Arc::default());
+        Self { rates, budgets, monthly, clock, waiting, needs_credential, shared: None, sharing: None, usual }
     }
 
     /// Holds them together with other replicas, as far as the operator does not want them to be each instance's own.
     #[must_use]
-    pub fn shared_by(mut self, shared: Option<Shared>) -> Self {
+    pub fn shared_by(self, shared: Option<Shared>) -> Self {
+        self.held_together(shared.map(Arc::new))
+    }
+
+    fn held_together(mut self, sharing: Option<Arc<Shared>>) -> Self {
         let may_share = self.rates.iter().any(|rule| rule.may_share) || self.budgets.iter().any(|it| it.may_share);
-        self.shared = shared.filter(|_| may_share);
+        self.shared = sharing.clone().filter(|_| may_share);
+        self.sharing = sharing;
         if let Some(shared) = &self.shared {
             self.rates.iter().for_each(|rule| rule.share_by(&shared.link));
             self.budgets.iter().for_each(|budget| budget.share_by(&shared.link));
@@ -260,10 +290,20 @@ impl Limits {
         parties
     }
 
-    /// Tells other replicas what was used here, and hears what they used. Runs until it is dropped.
-    pub async fn share(self: Arc<Self>) {
-        if let Some(shared) = &self.shared {
-            shared.work(self.clock, |now| self.in_use(now)).await;
+    /// Tells other replicas what was used here of the rules that `current` tells, and hears what they used. Runs until it
+    /// is dropped.
+    pub async fn share(current: impl Fn() -> Arc<Self>) {
+        /// Rules that are shared may come later.
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        let limits = loop {
+            let limits = current();
+            if limits.shared.is_some() || limits.sharing.is_none() {
+                break limits;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        if let Some(shared) = &limits.shared {
+            shared.work(limits.clock, |now| current().in_use(now)).await;
         }
     }
 
@@ -452,6 +492,9 @@ impl Limits {
         self.budgets().map(|budget| BudgetNow::of(budget, now)).collect()
     }
 }
+
+/// What makes a limit, and what makes a budget.
+type Makers<'a> = (&'a dyn Fn(&rate::Settings) -> Arc<RateLimit>, &'a dyn Fn(&budget::Settings) -> Arc<Budget>);
 
 /// The app's budget for a month where none is configured: it allows everything, until somebody gives it a limit.
 fn asleep(configured: &[budget::Settings]) -> budget::Settings {

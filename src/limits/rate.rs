@@ -287,17 +287,18 @@ pub struct RateLimit {
     pub count_hits: bool,
     pub(super) rates: Box<[Rate]>,
     pub(super) concurrent: Option<u64>,
-    pub(super) slots: Slots<State>,
+    pub(super) slots: Arc<Slots<State>>,
     /// Rung when a call ends.
-    pub(super) released: Notify,
+    pub(super) released: Arc<Notify>,
     pub(super) may_share: bool,
     /// How it stands with other replicas, where it is shared.
     pub(super) link: OnceLock<Arc<Link>>,
     /// The subjects that there is something to tell of.
     pub(super) listed: Mutex<Vec<Arc<Slot<State>>>>,
-    allowed: AtomicU64,
-    delayed: AtomicU64,
-    rejected: AtomicU64,
+    allowed: Arc<AtomicU64>,
+    delayed: Arc<AtomicU64>,
+    rejected: Arc<AtomicU64>,
+    settings: Settings,
 }
 
 /// What a limit said to a call.
@@ -381,15 +382,32 @@ impl RateLimit {
             count_hits: settings.count_hits,
             rates: settings.rates(),
             concurrent: settings.concurrent_calls,
-            slots: Slots::new(),
-            released: Notify::new(),
+            slots: Arc::new(Slots::new()),
+            released: Arc::default(),
             may_share: settings.shared,
             link: OnceLock::new(),
             listed: Mutex::default(),
-            allowed: AtomicU64::new(0),
-            delayed: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
+            allowed: Arc::default(),
+            delayed: Arc::default(),
+            rejected: Arc::default(),
+            settings: settings.clone(),
         }
+    }
+
+    /// The limit that `settings` describe, in place of this one. If it counts the same in the same periods, what is taken
+    /// stays taken: as large a part of the new limit. What replicas share is known to the store.
+    pub(super) fn succeeded_by(self: &Arc<Self>, settings: &Settings) -> Arc<Self> {
+        if self.settings == *settings {
+            return Arc::clone(self);
+        }
+        let [allowed, delayed, rejected] = [&self.allowed, &self.delayed, &self.rejected].map(Arc::clone);
+        let next = Self { allowed, delayed, rejected, ..Self::new(settings) };
+        let counts = |limit: &Self| limit.rates.iter().map(|rate| (rate.unit, rate.period)).collect::<Vec<_>>();
+        let counts_the_same = next.per == self.per && counts(&next) == counts(self) && self.link.get().is_none();
+        if !counts_the_same {
+            return Arc::new(next);
+        }
+        Arc::new(Self { slots: Arc::clone(&self.slots), released: Arc::clone(&self.released), ..next })
     }
 
     /// Takes what a call demands, all of it or nothing.

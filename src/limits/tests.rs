@@ -671,3 +671,65 @@ async fn in_no_schedule_is_more_admitted_than_one_call_too_much_and_nothing_is_l
         world.finish();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_goes_on_with_other_terms_if_it_counts_the_same() {
+    TIME_OF_DAY.set(BEGINNING);
+    for (rule, next, spent, has_room) in [
+        ("nothing has changed", budget("app"), 60, false),
+        ("a larger limit", budget::Settings { limit_usd: Some(PicoUsd::new(200)), ..budget("app") }, 60, true),
+        ("a smaller one", budget::Settings { limit_usd: Some(PicoUsd::new(50)), ..budget("app") }, 60, false),
+        ("another consequence", budget::Settings { enforce: Enforce::Alert, ..budget("app") }, 60, true),
+        ("another window", budget::Settings { window: Window::Total, ..budget("app") }, 0, true),
+        ("other subjects", budget::Settings { per: "agent".parse().expect("a part"), ..budget("app") }, 0, true),
+        ("another name", budget("other"), 0, true),
+    ] {
+        let before = rules(&[], &[budget("app")]);
+        spend(&before, "a", 60, 0);
+        let in_flight = admit(&before, "a", &costs(40, 0)).expect("room");
+        let after = before.succeeded_by(&[], std::slice::from_ref(&next));
+        assert_eq!(spent_of(&after, &next.name, ""), spent, "{rule}");
+        assert_eq!(admit(&after, "a", &costs(1, 0)).is_ok(), has_room, "{rule}");
+        in_flight.settle(Spent { tokens: Some(0), usd: Some(PicoUsd::new(40)) });
+        let all = if spent == 0 { 0 } else { 100 };
+        assert_eq!(spent_of(&after, &next.name, ""), all, "{rule}: what was in flight is counted where it goes on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_has_changed_stays_changed() {
+    TIME_OF_DAY.set(BEGINNING);
+    let before = rules(&[], &[budget("app")]);
+    before.budgets[0].change(before.now(), |terms| {
+        terms.allowance.usd = Some(PicoUsd::new(7));
+        terms.origin = budget::Origin::Api;
+    });
+    let next = budget::Settings { limit_usd: Some(PicoUsd::new(200)), ..budget("app") };
+    let after = before.succeeded_by(&[], &[next]);
+    let budget = &after.budgets[0];
+    assert_eq!(budget.terms().allowance.usd, Some(PicoUsd::new(7)));
+    assert_eq!(budget.configured().allowance.usd, Some(PicoUsd::new(200)), "which it goes back to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_goes_on_with_another_limit_if_it_counts_the_same() {
+    TIME_OF_DAY.set(BEGINNING);
+    let limit = |per_minute| rate::Settings {
+        name: "all".to_owned(),
+        requests_per_minute: Some(per_minute),
+        concurrent_calls: Some(50),
+        ..rate::Settings::default()
+    };
+    let hourly = rate::Settings { requests_per_hour: Some(10), requests_per_minute: None, ..limit(1) };
+    for (rule, next, left) in [
+        ("nothing has changed", limit(10), 5),
+        ("twice as many: half of them are taken", limit(20), 10),
+        ("other periods: it begins anew", hourly, 10),
+    ] {
+        let before = rules(&[limit(10)], &[]);
+        let mut in_flight: Vec<_> = (0..5).map(|_| admit(&before, "a", &costs(0, 0)).expect("room")).collect();
+        let after = before.succeeded_by(std::slice::from_ref(&next), &[]);
+        in_flight.extend((0..left).map(|_| admit(&after, "a", &costs(0, 0)).expect(rule)));
+        assert!(admit(&after, "a", &costs(0, 0)).is_err(), "{rule}");
+    }
+}

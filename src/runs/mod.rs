@@ -129,9 +129,9 @@ pub struct Runs {
     settings: Settings,
     loop_types: Arc<Limiter>,
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Arc<[Mutex<Shard>]>,
     most_in_shard: usize,
-    on_event: OnEvent,
+    on_event: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 type Shard = HashMap<u64, Box<Run>>;
@@ -147,7 +147,20 @@ impl Runs {
             hasher: RandomState::new(),
             shards: std::iter::repeat_with(Mutex::default).take(shards).collect(),
             most_in_shard: (settings.max_runs / shards).max(1),
-            on_event,
+            on_event: on_event.into(),
+        }
+    }
+
+    /// The same runs, on other terms. How many there is room for does not change.
+    #[must_use]
+    pub fn on_terms(&self, settings: &Settings) -> Self {
+        Self {
+            settings: settings.clone(),
+            loop_types: Arc::clone(&self.loop_types),
+            hasher: self.hasher.clone(),
+            shards: Arc::clone(&self.shards),
+            most_in_shard: self.most_in_shard,
+            on_event: Arc::clone(&self.on_event),
         }
     }
 
@@ -199,7 +212,7 @@ impl Runs {
     #[must_use]
     pub fn active(&self, now: Instant) -> BTreeMap<Arc<str>, Active> {
         let mut active = BTreeMap::<Arc<str>, Active>::new();
-        for shard in &self.shards {
+        for shard in &*self.shards {
             let mut runs = lock(shard);
             let ended: Vec<Ended> =
                 runs.extract_if(|_, run| self.is_idle(run, now)).filter_map(|(_, run)| run.end(None)).collect();

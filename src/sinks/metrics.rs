@@ -4,9 +4,11 @@
 //! what the app saw and what weir did itself. Counting is a handful of atomics; nothing here waits or does I/O.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter as PromCounter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -21,7 +23,6 @@ use crate::cache::shared::Event;
 use crate::host::Host;
 use crate::host::process::Process;
 use crate::labels::{self, Limiter};
-use crate::limits::Limits;
 use crate::record::call::{Delivery, Operation};
 use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
 use crate::record::trace::Trace;
@@ -37,7 +38,8 @@ use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Amount, Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::now::{
-    Now, Queue, WatchCache, WatchConnections, WatchLedger, WatchQueue, WatchState, WatchStore, WatchTraces, Watched,
+    Now, Queue, WatchCache, WatchConnections, WatchLedger, WatchLimits, WatchQueue, WatchState, WatchStore,
+    WatchTraces, Watched,
 };
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
@@ -153,14 +155,17 @@ pub struct Metrics {
     /// Made when there is a shared store.
     shared: OnceLock<SharedSeries>,
     /// Made at the start for those that are configured, with their first call for those that could be.
-    providers: HashMap<Arc<str>, OnceLock<ProviderSeries>>,
+    providers: ArcSwap<Providers>,
     /// For calls to no configured provider; made when there is one.
-    no_provider: OnceLock<ProviderSeries>,
+    no_provider: OnceLock<Arc<ProviderSeries>>,
     calls: Shelf<CallNames, Arc<CallSeries>>,
     sides: Sides,
     loops: Loops,
     exemplars: Exemplars,
 }
+
+/// What is counted for each provider, once that has begun.
+type Providers = HashMap<Arc<str>, Arc<OnceLock<Arc<ProviderSeries>>>>;
 
 /// The capped labels.
 #[derive(Debug)]
@@ -204,15 +209,14 @@ impl Metrics {
             semconv::BUILD_INFO.help,
             Info::new(vec![(label::VERSION, about.version), (label::REVISION, about.revision)]),
         );
-        let providers: HashMap<_, _> = providers
-            .iter()
-            .map(|name| (Arc::clone(name), OnceLock::from(ProviderSeries::new(&families, Arc::clone(name)))))
-            .collect();
+        let begun = |name: &Arc<str>| Arc::new(ProviderSeries::new(&families, Arc::clone(name)));
+        let providers: Providers =
+            providers.iter().map(|name| (Arc::clone(name), Arc::new(OnceLock::from(begun(name))))).collect();
         let now = Arc::new(Now {
             room: Arc::clone(&families.room),
             prices: RwLock::new(about.prices.clone()),
             limiters: limiters.named(&loops, &sides),
-            providers: RwLock::new(providers.values().filter_map(|it| it.get().map(Watched::new)).collect()),
+            providers: RwLock::new(providers.values().filter_map(|it| it.get().map(|it| Watched::new(it))).collect()),
             cache: OnceLock::new(),
             store: OnceLock::new(),
             state: OnceLock::new(),
@@ -233,7 +237,7 @@ impl Metrics {
         Self {
             process,
             shared: OnceLock::new(),
-            providers,
+            providers: ArcSwap::from_pointee(providers),
             about,
             registry,
             families,
@@ -258,11 +262,20 @@ impl Metrics {
     /// Also counts calls to these `providers`, from the first one on: those that need no configuration, and may never be
     /// called. Dozens of series for each of them would only say so.
     #[must_use]
-    pub fn knowing(mut self, providers: &[Arc<str>]) -> Self {
-        for name in providers {
-            self.providers.entry(Arc::clone(name)).or_default();
-        }
+    pub fn knowing(self, providers: &[Arc<str>]) -> Self {
+        self.know(providers);
         self
+    }
+
+    /// The same, while weir runs.
+    pub fn know(&self, providers: &[Arc<str>]) {
+        self.providers.rcu(|known| {
+            let mut known = Providers::clone(known);
+            for name in providers {
+                known.entry(Arc::clone(name)).or_default();
+            }
+            known
+        });
     }
 
     /// The figures that people look at first.
@@ -345,9 +358,14 @@ impl Metrics {
         self.families.ledger_write.observe(took.as_secs_f64());
     }
 
-    /// Has `limits` asked at each scrape how they stand. The first ones stay.
-    pub fn watch_limits(&self, limits: Arc<Limits>) {
-        let _ = self.now.limits.set(limits);
+    /// Has `watch` asked at each scrape for the limits and budgets in force, and these how they stand. The first one stays.
+    pub fn watch_limits(&self, watch: WatchLimits) {
+        let _ = self.now.limits.set(watch);
+    }
+
+    /// Whether something of the configuration that was read waits for a restart.
+    pub fn need_restart(&self, is_needed: bool) {
+        self.now.reloads.restart_needed.store(is_needed, Ordering::Relaxed);
     }
 
     /// A file that has been read and is read again from now on.
@@ -468,7 +486,7 @@ impl Metrics {
     /// A call is over.
     pub fn closed(&self, record: &Record) {
         let provider = self.provider(&record.call.provider);
-        let call = self.call(self.names(record, provider));
+        let call = self.call(self.names(record, &provider));
         let (families, caller) = (&self.families, &record.call.caller);
         let agent = self.sides.agents.of(families, caller.agent.as_deref());
         let consumer = self.sides.consumers.as_ref().map(|consumers| consumers.of(families, caller));
@@ -500,7 +518,7 @@ impl Metrics {
             if let (Some(consumer), Some(amount)) = (&consumer, record.cost.amount()) {
                 consumer.cost.inc_by(amount.to_usd_f64());
             }
-            count_provenance(record, provider);
+            count_provenance(record, &provider);
             if let Some(reason) = unpriced(record) {
                 let ended_at = (record.arrived_at + record.timing.total).duration_since(UNIX_EPOCH).unwrap_or_default();
                 provider.unpriced(reason).inc();
@@ -688,11 +706,16 @@ impl Metrics {
         (CallNames { operation, ..folded }, Origin::Outside)
     }
 
-    fn provider(&self, provider: &str) -> &ProviderSeries {
-        match self.providers.get(provider) {
-            Some(series) => series.get_or_init(|| self.begin(provider)),
-            None => self.no_provider.get_or_init(|| ProviderSeries::new(&self.families, labels::other())),
-        }
+    fn provider(&self, provider: &str) -> Arc<ProviderSeries> {
+        let series = match self.providers.load().get(provider) {
+            Some(series) => Arc::clone(series.get_or_init(|| Arc::new(self.begin(provider)))),
+            None => Arc::clone(self.no_provider.get_or_init(|| self.elsewhere())),
+        };
+        series
+    }
+
+    fn elsewhere(&self) -> Arc<ProviderSeries> {
+        Arc::new(ProviderSeries::new(&self.families, labels::other()))
     }
 
     /// What is counted for a provider with whose first call that begins.

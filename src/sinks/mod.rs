@@ -77,8 +77,8 @@ pub struct Sinks {
     traces: Option<Traces>,
     live: Arc<Live>,
     ledger: Option<Arc<Ledger>>,
-    opened: AtomicU64,
-    closed: AtomicU64,
+    opened: Arc<AtomicU64>,
+    closed: Arc<AtomicU64>,
 }
 
 impl Sinks {
@@ -86,7 +86,22 @@ impl Sinks {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, log: CallLog, traces: Option<Traces>) -> Self {
         let live = Arc::new(Live::new());
-        Self { metrics, log, traces, ledger: None, live, opened: AtomicU64::new(0), closed: AtomicU64::new(0) }
+        Self { metrics, log, traces, ledger: None, live, opened: Arc::default(), closed: Arc::default() }
+    }
+
+    /// The same, with other lines for calls.
+    #[must_use]
+    pub fn logging(&self, log: CallLog) -> Self {
+        let Self { metrics, log: _, traces, live, ledger, opened, closed } = self;
+        Self {
+            metrics: Arc::clone(metrics),
+            log,
+            traces: traces.clone(),
+            live: Arc::clone(live),
+            ledger: ledger.clone(),
+            opened: Arc::clone(opened),
+            closed: Arc::clone(closed),
+        }
     }
 
     /// What is going on, for those who watch.

@@ -99,6 +99,9 @@ impl Queue {
 /// Says how full a queue is now; `None` once it is gone.
 pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
 
+/// The limits and budgets in force; `None` once they are gone.
+pub type WatchLimits = Box<dyn Fn() -> Option<Arc<Limits>> + Send + Sync>;
+
 /// Says how the queue of spans stands now.
 pub type WatchTraces = Arc<dyn Fn() -> Standing + Send + Sync>;
 
@@ -124,8 +127,8 @@ pub(super) struct Now {
     pub(super) traces: OnceLock<WatchTraces>,
     /// Set if there is a ledger.
     pub(super) ledger: OnceLock<WatchLedger>,
-    /// Set once the limits and budgets are there.
-    pub(super) limits: OnceLock<Arc<Limits>>,
+    /// Set once there are limits and budgets.
+    pub(super) limits: OnceLock<WatchLimits>,
     /// The files that are read again.
     pub(super) reloads: Arc<Reloads>,
     /// The queues there are.
@@ -230,7 +233,8 @@ impl Collector for Now {
         let found = self.redactor.get().map(|redactor| redactor.found()).unwrap_or_default();
         let found = found.into_iter().map(|(kind, times)| ([kind], ConstCounter::new(times)));
         write(encoder, &semconv::REDACTIONS, found)?;
-        self.limits.get().map_or(Ok(()), |limits| rules::write_all(encoder, limits))?;
+        let limits = self.limits.get().and_then(|watch| watch());
+        limits.map_or(Ok(()), |limits| rules::write_all(encoder, &limits))?;
         self.host.get().map_or(Ok(()), |host| host::write_all(encoder, host))
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Reloads {
     refused: AtomicU64,
     /// Milliseconds since 1970 began.
     taken_at: AtomicU64,
+    /// Whether something of the configuration waits for a restart.
+    pub(super) restart_needed: AtomicBool,
 }
 
 /// One of them.
@@ -58,6 +60,15 @@ impl WatchedFile {
     }
 }
 
+/// One that nobody reads any more does not keep an older one in force.
+impl Drop for WatchedFile {
+    fn drop(&mut self) {
+        if *self.is_failing.get_mut() {
+            self.all.failing.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Reloads {
     /// All that was read at the start is in force.
     pub(super) fn new(started_at: SystemTime) -> Self {
@@ -66,6 +77,7 @@ impl Reloads {
             taken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             taken_at: AtomicU64::new(milliseconds(started_at)),
+            restart_needed: AtomicBool::new(false),
         }
     }
 
@@ -75,6 +87,8 @@ impl Reloads {
         let taken_at = self.taken_at.load(Ordering::Relaxed) as f64 / 1e3;
         write(encoder, &semconv::CONFIG_SUCCESSFUL, [([], ConstGauge::new(u64::from(all_are_good)))])?;
         write(encoder, &semconv::CONFIG_SUCCESS_TIMESTAMP, [([], ConstGauge::new(taken_at))])?;
+        let restart_needed = u64::from(self.restart_needed.load(Ordering::Relaxed));
+        write(encoder, &semconv::CONFIG_RESTART_NEEDED, [([], ConstGauge::new(restart_needed))])?;
         let results = [("success", &self.taken), ("failure", &self.refused)];
         let results = results.map(|(result, count)| ([result], ConstCounter::new(count.load(Ordering::Relaxed))));
         write(encoder, &semconv::CONFIG_RELOADS, results)

@@ -268,6 +268,12 @@ impl Upstream {
         Self { client, switching, first_byte: settings.first_byte_timeout.get(), proxy, signer: None, open }
     }
 
+    /// What signs on it, if something does.
+    #[must_use]
+    pub const fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
     /// The same way, on which `signer` signs what carries no API key.
     #[must_use]
     pub fn signed_by(self, signer: Option<Signer>) -> Self {

@@ -29,6 +29,7 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::exchange::Rooms;
+use crate::exchange::house::House;
 use crate::exchange::quote::Quote;
 use crate::provider::reader::Reader;
 use crate::provider::{Ending, Said};
@@ -272,7 +273,7 @@ async fn read(rooms: &Rooms, answer: Response<Incoming>, line: Line) -> Answered
 
 /// Sends one file every so often, until dropped. A file that cannot be sent is named in the log each time, and tried
 /// again the next.
-pub async fn on_schedule(rooms: Arc<Rooms>, weir: SocketAddr, settings: Settings) {
+pub async fn on_schedule(house: Arc<House>, weir: SocketAddr, settings: Settings) {
     /// Calls at once: enough to keep to most rates, too few to crowd out the app's own.
     const AT_ONCE: usize = 4;
     let Settings { file, every, rate, max_usd } = settings;
@@ -293,7 +294,7 @@ pub async fn on_schedule(rooms: Arc<Rooms>, weir: SocketAddr, settings: Settings
         };
         match checked(&file).await {
             Ok(lines) => {
-                let summary = send(&rooms, &plan, lines, &mut note).await;
+                let summary = send(&house.rooms(), &plan, lines, &mut note).await;
                 tracing::info!(file.path = %file.display(), "warmed: {summary}");
             }
             Err(error) => {

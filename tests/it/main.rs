@@ -40,6 +40,7 @@ mod proxying;
 mod reaching;
 mod realtime;
 mod recording;
+mod reload;
 #[cfg(feature = "redis")]
 mod shared_limits;
 #[cfg(feature = "redis")]

@@ -375,7 +375,7 @@ fn check(yaml: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("weir.yaml");
     std::fs::write(&path, yaml).unwrap();
-    let sources = Sources { file: Some(path), environment: BTreeMap::new(), flags: Vec::new() };
+    let sources = Sources { file: Some(path), ..Sources::default() };
     app::check(&Config::load(&sources).unwrap()).map_or_else(|error| error.to_string(), |()| String::new())
 }
 

@@ -494,7 +494,7 @@ async fn what_cannot_work_is_told_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("weir.yaml");
         std::fs::write(&path, format!("cache: {{ similar: {{ {yaml} }} }}\n")).unwrap();
-        let sources = Sources { file: Some(path), environment: BTreeMap::new(), flags: Vec::new() };
+        let sources = Sources { file: Some(path), ..Sources::default() };
         let mistakes = Config::load(&sources).expect_err(yaml).to_string();
         assert!(mistakes.contains(expected), "{yaml}: {mistakes}");
     }

@@ -95,6 +95,12 @@ impl Process {
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
     }
 
+    /// `kill -HUP`: it is told to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    }
+
     /// It is told to stop, and ends by itself, and well.
     pub(crate) async fn stop(self) {
         self.begin_to_stop();

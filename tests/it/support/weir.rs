@@ -1,16 +1,19 @@
 //! A real weir on port 0. At teardown, exchanges opened must equal records closed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use weir::admin::reload::{Bell, Outcome};
 use weir::app::App;
 use weir::cache::Cache;
 use weir::config::{Config, Flag, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
+use weir::exchange::house::House;
 use weir::ledger::writer::Ledger;
 use weir::limits::Limits;
 use weir::provider::KNOWN;
@@ -23,11 +26,17 @@ pub(crate) struct Weir {
     pub(crate) app: String,
     pub(crate) admin: String,
     pub(crate) client: Client,
+    /// Those in force.
+    house: Arc<House>,
+    /// Those it began with.
     rooms: Arc<Rooms>,
+    bell: Bell,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
-    /// What has to be there while it runs.
-    files: Option<TempDir>,
+    /// What has to be there while it runs: the configuration among it.
+    files: TempDir,
+    /// What the configuration begins with.
+    head: String,
 }
 
 /// What changes on the admin side need, where a test may change something.
@@ -36,12 +45,12 @@ pub(crate) const TOKEN: &str = "sesame";
 impl Weir {
     /// Starts with `yaml` beside addresses on port 0.
     pub(crate) async fn start(yaml: &str) -> Self {
-        Self::start_in(&tempfile::tempdir().unwrap(), "", yaml, &[]).await
+        Self::start_in(tempfile::tempdir().unwrap(), "", yaml, &[]).await
     }
 
     /// Starts in front of a provider at `url`, with these environment variables.
     pub(crate) async fn in_environment(url: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
-        Self::start_in(&tempfile::tempdir().unwrap(), "", &in_front_of(url, yaml), environment).await
+        Self::start_in(tempfile::tempdir().unwrap(), "", &in_front_of(url, yaml), environment).await
     }
 
     /// Starts in front of a provider at `url`, with a token: [`TOKEN`].
@@ -50,24 +59,25 @@ impl Weir {
         let token = dir.path().join("token");
         std::fs::write(&token, TOKEN).unwrap();
         let token = format!(", token_file: {}", token.display());
-        let weir = Self::start_in(&dir, &token, &in_front_of(url, yaml), &[]).await;
-        Self { files: Some(dir), ..weir }
+        Self::start_in(dir, &token, &in_front_of(url, yaml), &[]).await
     }
 
-    async fn start_in(dir: &TempDir, admin: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
-        let path = dir.path().join("weir.yaml");
-        let text = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0{admin} }}\n{yaml}");
+    async fn start_in(files: TempDir, admin: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
+        let path = files.path().join("weir.yaml");
+        let head = format!("listen: 127.0.0.1:0\nadmin: {{ listen: 127.0.0.1:0{admin} }}\n");
+        let text = format!("{head}{yaml}");
         std::fs::write(&path, &text).unwrap();
         let environment: BTreeMap<String, String> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         // Tests have no time to waste, but those of how weir ends.
         let at_once = Flag { name: "--set", path: "connections.linger".to_owned(), value: "0s".to_owned() };
         let flags = if text.contains("linger") { Vec::new() } else { vec![at_once] };
-        let sources = Sources { file: Some(path), environment, flags };
+        let sources = Sources { file: Some(path), environment, flags, ..Sources::default() };
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::bind(config).await.unwrap();
         let (app_address, admin_address) = (app.app_address().unwrap(), app.admin_address().unwrap());
-        let rooms = Arc::clone(app.rooms());
+        let (house, bell) = (Arc::clone(app.house()), app.bell());
+        let rooms = house.rooms();
         let (stop, told) = oneshot::channel();
         let serving = tokio::spawn(app.run(async move {
             let _ = told.await;
@@ -76,10 +86,13 @@ impl Weir {
             app: format!("http://{app_address}"),
             admin: format!("http://{admin_address}"),
             client: Client::default(),
+            house,
             rooms,
+            bell,
             stop: Some(stop),
             serving: Some(serving),
-            files: None,
+            files,
+            head,
         }
     }
 
@@ -93,6 +106,34 @@ impl Weir {
         Self::start(&in_front_of(url, yaml)).await
     }
 
+    /// Writes another configuration, in front of a provider at `url`, and has it read.
+    pub(crate) async fn configure(&self, url: &str, yaml: &str) -> Outcome {
+        self.configure_bare(&in_front_of(url, yaml)).await
+    }
+
+    /// The same, with nothing but this.
+    pub(crate) async fn configure_bare(&self, yaml: &str) -> Outcome {
+        std::fs::write(self.files.path().join("weir.yaml"), format!("{}{yaml}", self.head)).unwrap();
+        self.bell.ring().await.expect("weir runs")
+    }
+
+    /// The same, with more of the admin side.
+    pub(crate) async fn configure_admin(&self, url: &str, more: &str) -> Outcome {
+        let head = self.head.replace(" }\n", &format!(", {more} }}\n"));
+        std::fs::write(self.files.path().join("weir.yaml"), head + &in_front_of(url, "")).unwrap();
+        self.bell.ring().await.expect("weir runs")
+    }
+
+    /// A directory for what a configuration names.
+    pub(crate) fn files(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// The rooms in force.
+    pub(crate) fn rooms_now(&self) -> Arc<Rooms> {
+        self.house.rooms()
+    }
+
     /// Posts JSON to a path of the app's side.
     pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.client.post(&format!("{}{path}", self.app), headers, body).await
@@ -100,7 +141,7 @@ impl Weir {
 
     /// Writes another token where weir looks for it.
     pub(crate) fn change_token(&self, token: &str) {
-        std::fs::write(self.files.as_ref().unwrap().path().join("token"), token).unwrap();
+        std::fs::write(self.files.path().join("token"), token).unwrap();
     }
 
     /// Posts JSON to a path of the admin side.
