@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::access::Access;
@@ -109,7 +109,7 @@ impl Running {
 
     /// Reads the configuration again whenever that is asked for, and when its file has changed, until `stop`.
     pub(super) async fn keep(mut self, mut asks: mpsc::Receiver<Asked>, stop: CancellationToken) -> Self {
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

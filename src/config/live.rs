@@ -1,7 +1,6 @@
 //! Live: which knobs a running weir can change, and what changes from one configuration to the next.
 //!
-//! Every knob is one or the other: what is not named here as needing a restart is live, and a test of the whole house
-//! holds each to it.
+//! Every knob is one or the other: what is not named here as needing a restart is live.
 
 use std::collections::BTreeSet;
 

@@ -31,11 +31,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::config::checks::Checks;
+use crate::config::file::File;
 use crate::config::live::Changes;
 use crate::config::mistake::{Mistake, Mistakes, Path};
 use crate::config::written::Written;
 use crate::limits::{budget, rate};
-use crate::provider::Provider;
+use crate::provider::{KNOWN, Provider};
 use crate::redact::Redactor;
 use crate::sinks::traces::plan::{self, Plan};
 use crate::units::ByteSize;
@@ -223,7 +224,7 @@ impl Config {
         let (Some(default_provider), Some(redactor), true) = (default_provider, redactor, mistakes.is_empty()) else {
             return Err(Mistakes::new(mistakes));
         };
-        let knobs = file.to_value();
+        let knobs = knobs(&file);
         Ok(Self {
             listen: file.listen,
             admin: file.admin,
@@ -257,6 +258,15 @@ impl Config {
     }
 }
 
+/// Every knob's value. A provider that is known by name is there whether it is written or not.
+fn knobs(file: &File) -> Value {
+    let mut file = file.clone();
+    for known in KNOWN {
+        file.providers.entry(known.name.to_owned()).or_default();
+    }
+    file.to_value()
+}
+
 /// The address of the admin side. A mistake elsewhere does not matter: whether a running weir is well does not depend
 /// on a file that was edited since.
 ///
@@ -285,7 +295,7 @@ mod tests {
     use super::*;
     use crate::config::tree::Tree;
     use crate::config::written::apply_flag;
-    use crate::provider::{CredentialSource, KNOWN, PricedAs, Provider};
+    use crate::provider::{CredentialSource, PricedAs};
     use crate::units::Span;
 
     fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {

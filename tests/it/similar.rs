@@ -479,7 +479,6 @@ async fn only_the_share_that_is_wanted_is_checked() {
 
 #[tokio::test]
 async fn what_cannot_work_is_told_at_the_start() {
-    use std::collections::BTreeMap;
     use weir::config::{Config, Sources};
     for (yaml, expected) in [
         ("url: here", "cache.similar.url"),
