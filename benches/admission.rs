@@ -149,7 +149,7 @@ fn scrape(limits: &Arc<Limits>) -> String {
     };
     let best = |of: &dyn Fn() -> Duration| (0..10).map(|_| of()).min().expect("ten").as_secs_f64() * 1e3;
     let before = best(&of);
-    let watched = Arc::clone(&limits);
+    let watched = Arc::clone(limits);
     metrics.watch_limits(Box::new(move || Some(Arc::clone(&watched))));
     format!("{:<32} {:>6.1} ms more than {before:.1} ms", "a scrape of these", best(&of) - before)
 }

@@ -84,8 +84,8 @@ impl Refitted {
             let redactor = Arc::clone(old.privacy.redactor());
             Arc::new(Privacy::new(&config.privacy, redactor).context("privacy.user_id_key_file")?)
         };
-        let ways = ways(config, (&prices, &trust, metrics), Some((was, old)))?;
-        let Ways { destinations, mut watched_keys, signers } = ways;
+        let Ways { destinations, mut watched_keys, signers } =
+            ways(config, (&prices, &trust, metrics), Some((was, old)))?;
         watched_keys.extend(old.similar.as_ref().and_then(|_| similar_key(&config.cache.similar, old)));
         let fleet = fleet(config, &trust, &mut watched_keys)?;
         let (access, watched_tokens) = access(&config.admin)?;
@@ -166,7 +166,7 @@ impl Built {
             house,
             metrics,
             store,
-            beside: Beside { watched_keys, signers, watched_tokens, fleet },
+            beside: Beside { watched_keys, watched_tokens, signers, fleet },
             access,
             writer,
             exporter,

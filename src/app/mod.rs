@@ -166,10 +166,12 @@ impl App {
         };
         tokio::join!(apps_side, operators_side);
         stop.cancel();
-        let running = running.await.expect("what keeps weir running does not panic");
+        let running = running.await.ok();
         let rooms = house.rooms();
-        end(&rooms, running.kept.clone(), sending, ledger).await;
-        running.end().await;
+        end(&rooms, running.as_ref().and_then(|it| it.kept.clone()), sending, ledger).await;
+        if let Some(running) = running {
+            running.end().await;
+        }
         for_good.shutdown().await;
         rooms.limits.leave().await;
         tracing::info!("stopped");

@@ -155,7 +155,7 @@ impl Running {
         let metrics = Arc::clone(&self.fixed.metrics);
         let read = spawn_blocking(move || {
             let read = Config::load(&was.sources).and_then(|config| config.onto(&was));
-            let (mut config, changes) = read.map_err(mistakes)?;
+            let (mut config, changes) = read.map_err(|mistakes| lines(&mistakes))?;
             fit(&mut config);
             let refitted = Refitted::from(&config, &was, &rooms, &metrics);
             Ok((refitted.map_err(|error| vec![format!("{error:#}")])?, config, changes))
@@ -207,7 +207,7 @@ impl Running {
     }
 }
 
-fn mistakes(mistakes: Mistakes) -> Vec<String> {
+fn lines(mistakes: &Mistakes) -> Vec<String> {
     mistakes.all().iter().map(ToString::to_string).collect()
 }
 

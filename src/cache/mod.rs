@@ -333,6 +333,7 @@ impl Cache {
 
     /// From now on, what `filter` names is dead; `made` is when that was decided. Then gives the dead up, and tells how
     /// many there were: that takes milliseconds for many entries, and is not for a thread that serves calls.
+    #[expect(clippy::must_use_candidate, reason = "called for what it does")]
     pub fn invalidate(&self, filter: Filter, made: Instant, now: Instant) -> u64 {
         match &self.shared {
             Some(shared) => {

@@ -46,7 +46,7 @@ pub fn run(_: Arguments, config: Config) -> anyhow::Result<ExitCode> {
         }
         let hang_ups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hang_ups, app.bell())));
-        app.run(told).await;
+        Box::pin(app.run(told)).await;
         Ok(ExitCode::SUCCESS)
     });
     // What still waits for a disk that hangs has had its time.

@@ -288,7 +288,7 @@ pub fn admin_token_file(sources: &Sources) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write;
+    use std::io::{Seek, Write};
 
     use serde_json::json;
 
@@ -545,7 +545,7 @@ providers: { openai: { capture: full } }
             [("inject: { run_as_user: null }\n", None), ("inject: {}\n", Some(65532)), ("inject:\n", Some(65532))]
         {
             file.as_file_mut().set_len(0).expect("emptied");
-            std::io::Seek::rewind(&mut file).expect("rewound");
+            file.rewind().expect("rewound");
             file.write_all(text.as_bytes()).expect("written");
             let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
             assert_eq!(Config::load(&sources).expect("right").inject.run_as_user, expected, "{text}");

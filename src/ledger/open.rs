@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(after.len(), 7);
         let users: Vec<_> = after.iter().map(|entry| entry.user_id.as_deref()).collect();
         assert_eq!(users[..2], [Some("alice"), Some("bob")]);
-        let cost: u128 = after.iter().filter_map(|entry| entry.cost).map(|cost| cost.pico()).sum();
+        let cost: u128 = after.iter().filter_map(|entry| entry.cost).map(PicoUsd::pico).sum();
         let sum: i64 = connection.query_row("SELECT sum(cost) FROM days", [], |row| row.get(0)).expect("a sum");
         assert_eq!((cost, sum), (1_065_000_000, 1_065_000_000));
         let entry = specimens::entry(&mut Random(1), 1_900_000_000_000_000);

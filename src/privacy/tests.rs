@@ -26,21 +26,10 @@ fn privacy(settings: &Settings) -> Privacy {
     Privacy::new(settings, Arc::new(redactor)).expect("a key that can be used")
 }
 
-/// A record that says `text` wherever it says something from outside.
-fn record(text: &str) -> Record {
-    let caller = Caller {
-        namespace: Some(text.into()),
-        workspace: Some(text.into()),
-        user: Some("alice".into()),
-        agent: Some(text.into()),
-        loop_type: Some(text.into()),
-        run: Some(text.into()),
-        run_ends: None,
-        is_retry: false,
-        client: Some(text.into()),
-    };
+/// A trace that says `text` wherever it says something from outside.
+fn trace(text: &str) -> Trace {
     let span = SpanId::new(1).expect("an id");
-    let trace = Trace {
+    Trace {
         id: TraceId::new(1).expect("an id"),
         parent: None,
         state: None,
@@ -58,10 +47,25 @@ fn record(text: &str) -> Record {
             route: Some(text.into()),
             ..Told::default()
         },
+    }
+}
+
+/// A record that says `text` wherever it says something from outside.
+fn record(text: &str) -> Record {
+    let caller = Caller {
+        namespace: Some(text.into()),
+        workspace: Some(text.into()),
+        user: Some("alice".into()),
+        agent: Some(text.into()),
+        loop_type: Some(text.into()),
+        run: Some(text.into()),
+        run_ends: None,
+        is_retry: false,
+        client: Some(text.into()),
     };
     Record {
         id: RequestId::next(),
-        trace: Some(Box::new(trace)),
+        trace: Some(Box::new(trace(text))),
         call: Call {
             provider: "openai".into(),
             operation: Operation::Chat,

@@ -707,11 +707,10 @@ impl Metrics {
     }
 
     fn provider(&self, provider: &str) -> Arc<ProviderSeries> {
-        let series = match self.providers.load().get(provider) {
+        match self.providers.load().get(provider) {
             Some(series) => Arc::clone(series.get_or_init(|| Arc::new(self.begin(provider)))),
             None => Arc::clone(self.no_provider.get_or_init(|| self.elsewhere())),
-        };
-        series
+        }
     }
 
     fn elsewhere(&self) -> Arc<ProviderSeries> {

@@ -37,15 +37,12 @@ impl Group {
             Some(lines.find(|(names, _)| *names == controllers)?.1.trim_start_matches('/').to_owned())
         };
         let name = format!("weir-test-{}", std::process::id());
-        let (at, knob, kills) = match own("memory") {
-            Some(group) => {
-                let at = Path::new("/sys/fs/cgroup/memory").join(group).join(name);
-                (at, "memory.limit_in_bytes", "memory.oom_control")
-            }
-            None => {
-                let group = own("").ok_or("no control groups")?;
-                (Path::new("/sys/fs/cgroup").join(group).join(name), "memory.max", "memory.events")
-            }
+        let (at, knob, kills) = if let Some(group) = own("memory") {
+            let at = Path::new("/sys/fs/cgroup/memory").join(group).join(name);
+            (at, "memory.limit_in_bytes", "memory.oom_control")
+        } else {
+            let group = own("").ok_or("no control groups")?;
+            (Path::new("/sys/fs/cgroup").join(group).join(name), "memory.max", "memory.events")
         };
         let failed = |what: &str, error: &std::io::Error| format!("{what}: {error}");
         fs::create_dir(&at).map_err(|error| failed(&at.display().to_string(), &error))?;
@@ -83,6 +80,7 @@ fn incompressible() -> String {
     letters.take(ANSWER_BYTES).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "why nothing is tested")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_apps_do_it_fits_into_its_container() {
     let group = match Group::with_memory(LIMIT) {

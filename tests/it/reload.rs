@@ -154,9 +154,9 @@ async fn an_operator_has_it_read_and_hears_every_mistake_at_once() {
     assert_eq!(weir.post(CHAT, &[], &ask("q")).await.status, 200, "the last good one is in force");
 
     let some = "cache: { max_bytes: 1MiB, mode: \"off\" }\nledger: { mode: memory }\n";
-    let taken = weir.configure(&fake.url(), some).await;
+    let outcome = weir.configure(&fake.url(), some).await;
     let need_restart = vec!["cache.max_bytes".to_owned(), "ledger.mode".to_owned()];
-    assert_eq!(taken, Outcome::Taken { changed: vec!["cache.mode".into()], need_restart, left_out: Vec::new() });
+    assert_eq!(outcome, Outcome::Taken { changed: vec!["cache.mode".into()], need_restart, left_out: Vec::new() });
     assert_eq!(weir.metric("weir_config_last_reload_successful").await, 1.0);
     assert_eq!(weir.metric("weir_config_restart_needed").await, 1.0);
     weir.configure(&fake.url(), "cache: { mode: \"off\" }").await;
@@ -164,7 +164,7 @@ async fn an_operator_has_it_read_and_hears_every_mistake_at_once() {
     weir.stop().await;
 }
 
-/// A ConfigMap, mounted as the kubelet does it: what is there is swapped by one symlink.
+/// A `ConfigMap`, mounted as the kubelet does it: what is there is swapped by one symlink.
 struct Mounted {
     dir: TempDir,
     version: u32,

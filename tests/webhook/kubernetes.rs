@@ -192,10 +192,10 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, held: Arc<Mutex<Held>>) 
 }
 
 async fn answer(held: Arc<Mutex<Held>>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (head, sent) = request.into_parts();
+    let (parts, sent) = request.into_parts();
     let body = sent.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let mood = held.lock().expect("nobody panics with it").mood.clone();
-    let is_read = head.method == Method::GET && head.uri.path() == SECRET;
+    let is_read = parts.method == Method::GET && parts.uri.path() == SECRET;
     match &mood {
         Mood::Silent => std::future::pending::<()>().await,
         Mood::Together(barrier) if is_read => {
@@ -206,21 +206,21 @@ async fn answer(held: Arc<Mutex<Held>>, request: Request<Incoming>) -> Result<Re
     let mut held = held.lock().expect("nobody panics with it");
     let refused = match mood {
         Mood::Refuses(status) => Some(status),
-        Mood::RefusesTo(method, status) if method == head.method => Some(status),
+        Mood::RefusesTo(method, status) if method == parts.method => Some(status),
         _ => None,
     };
-    let shown = head.headers.get("authorization").and_then(|value| value.to_str().ok());
+    let shown = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
     let (status, answer) = match refused {
         Some(status) => (status, json!({ "kind": "Status", "message": "as the test wants it", "code": status })),
         None if shown != Some(&format!("Bearer {}", held.token)) => (401, json!({ "message": "Unauthorized" })),
-        None => held.asked(&head, &body),
+        None => held.asked(&parts, &body),
     };
-    let what = match head.uri.path() {
+    let what = match parts.uri.path() {
         SECRET => "secret",
         WEBHOOKS => "webhooks",
         _ => "else",
     };
-    held.done.push(format!("{} {what} {status}", head.method));
+    held.done.push(format!("{} {what} {status}", parts.method));
     let mut response = Response::new(Full::new(answer.to_string().into()));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     Ok(response)
