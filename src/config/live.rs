@@ -1,6 +1,7 @@
 //! Live: which knobs a running weir can change, and what changes from one configuration to the next.
 //!
-//! Every knob is one or the other: what is not named here as needing a restart is live.
+//! Every knob is one or the other: what is not named here as needing a restart is live, and a test of the whole house
+//! holds each to it.
 
 use std::collections::BTreeSet;
 

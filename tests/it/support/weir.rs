@@ -1,6 +1,7 @@
 //! A real weir on port 0. At teardown, exchanges opened must equal records closed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -12,6 +13,7 @@ use weir::cache::Cache;
 use weir::config::{Config, Flag, Sources};
 use weir::exchange::Rooms;
 use weir::exchange::estimate::Estimator;
+use weir::exchange::house::House;
 use weir::ledger::writer::Ledger;
 use weir::limits::Limits;
 use weir::provider::KNOWN;
@@ -24,6 +26,9 @@ pub(crate) struct Weir {
     pub(crate) app: String,
     pub(crate) admin: String,
     pub(crate) client: Client,
+    /// Those in force.
+    house: Arc<House>,
+    /// Those it began with.
     rooms: Arc<Rooms>,
     bell: Bell,
     stop: Option<oneshot::Sender<()>>,
@@ -71,7 +76,8 @@ impl Weir {
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::bind(config).await.unwrap();
         let (app_address, admin_address) = (app.app_address().unwrap(), app.admin_address().unwrap());
-        let (rooms, bell) = (app.house().rooms(), app.bell());
+        let (house, bell) = (Arc::clone(app.house()), app.bell());
+        let rooms = house.rooms();
         let (stop, told) = oneshot::channel();
         let serving = tokio::spawn(app.run(async move {
             let _ = told.await;
@@ -80,6 +86,7 @@ impl Weir {
             app: format!("http://{app_address}"),
             admin: format!("http://{admin_address}"),
             client: Client::default(),
+            house,
             rooms,
             bell,
             stop: Some(stop),
@@ -108,6 +115,23 @@ impl Weir {
     pub(crate) async fn configure_bare(&self, yaml: &str) -> Outcome {
         std::fs::write(self.files.path().join("weir.yaml"), format!("{}{yaml}", self.head)).unwrap();
         self.bell.ring().await.expect("weir runs")
+    }
+
+    /// The same, with more of the admin side.
+    pub(crate) async fn configure_admin(&self, url: &str, more: &str) -> Outcome {
+        let head = self.head.replace(" }\n", &format!(", {more} }}\n"));
+        std::fs::write(self.files.path().join("weir.yaml"), head + &in_front_of(url, "")).unwrap();
+        self.bell.ring().await.expect("weir runs")
+    }
+
+    /// A directory for what a configuration names.
+    pub(crate) fn files(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// The rooms in force.
+    pub(crate) fn rooms_now(&self) -> Arc<Rooms> {
+        self.house.rooms()
     }
 
     /// Posts JSON to a path of the app's side.
