@@ -74,6 +74,7 @@ pub(super) fn denied(Peer(peer): Peer, path: &str, why: &Denied) {
 }
 
 /// Somebody asks about calls. Dashboards do so all day: not for every log.
+#[cfg(feature = "ledger")]
 pub(super) fn asked(Peer(peer): Peer, path: &str, token: Option<&str>) {
     tracing::debug!(
         { attribute::CLIENT_ADDRESS } = %peer,

@@ -160,8 +160,8 @@ async fn ledger(admin: &Admin) -> Option<Dependency> {
 }
 
 #[cfg(not(feature = "ledger"))]
-async fn ledger(_: &Admin) -> Option<Dependency> {
-    None
+fn ledger(_: &Admin) -> std::future::Ready<Option<Dependency>> {
+    std::future::ready(None)
 }
 
 /// `GET /version`.

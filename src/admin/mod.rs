@@ -7,6 +7,8 @@
 pub mod access;
 #[cfg(feature = "ledger")]
 pub mod analytics;
+#[cfg(feature = "ledger")]
+mod asker;
 mod audit;
 mod body;
 mod budgets;

@@ -78,7 +78,7 @@ impl Document {
     }
 
     /// As it is served.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "ledger"))]
     pub(super) fn json(&self) -> &[u8] {
         &self.json
     }

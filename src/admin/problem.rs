@@ -58,6 +58,7 @@ impl Fault {
     }
 
     /// A fault of the header `name`.
+    #[cfg_attr(not(any(test, feature = "ledger")), expect(dead_code, reason = "only questions about calls need it"))]
     pub(super) fn of_header(name: &str, detail: impl Into<String>) -> Self {
         Self { place: Place::Header(name.to_owned()), detail: detail.into() }
     }
@@ -126,7 +127,7 @@ impl Problem {
     }
 
     /// The status it has.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "ledger"))]
     pub(super) const fn status(&self) -> StatusCode {
         self.status
     }

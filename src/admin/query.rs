@@ -48,6 +48,7 @@ impl Parameters {
     }
 
     /// Whether the parameter `name` is there and has not been read yet.
+    #[cfg_attr(not(feature = "ledger"), expect(dead_code, reason = "only questions about calls need it"))]
     pub(super) fn has(&self, name: &str) -> bool {
         self.left.iter().any(|(known, _)| known == name)
     }

@@ -33,7 +33,6 @@ impl Ledger {
     }
 
     /// Nothing stands.
-    #[must_use]
     pub fn standing(&self) -> impl Fn() -> Standing + Send + Sync + use<> {
         match *self {}
         #[expect(unreachable_code, reason = "the type of what is never made")]

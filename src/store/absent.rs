@@ -6,13 +6,13 @@ use crate::store::{Answer, Failure, Settings, StoreError};
 
 /// Commands that are sent together: in this build, to nobody.
 #[derive(Clone, Debug, Default)]
-pub struct Commands;
+pub struct Commands {}
 
 impl Commands {
     /// One command.
     #[must_use]
     pub const fn one(_: &str, _: &[&[u8]]) -> Self {
-        Self
+        Self {}
     }
 
     /// One more command.

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use crate::admin::access::{Asker, elsewhere};
+use crate::admin::asker::{Asker, elsewhere};
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;
 use crate::ledger::entry::{Micros, micros};

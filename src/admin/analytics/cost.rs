@@ -7,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Limit, Question, limit, step, word_of};
 use crate::admin::analytics::shown::{At, Group, Spent, Times, Usd, change};
 use crate::admin::analytics::usage::{ORDERS, all_of, previous};
+use crate::admin::asker::Asker;
 use crate::admin::budgets::used_percentage;
 use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;

@@ -19,11 +19,11 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, OfCalls, Question, bind, moment, of_calls};
 use crate::admin::analytics::logs::Call;
 use crate::admin::analytics::shown::Period;
 use crate::admin::analytics::{AGAIN_IN, switched_off};
+use crate::admin::asker::Asker;
 use crate::admin::cache::answer;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;

@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Limit, Next, OfCalls, Question, cursor, cursor_after, limit, of_calls};
 use crate::admin::analytics::shown::Period;
+use crate::admin::asker::Asker;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;

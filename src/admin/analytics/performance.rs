@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Question, seconds, step, word_of};
 use crate::admin::analytics::shown::{At, Times};
+use crate::admin::asker::Asker;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;

@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Question, bind, seconds, window};
 use crate::admin::analytics::shown::{Spent, Times, Tokens, Usd};
+use crate::admin::asker::Asker;
 use crate::admin::budgets::used_percentage;
 use crate::admin::limits::looked_at;
 use crate::admin::openapi::ToAsk;

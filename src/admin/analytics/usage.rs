@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::{Asked, Granularity, Limit, Question, limit, step, word_of};
 use crate::admin::analytics::shown::{At, Group, Times, Tokens, Usd, change};
+use crate::admin::asker::Asker;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
 use crate::admin::query::Parameters;

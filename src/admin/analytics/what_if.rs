@@ -8,8 +8,8 @@ use axum::response::Response;
 use tokio::time::Instant;
 
 use crate::admin::Admin;
-use crate::admin::access::Asker;
 use crate::admin::analytics::asked::Asked;
+use crate::admin::asker::Asker;
 use crate::admin::cache::answer;
 use crate::admin::openapi::ToAsk;
 use crate::admin::problem::Problem;
