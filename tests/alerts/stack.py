@@ -31,6 +31,7 @@ USD_PER_TOKEN = 2e-6
 
 WEIR_CONFIG = """
 listen: 127.0.0.1:{app}
+connections: {{ drain_timeout: 5s }}
 admin: {{ listen: 127.0.0.1:{admin}, token_file: "{folder}/token" }}
 state_dir: "{folder}"
 providers: {{ openai: {{ base_url: "{provider}" }} }}

@@ -60,7 +60,7 @@ async fn calls_are_taken_for_as_long_as_the_app_is_there() {
 async fn it_lingers_for_a_last_call_and_no_longer_than_it_may() {
     for (rule, connections, least, most) in [
         ("for as long as is asked for", "linger: 300ms, drain_timeout: 1h", 300, 60_000),
-        ("the drain timeout bounds it", "linger: 1h, drain_timeout: 300ms", 300, 60_000),
+        ("four fifths of the drain timeout bound it", "linger: 1h, drain_timeout: 300ms", 240, 60_000),
     ] {
         let fake = Fake::always(Script::json(200, b"{}")).await;
         let mut weir = Weir::before_with(&fake.url(), &format!("connections: {{ {connections} }}")).await;
