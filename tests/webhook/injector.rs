@@ -168,6 +168,8 @@ pub(crate) async fn connect(to: SocketAddr, bundle: &str, alpn: &[&[u8]]) -> Res
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let tcp = TcpStream::connect(to).await?;
+    // As Go's HTTP does it, which the API server asks with: head and body are two writes.
+    tcp.set_nodelay(true)?;
     Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME)?, tcp).await?)
 }
 
