@@ -57,6 +57,8 @@ COPY --from=build /image /
 # A new volume that is mounted here takes over whose the directory is.
 COPY --from=build --chown=65532:65532 /state /var/lib/weir
 # By number: what runs the image can tell that this is not root.
+# Its allocator would take memory in huge pages otherwise: 37 MiB of them when idle, in place of 15.
+ENV MIMALLOC_ARENA_EAGER_COMMIT=0
 USER 65532:65532
 # Metrics and health. The app's port, 9347, stays on loopback.
 EXPOSE 9348

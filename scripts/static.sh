@@ -35,14 +35,14 @@ fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-env -u HOME -u WEIR_CONFIG "$weir" run --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 2>"$log" &
+env -u HOME -u WEIR_CONFIG MIMALLOC_ARENA_EAGER_COMMIT=0 "$weir" run --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 2>"$log" &
 process=$!
 trap 'kill "$process" 2>/dev/null; rm -f "$log"' EXIT
 for _ in $(seq 100); do
     [ "$(grep -c listening "$log")" -ge 2 ] && break
     sleep 0.1
 done
-# What start needed and does not need any more is given back by then.
+# What start needed and does not need any more is given back by then. The variable is the image's.
 sleep 2
 resident=$(awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$process/status")
 bytes=$(stat --format=%s "$weir")
