@@ -39,6 +39,16 @@ pub struct AdminArguments {
     sources: SourceArguments,
 }
 
+/// How to ask, and how to show the answer.
+#[derive(Debug, Args)]
+pub struct Asking {
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) admin: AdminArguments,
+}
+
 impl AdminArguments {
     /// Reads `path`.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::cli::admin::AdminArguments;
+use crate::cli::admin::Asking;
 use crate::cli::limits::whose;
 use crate::cli::table::{columns, plain, show};
 use crate::units::{PicoUsd, Span};
@@ -35,16 +35,6 @@ enum Command {
     Unset(Asking),
     /// Let calls pass for a while although a budget is spent, or no longer
     Override(Override),
-}
-
-/// How to ask, and how to show the answer.
-#[derive(Debug, Args)]
-struct Asking {
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    admin: AdminArguments,
 }
 
 /// Which budget to show.

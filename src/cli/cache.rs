@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::cli::admin::AdminArguments;
+use crate::cli::admin::Asking;
 use crate::cli::table::{plain, show};
 use crate::units::Span;
 
@@ -14,23 +14,13 @@ use crate::units::Span;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show how the cache does: hits, what they saved, how full it is
-    Stats(Arguments),
+    Stats(Asking),
     /// Show what the cache was told to do
-    Config(Arguments),
+    Config(Asking),
     /// Remove every entry
-    Clear(Arguments),
+    Clear(Asking),
     /// Remove the entries for which every criterion given holds
     Invalidate(Invalidate),
-}
-
-/// How to ask, and how to show the answer.
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    admin: AdminArguments,
 }
 
 /// Which entries are to go.
@@ -39,7 +29,7 @@ pub struct Invalidate {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
-    arguments: Arguments,
+    asking: Asking,
 }
 
 /// An entry's name is `<provider>/<model>/<namespace>/<key>`, with `-` for no model or no namespace.
@@ -97,17 +87,17 @@ impl Filter {
 /// If it does not answer, or says no.
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Stats(Arguments { json, admin }) => show(*json, &admin.get("/api/v1/cache/stats")?, stats),
-        Command::Config(Arguments { json, admin }) => show(*json, &admin.get("/api/v1/cache/config")?, settings),
+        Command::Stats(Asking { json, admin }) => show(*json, &admin.get("/api/v1/cache/stats")?, stats),
+        Command::Config(Asking { json, admin }) => show(*json, &admin.get("/api/v1/cache/config")?, settings),
         Command::Clear(arguments) => clear(arguments),
-        Command::Invalidate(Invalidate { filter, arguments }) if filter.all => clear(arguments),
-        Command::Invalidate(Invalidate { filter, arguments: Arguments { json, admin } }) => {
+        Command::Invalidate(Invalidate { filter, asking }) if filter.all => clear(asking),
+        Command::Invalidate(Invalidate { filter, asking: Asking { json, admin } }) => {
             show(*json, &admin.post("/api/v1/cache/invalidate", &filter.to_json())?, removed)
         }
     }
 }
 
-fn clear(Arguments { json, admin }: &Arguments) -> anyhow::Result<ExitCode> {
+fn clear(Asking { json, admin }: &Asking) -> anyhow::Result<ExitCode> {
     show(*json, &admin.post("/api/v1/cache/clear", &json!({}))?, removed)
 }
 

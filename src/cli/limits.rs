@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::admin::AdminArguments;
+use crate::cli::admin::Asking;
 use crate::cli::table::{columns, plain, show};
 
 /// How to ask, and how to show the answer.
@@ -15,19 +15,16 @@ pub struct Arguments {
     /// Most subjects shown of each limit
     #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     subjects: u8,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    admin: AdminArguments,
+    asking: Asking,
 }
 
 /// Asks the running weir.
 ///
 /// # Errors
 /// If it does not answer, or says no.
-pub fn run(Arguments { subjects, json, admin }: &Arguments) -> anyhow::Result<ExitCode> {
-    show(*json, &admin.get(&format!("/api/v1/limits?subjects={subjects}"))?, limits)
+pub fn run(Arguments { subjects, asking }: &Arguments) -> anyhow::Result<ExitCode> {
+    show(asking.json, &asking.admin.get(&format!("/api/v1/limits?subjects={subjects}"))?, limits)
 }
 
 /// A row for each rate of each subject, the fullest first.

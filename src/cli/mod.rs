@@ -92,7 +92,7 @@ enum Command {
     /// Show how the limits of rate of a running weir stand
     Limits(limits::Arguments),
     /// Have a running weir read its configuration again
-    Reload(reload::Arguments),
+    Reload(admin::Asking),
     /// Write down the calls that the ledger has: CSV, JSON, lines of JSON or Parquet
     #[cfg(feature = "ledger")]
     Export(export::Arguments),

@@ -3,27 +3,16 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::admin::AdminArguments;
+use crate::cli::admin::Asking;
 use crate::cli::table::{plain, show};
-
-/// How to ask, and how to show the answer.
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    admin: AdminArguments,
-}
 
 /// Asks the running weir.
 ///
 /// # Errors
 /// If it does not answer, or refuses the configuration: with every mistake in it.
-pub fn run(Arguments { json, admin }: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(Asking { json, admin }: &Asking) -> anyhow::Result<ExitCode> {
     show(*json, &admin.post("/api/v1/reload", &json!({}))?, reloaded)
 }
 
