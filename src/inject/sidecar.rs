@@ -151,8 +151,9 @@ fn environment(pod: Pod<'_>, wishes: &Wishes, settings: &Settings, workload: Opt
     }
     all.set("WEIR_ADMIN__LISTEN", &format!("0.0.0.0:{}", wishes.admin_port));
     all.set("OTEL_RESOURCE_ATTRIBUTES", &identity::attributes(workload));
-    if let Some(service) = identity::service(wishes.service.as_deref(), pod, workload) {
-        all.set("OTEL_SERVICE_NAME", &service);
+    let service = identity::service(wishes.service.as_deref(), pod, workload);
+    if let Some(service) = &service {
+        all.set("OTEL_SERVICE_NAME", service);
     }
     for (name, value) in proxies(pod) {
         all.set(name, value);
@@ -162,15 +163,13 @@ fn environment(pod: Pod<'_>, wishes: &Wishes, settings: &Settings, workload: Opt
     }
     // The app's variables say this port, whatever the configuration says.
     all.set("WEIR_LISTEN", &format!("127.0.0.1:{}", wishes.port));
-    wanted(&mut all, pod, wishes, workload);
+    wanted(&mut all, wishes, service.filter(|_| wishes.service.is_some()));
     all.0
 }
 
-/// What the annotations say.
-fn wanted(all: &mut Environment, pod: Pod<'_>, wishes: &Wishes, workload: Option<&Workload>) {
-    if let Some(service) =
-        identity::service(wishes.service.as_deref(), pod, workload).filter(|_| wishes.service.is_some())
-    {
+/// What the annotations say; `service` is what they call the app.
+fn wanted(all: &mut Environment, wishes: &Wishes, service: Option<String>) {
+    if let Some(service) = service {
         all.set("OTEL_SERVICE_NAME", &service);
     }
     if let Some(level) = &wishes.log_level {
