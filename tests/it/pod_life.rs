@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, collect};
-use crate::support::fake::{Fake, Script, Step};
+use crate::support::fake::{Fake, Script};
 use crate::support::process::Process;
 use crate::support::until;
 
@@ -28,11 +28,7 @@ async fn provider(may_go_on: &Arc<Notify>) -> Fake {
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}]});
     Fake::start(move |request| {
         if request.body.windows(6).any(|part| part == b"stream") {
-            Script::begin_sse()
-                .pieces(&[b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"])
-                .then(Step::Wait(Arc::clone(&may_go_on)))
-                .pieces(&[b"data: [DONE]\n\n"])
-                .end()
+            Script::paused_chat(&may_go_on)
         } else {
             Script::json(200, answer.to_string().as_bytes())
         }

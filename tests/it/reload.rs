@@ -125,12 +125,7 @@ async fn what_was_spent_stays_spent_and_what_was_stored_stays_stored() {
 #[tokio::test]
 async fn a_provider_that_is_removed_finishes_its_streams() {
     let go_on = Arc::new(Notify::new());
-    let script = Script::begin_sse()
-        .pieces(&[b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"])
-        .then(Step::Wait(Arc::clone(&go_on)))
-        .pieces(&[b"data: [DONE]\n\n"])
-        .end();
-    let fake = Fake::always(script).await;
+    let fake = Fake::always(Script::paused_chat(&go_on)).await;
     let weir = Weir::before(&fake.url()).await;
     let (path, body) = ("/local/v1/chat/completions", br#"{"model":"m","stream":true,"messages":[]}"#);
     let answer = weir.client.open(Method::POST, &weir.url(path), &[], body).await;

@@ -17,12 +17,7 @@ const CHAT: &str = "/openai/v1/chat/completions";
 #[tokio::test]
 async fn a_stream_in_progress_is_finished() {
     let go_on = Arc::new(Notify::new());
-    let script = Script::begin_sse()
-        .pieces(&[b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"])
-        .then(Step::Wait(Arc::clone(&go_on)))
-        .pieces(&[b"data: [DONE]\n\n"])
-        .end();
-    let fake = Fake::always(script).await;
+    let fake = Fake::always(Script::paused_chat(&go_on)).await;
     let mut weir = Weir::before(&fake.url()).await;
     let answer = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await;
     weir.begin_to_stop();

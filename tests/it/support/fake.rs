@@ -81,6 +81,15 @@ impl Script {
         Self::begin(&[("content-type", "text/event-stream")])
     }
 
+    /// A chat's stream that waits after its first chunk until the test says so.
+    pub(crate) fn paused_chat(go_on: &Arc<Notify>) -> Self {
+        Self::begin_sse()
+            .pieces(&[b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"])
+            .then(Step::Wait(Arc::clone(go_on)))
+            .pieces(&[b"data: [DONE]\n\n"])
+            .end()
+    }
+
     /// No answer: just these steps.
     pub(crate) fn only(steps: Vec<Step>) -> Self {
         Self { steps, keep_alive: false }
