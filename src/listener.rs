@@ -213,7 +213,8 @@ async fn serve(
     let beats = Arc::clone(&pulse);
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = beats.request_begins(request.version());
-        let answered = exchange::handle(house.rooms(), request);
+        // Ten kilobytes, made where they stay: hyper would move them about, and keep room for them on every connection.
+        let answered = Box::into_pin(Box::write(Box::new_uninit(), exchange::handle(house.rooms(), request)));
         async move { Ok::<_, Infallible>(answered.await.map(|body| Guarded { body, _guard: guard })) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());

@@ -121,7 +121,12 @@ impl fmt::Display for PicoUsd {
         if part == 0 {
             return write!(f, "{whole}");
         }
-        let digits = format!("{part:012}");
+        let (mut digits, mut rest) = ([b'0'; 12], part);
+        for digit in digits.iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        let digits = std::str::from_utf8(&digits).expect("digits");
         write!(f, "{whole}.{}", digits.trim_end_matches('0'))
     }
 }

@@ -235,7 +235,7 @@ impl Destination {
 }
 
 /// How many attempts came before this one: what SDKs send that Stainless generates, OpenAI's and Anthropic's among them.
-const RETRY_COUNT: &str = "x-stainless-retry-count";
+static RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 
 /// The names of the headers that say who asks.
 #[derive(Debug)]
@@ -283,7 +283,7 @@ impl Who {
             loop_type: text(&self.loop_type),
             run: text(&self.run),
             run_ends: headers.get(&self.run_status).and_then(|word| RunStatus::of_word(word.as_bytes())),
-            is_retry: headers.get(RETRY_COUNT).is_some_and(is_above_zero),
+            is_retry: headers.get(&RETRY_COUNT).is_some_and(is_above_zero),
             client: text(&USER_AGENT),
         }
     }
@@ -344,7 +344,8 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         if entry.runaway().is_some() {
             return reply::runaway(&rooms, entry);
         }
-        return relay::walk(&rooms, &route, Request::from_parts(head, body), entry).await;
+        // Boxed, as all that is rare and large: every call would carry the space for it.
+        return Box::pin(relay::walk(&rooms, &route, Request::from_parts(head, body), entry)).await;
     }
     let needs_body = route.endpoint.is_read() || route.to.upstream.signs() || rooms.recordings.are_on();
     let most = needs_body.then_some(rooms.settings.max_request_bytes);
@@ -362,11 +363,12 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     match &*rooms.recordings {
         Recordings::Off => {}
         Recordings::Replay(library) => {
-            return recordings::replay(&rooms, library, &asking.route, understood.recordable, entry).await;
+            let replay = recordings::replay(&rooms, library, &asking.route, understood.recordable, entry);
+            return Box::pin(replay).await;
         }
         Recordings::Record { .. } => {
             recordings::prepare(understood.recordable.as_ref(), &mut asking.head.headers, &mut entry);
-            return ask(&rooms, Unanswered { asking, understood, ride: None, entry }).await;
+            return Box::pin(ask(&rooms, Unanswered { asking, understood, ride: None, entry })).await;
         }
     }
     let entry = match admission::admit(&rooms, &asking.route, &asking.head.headers, Coming::Call, entry).await {
@@ -639,7 +641,7 @@ mod tests {
             (Some("many"), false),
             (Some(""), false),
         ] {
-            let count = count.map(|count| (HeaderName::from_static(RETRY_COUNT), HeaderValue::from_static(count)));
+            let count = count.map(|count| (RETRY_COUNT.clone(), HeaderValue::from_static(count)));
             assert_eq!(who.read(&count.clone().into_iter().collect()).is_retry, is_retry, "{count:?}");
         }
     }

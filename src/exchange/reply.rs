@@ -513,7 +513,7 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
         CacheStatus::Bypass(BypassReason::RequestDirective) => ("fwd=request", None),
         CacheStatus::Bypass(reason) => ("fwd=bypass", Some(reason.as_str())),
     };
-    let detail = reason.map(|reason| format!("; detail={reason}")).unwrap_or_default();
+    let detail = reason.map(|reason| ["; detail=", reason]).unwrap_or_default().concat();
     match (told, attempt) {
         (Told::Replayed, _) => "weir; hit; detail=replay".to_owned(),
         (Told::Stored { ttl, similarity: Some(cosine), .. }, _) => {

@@ -110,7 +110,8 @@ const HOP_BY_HOP: [HeaderName; 9] =
     [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, HOST, EXPECT];
 
 /// Hop-by-hop names without a constant of their own.
-const HOP_BY_HOP_TEXT: [&str; 2] = ["keep-alive", "proxy-connection"];
+static HOP_BY_HOP_TOO: [HeaderName; 2] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// Removes what belongs to one connection only: the well-known names and those that `Connection` lists.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -121,10 +122,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in listed.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP_TEXT {
+    for name in listed.iter().chain(&HOP_BY_HOP).chain(&HOP_BY_HOP_TOO) {
         headers.remove(name);
     }
 }

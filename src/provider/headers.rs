@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::provider::quotas::{self, Names};
@@ -119,14 +119,16 @@ fn of_quota(known: &Names, name: &str) -> Option<Meaning> {
     }
 }
 
-/// Mistral does not say when a quota is full again; its names say by what time it counts.
+/// Mistral does not say when a quota is full again; its names say by what time it counts, in seconds.
+static WINDOWS: [(HeaderName, QuotaKind, u64); 2] = [
+    (HeaderName::from_static("x-ratelimit-limit-req-10-second"), QuotaKind::Requests, 10),
+    (HeaderName::from_static("x-ratelimit-limit-tokens-minute"), QuotaKind::Tokens, 60),
+];
+
 fn assume_windows(headers: &HeaderMap, facts: &mut HeadFacts) {
-    for (name, kind, window) in [
-        ("x-ratelimit-limit-req-10-second", QuotaKind::Requests, 10),
-        ("x-ratelimit-limit-tokens-minute", QuotaKind::Tokens, 60),
-    ] {
+    for (name, kind, window) in &WINDOWS {
         if headers.contains_key(name) {
-            quota(facts, kind).resets_in.get_or_insert(Duration::from_secs(window));
+            quota(facts, *kind).resets_in.get_or_insert(Duration::from_secs(*window));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Only ever sees a copy. What it cannot read (another content type, an unknown coding, a body over the limit) costs
 //! knowledge, never the reply. Knows no API itself, and no socket.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -62,7 +63,9 @@ impl Reader {
     pub fn open(endpoint: Endpoint, status: StatusCode, headers: &HeaderMap, max_bytes: usize) -> Self {
         let coding = coding_of(headers, max_bytes);
         let content_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
-        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let is_lower = !essence.bytes().any(|byte| byte.is_ascii_uppercase());
+        let essence = if is_lower { Cow::Borrowed(essence) } else { Cow::Owned(essence.to_ascii_lowercase()) };
         let reply = || {
             let mut reply = (endpoint.format().reader)(endpoint);
             reply.head(headers);

@@ -181,13 +181,41 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:08x}", self.started, self.number)
+        // By hand: it is shown several times for every call.
+        let mut text = [b'-'; 33];
+        hex(self.started, &mut text[..16]);
+        hex(self.number, &mut text[17..]);
+        // Of the number, as many digits as it has, and eight at least.
+        let zeros = (self.number.leading_zeros() as usize / 4).min(8);
+        text.copy_within(17 + zeros.., 17);
+        f.pad(std::str::from_utf8(&text[..text.len() - zeros]).expect("digits and a hyphen"))
+    }
+}
+
+/// Writes `number` in as many hexadecimal digits as there is room for.
+fn hex(mut number: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number % 16) as usize];
+        number /= 16;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_id_has_the_digits_it_needs() {
+        for (started, number, shown) in [
+            (0, 0, "0000000000000000-00000000"),
+            (0xabc, 1, "0000000000000abc-00000001"),
+            (u64::MAX, 0xffff_ffff, "ffffffffffffffff-ffffffff"),
+            (1 << 63, 0x1_0000_0000, "8000000000000000-100000000"),
+            (0x0123_4567_89ab_cdef, u64::MAX, "0123456789abcdef-ffffffffffffffff"),
+        ] {
+            assert_eq!(RequestId { started, number }.to_string(), shown);
+        }
+    }
 
     #[test]
     fn request_ids_differ() {

@@ -755,12 +755,12 @@ fn count_saved(record: &Record, tokens: &PromCounter, cost: &Amount) {
     }
 }
 
-/// What a call bought: tokens and their price.
 /// Why an operation failed, if it did.
 fn failure(record: &Record) -> Option<&'static str> {
     (record.outcome != Outcome::Success).then(|| record.error_type.unwrap_or(ErrorType::Other).as_str())
 }
 
+/// What a call bought: tokens and their price.
 fn count_bought(record: &Record, call: &CallSeries, agent: &AgentSeries) {
     if let Some(usage) = billed(record) {
         // Fees come last among the classes and count no tokens.

@@ -3,7 +3,7 @@
 //! A whole reply has `message`s where a chunk of a stream has `delta`s; one reading serves both. A stream is complete
 //! when `[DONE]` came and every choice said why it stopped.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
@@ -43,6 +43,12 @@ const ANSWERS: &[&str] = &[
     "STOP",
     "MAX_TOKENS",
 ];
+
+/// Where Fireworks, and Hugging Face's own server, count in headers too.
+static INPUT: [HeaderName; 2] =
+    [HeaderName::from_static("fireworks-prompt-tokens"), HeaderName::from_static("x-prompt-tokens")];
+static CACHED: [HeaderName; 1] = [HeaderName::from_static("fireworks-cached-prompt-tokens")];
+static OUTPUT: [HeaderName; 1] = [HeaderName::from_static("x-generated-tokens")];
 
 /// How far the reply came.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -145,15 +151,10 @@ struct Called<'a> {
 }
 
 impl ReadReply for Reply {
-    /// Fireworks, and Hugging Face's own server, also count in headers.
     fn head(&mut self, headers: &HeaderMap) {
         let count =
-            |names: &[&str]| names.iter().find_map(|name| headers.get(*name)?.to_str().ok()?.trim().parse().ok());
-        self.tally.take_head(Head {
-            input: count(&["fireworks-prompt-tokens", "x-prompt-tokens"]),
-            cached: count(&["fireworks-cached-prompt-tokens"]),
-            output: count(&["x-generated-tokens"]),
-        });
+            |names: &[HeaderName]| names.iter().find_map(|name| headers.get(name)?.to_str().ok()?.trim().parse().ok());
+        self.tally.take_head(Head { input: count(&INPUT), cached: count(&CACHED), output: count(&OUTPUT) });
     }
 
     fn whole(&mut self, status: StatusCode, body: &[u8]) {

@@ -161,9 +161,9 @@ fn write(shared: &Shared, mut to: impl Write, tidy: &Tidy, done: &SyncSender<()>
         for Line { end, is_tidy } in taken.lines.drain(..) {
             let line = &taken.text[begin..end];
             if is_tidy {
-                written.extend_from_slice(line)
+                written.extend_from_slice(line);
             } else {
-                tidy.add(line, &mut written)
+                tidy.add(line, &mut written);
             }
             begin = end;
         }
