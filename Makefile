@@ -42,8 +42,13 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz an
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
-bench: ## Measure what a look-up, an admission and a scrape cost, and weir beside a bare reverse proxy
-	cargo bench --bench lookup --bench admission --bench scrape --bench proxy --locked
+bench: ## Hold weir against the bars of docs/performance.md (BARS="P1 P9" for some), then time its parts (takes a while)
+	cargo build --release --locked
+	install -D target/release/weir target/shipped/weir
+	cargo build --release --locked --no-default-features --target-dir target/slim
+	BENCH_WEIR=target/shipped/weir BENCH_SLIM=target/slim/release/weir \
+		cargo bench --locked --bench proxy -- $(BARS) --json target/shipped/figures.json
+	cargo bench --locked --bench lookup --bench admission --bench scrape
 
 deny: ## Check licences, advisories and duplicates of dependencies (needs cargo-deny)
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \

@@ -1,180 +1,195 @@
-//! What weir costs, measured beside a floor: a reverse proxy that does nothing but forward, on the same libraries.
+//! What weir costs, held against the bars P1 to P15 of docs/performance.md, beside a floor: a reverse proxy that does
+//! nothing but forward, on the same libraries.
 //!
-//! Run by `make bench`. Upstream, floor and weir are processes of their own, so that the CPU seconds of each can be
-//! read from `/proc`; the load comes from this one. Rounds are interleaved: direct, floor, weir without its cache, weir
-//! storing answers, weir answering from its cache, and again, so that a change of the machine's mood touches all alike.
-//! The machine is shared by all of them: compare the ratios, and CPU per call, rather than calls per second.
+//! Run by `make bench`, or `cargo bench --bench proxy -- P1 P9 --rounds 3`. Upstream, floor and weir are processes of their
+//! own, so that the CPU time of each can be read from `/proc`; the load comes from this one. Sides take turns within each
+//! round, and ratios are made within rounds.
 
+mod bench;
+mod calls;
 mod floor;
 mod load;
+mod memory;
+mod nginx;
 mod process;
+mod report;
+mod rounds;
+mod scaling;
+mod start;
+mod streams;
 mod upstream;
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use crate::load::{Load, Sample};
-use crate::process::Process;
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
-/// Rounds of every way.
-const ROUNDS: usize = 10;
-/// Calls of one way in one round. With three ways through weir, the rounds add up to 150,000 calls of weir.
-const CALLS: usize = 5_000;
-/// Calls of every way before anything is measured.
-const WARM_UP_CALLS: usize = 1_000;
-/// Fresh starts, of which the median time counts.
-const STARTS: usize = 5;
-
-/// One way for a call to go.
-struct Way {
-    name: &'static str,
-    load: Load,
-    /// The process whose CPU seconds count; none for the direct way.
-    proxy: Option<u32>,
-    samples: Vec<Sample>,
-    cpu: Duration,
-}
+use crate::bench::Bench;
+use crate::report::{Bar, Row};
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failure> {
-    let arguments: Vec<String> = std::env::args().collect();
-    match arguments.get(1).map(String::as_str) {
-        Some("upstream") => upstream::serve(),
-        Some("floor") => floor::serve(arguments[2].parse()?),
-        _ => measure(),
+/// Measures weir beside a bare reverse proxy, and holds the figures against the bars.
+#[derive(Parser)]
+struct Arguments {
+    /// The bars to measure, such as `P1 P9`; all of them without.
+    bars: Vec<String>,
+    /// How many rounds there are.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many seconds one side is measured in a round.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// A file to write the figures to, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// A file to write the table to, as Markdown.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Fail where a bar is missed.
+    #[arg(long)]
+    strict: bool,
+    /// What cargo says to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when it is started by itself.
+#[derive(Subcommand)]
+#[command(hide = true)]
+enum Role {
+    Upstream {
+        #[arg(long)]
+        certificate: Option<PathBuf>,
+    },
+    Floor(floor::Arguments),
+}
+
+/// Bars that are measured together, and how.
+struct Measure {
+    bars: &'static [&'static Bar],
+    of: fn(&Bench) -> Result<Vec<Row>, Failure>,
+}
+
+const MEASURES: &[Measure] = &[
+    Measure { bars: &[&calls::P1], of: calls::saturated },
+    Measure { bars: &[&calls::P2, &calls::P4], of: calls::steady },
+    Measure { bars: &[&calls::P3], of: calls::alone },
+    Measure { bars: &[&streams::P5, &streams::P6], of: streams::told },
+    Measure { bars: &[&calls::P7], of: calls::hits },
+    Measure { bars: &[&calls::P8], of: calls::misses },
+    Measure { bars: &[&calls::P9], of: calls::large },
+    Measure { bars: &[&memory::P10], of: memory::idle },
+    Measure { bars: &[&memory::P11], of: memory::streams },
+    Measure { bars: &[&memory::P12], of: memory::cache },
+    Measure { bars: &[&start::P13], of: start::started },
+    Measure { bars: &[&start::P14], of: start::sizes },
+    Measure { bars: &[&scaling::P15], of: scaling::secured_and_scaled },
+];
+
+fn main() -> Result<ExitCode, Failure> {
+    let arguments = Arguments::parse();
+    match &arguments.role {
+        Some(Role::Upstream { certificate }) => upstream::serve(certificate.as_deref())?,
+        Some(Role::Floor(floor)) => floor::serve(floor)?,
+        None => return measure(&arguments),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
+fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let chosen = chosen(&arguments.bars)?;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let machine = machine(arguments);
+    let bench = Bench::new(folder.path(), arguments.rounds, Duration::from_secs_f64(arguments.seconds))?;
+    println!("{}", headed(&machine, &bench));
+    let mut rows = Vec::new();
+    for measure in chosen {
+        let names: Vec<&str> = measure.bars.iter().map(|bar| bar.id).collect();
+        eprintln!("measuring {} …", names.join(", "));
+        let failed = |error: Failure| measure.bars.iter().map(|bar| Row::failed(bar, error.to_string())).collect();
+        rows.extend((measure.of)(&bench).unwrap_or_else(failed));
+    }
+    let table = report::markdown(&rows);
+    println!("{table}");
+    if let Some(file) = &arguments.markdown {
+        fs::write(file, table)?;
+    }
+    if let Some(file) = &arguments.json {
+        fs::write(file, format!("{:#}\n", report::json(&machine, &rows)))?;
+    }
+    let is_fault = arguments.strict && rows.iter().any(Row::is_fault);
+    Ok(if is_fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The measures of the bars that are named; all of them if none is.
+fn chosen(named: &[String]) -> Result<Vec<&'static Measure>, Failure> {
+    let is_known = |name: &&String| MEASURES.iter().any(|measure| measure.has(name));
+    if let Some(unknown) = named.iter().find(|name| !is_known(name)) {
+        return Err(format!("there is no bar {unknown}: P1 to P15 are known").into());
+    }
+    Ok(MEASURES.iter().filter(|measure| named.is_empty() || named.iter().any(|name| measure.has(name))).collect())
+}
+
+impl Measure {
+    fn has(&self, name: &str) -> bool {
+        self.bars.iter().any(|bar| bar.id.eq_ignore_ascii_case(name))
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
-fn measure() -> Result<(), Failure> {
-    let folder = tempfile::tempdir()?;
-    let (_upstream, upstream_address) = Process::of_this_program(&["upstream"])?;
-    let (floor, floor_address) = Process::of_this_program(&["floor", &upstream_address.to_string()])?;
-    let ready_after = median_start(folder.path(), upstream_address)?;
-    let (weir, weir_address) = Process::weir(folder.path(), upstream_address)?;
-    let memory_idle = weir.resident_kib()?;
-
-    let mut ways = ways(upstream_address, (floor_address, floor.id()), (weir_address, weir.id()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        for way in &mut ways {
-            way.load.run(WARM_UP_CALLS).await?;
-        }
-        for _ in 0..ROUNDS {
-            for way in &mut ways {
-                way.round().await?;
-            }
-        }
-        Ok::<(), Failure>(())
-    })?;
-
-    println!("{}", table(&ways));
-    println!("{}", hit_beside_direct(&ways));
-    println!("weir, exec to ready:             {:.1} ms (median of {STARTS})", ready_after.as_secs_f64() * 1e3);
-    println!("weir, resident memory idle:      {:.1} MiB", mib(memory_idle));
-    println!("weir, after {:>7} calls:       {:.1} MiB", weir_calls(&ways, weir.id()), mib(weir.resident_kib()?));
-    println!("weir, binary:                    {:.1} MiB", mib(std::fs::metadata(process::WEIR)?.len() / 1024));
-    Ok(())
+/// What was measured, and on what.
+fn machine(arguments: &Arguments) -> Value {
+    let first = |file: &str, key: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+        line.trim_start_matches(key).trim_matches([' ', '\t', ':']).to_owned()
+    };
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    json!({
+        "commit": said("git", &["describe", "--always", "--dirty"]),
+        "compiler": said("rustc", &["--version"]),
+        "processor": first("/proc/cpuinfo", "model name"),
+        "kernel": first("/proc/sys/kernel/osrelease", ""),
+        "load_average": first("/proc/loadavg", ""),
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+    })
 }
 
-impl Way {
-    fn new(name: &'static str, load: Load, proxy: Option<u32>) -> Self {
-        Self { name, load, proxy, samples: Vec::new(), cpu: Duration::ZERO }
-    }
-
-    async fn round(&mut self) -> Result<(), Failure> {
-        let cpu = |proxy: Option<u32>| proxy.map_or(Ok(Duration::ZERO), process::cpu_time);
-        let before = cpu(self.proxy)?;
-        self.samples.push(self.load.run(CALLS).await?);
-        self.cpu += cpu(self.proxy)?.saturating_sub(before);
-        Ok(())
-    }
-
-    fn calls(&self) -> usize {
-        self.samples.iter().map(|sample| sample.latencies.len()).sum()
-    }
-
-    fn calls_per_second(&self) -> f64 {
-        as_float(self.calls()) / self.samples.iter().map(|sample| sample.took.as_secs_f64()).sum::<f64>()
-    }
-
-    /// CPU seconds of the proxy for each thousand calls.
-    fn cpu_per_thousand(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e3 / as_float(self.calls())
-    }
-
-    /// The latency that `share` (0 to 1) of the calls stayed within.
-    fn quantile(&self, share: f64) -> Duration {
-        let mut all: Vec<Duration> = self.samples.iter().flat_map(|sample| sample.latencies.iter().copied()).collect();
-        all.sort_unstable();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index below the length")]
-        let rank = (share * as_float(all.len() - 1)).round() as usize;
-        all[rank]
-    }
-}
-
-fn ways(upstream: SocketAddr, floor: (SocketAddr, u32), weir: (SocketAddr, u32)) -> Vec<Way> {
-    let (floor, floor_id) = (floor.0, Some(floor.1));
-    let (weir, weir_id) = (weir.0, Some(weir.1));
-    vec![
-        Way::new("direct", Load::unique(upstream), None),
-        Way::new("floor", Load::unique(floor), floor_id),
-        Way::new("weir, no-store", Load::unique(weir).with_header("cache-control", "no-store"), weir_id),
-        Way::new("weir, miss", Load::unique(weir), weir_id),
-        Way::new("weir, hit", Load::repeated(weir), weir_id),
-    ]
-}
-
-fn median_start(folder: &Path, upstream: SocketAddr) -> Result<Duration, Failure> {
-    let mut times = Vec::new();
-    for _ in 0..STARTS {
-        let begun = tokio::time::Instant::now();
-        let (_weir, _) = Process::weir(folder, upstream)?;
-        times.push(begun.elapsed());
-    }
-    times.sort_unstable();
-    Ok(times[STARTS / 2])
-}
-
-fn table(ways: &[Way]) -> String {
-    let floor = &ways[1];
-    let head = "way               calls/s    p50 µs    p99 µs   CPU s/1000   calls/s ÷ floor   CPU ÷ floor\n";
-    let rows = ways.iter().map(|way| {
-        let (p50, p99) = (way.quantile(0.50).as_micros(), way.quantile(0.99).as_micros());
-        let speed = way.calls_per_second();
-        let ratio = speed / floor.calls_per_second();
-        let row = format!("{:<15} {speed:>9.0} {p50:>9} {p99:>9}", way.name);
-        if way.proxy.is_none() {
-            return format!("{row}            –   {ratio:>15.2}             –\n");
-        }
-        let cpu = way.cpu_per_thousand();
-        format!("{row}   {cpu:>10.4}   {ratio:>15.2}   {:>11.2}\n", cpu / floor.cpu_per_thousand())
-    });
-    std::iter::once(head.to_owned()).chain(rows).collect()
-}
-
-/// The upstream is a bare hyper server that answers a constant: faster than that, an answer from memory cannot be.
-fn hit_beside_direct(ways: &[Way]) -> String {
-    let [direct, .., hit] = ways else { unreachable!("there are several ways") };
-    let speed = hit.calls_per_second() / direct.calls_per_second();
-    let latency = hit.quantile(0.50).as_secs_f64() / direct.quantile(0.50).as_secs_f64();
+/// What is printed above the table.
+fn headed(machine: &Value, bench: &Bench) -> String {
+    let said = |key: &str| machine[key].as_str().unwrap_or_default().to_owned();
+    let (load, proxy) = (bench.cores.load(), bench.cores.proxy());
+    let pinned = match (load, proxy) {
+        (Some(load), Some(proxy)) => format!("proxies on processor {proxy}, load and upstream on {load}"),
+        _ => "nothing pinned, for want of a second processor or of taskset: ratios are of little use".to_owned(),
+    };
+    let busy: f64 = said("load_average").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0);
+    let warning = if busy > 0.5 {
+        "\nWARNING: others use this machine. Ratios of CPU time hold roughly, latencies and absolute figures do not."
+    } else {
+        ""
+    };
     format!(
-        "weir, hit ÷ direct (bare hyper answering a constant): {speed:.2} of the calls/s, {latency:.2} of the p50\n"
+        "weir at {}, {}\n{} processors ({}), Linux {}, load average {}\n{pinned}\n{} rounds of {} s a side; ledger in {}, \
+         log to a file there at its default level{warning}\n",
+        said("commit"),
+        said("compiler"),
+        bench.cores.count,
+        said("processor"),
+        said("kernel"),
+        said("load_average"),
+        machine["rounds"],
+        machine["seconds"],
+        bench.folder.display(),
     )
-}
-
-fn weir_calls(ways: &[Way], weir: u32) -> usize {
-    ways.iter().filter(|way| way.proxy == Some(weir)).map(|way| way.calls() + WARM_UP_CALLS).sum()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn as_float(count: usize) -> f64 {
-    count as f64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
 }
