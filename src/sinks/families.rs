@@ -18,12 +18,11 @@ use crate::record::usage::Counter as Counted;
 use crate::semconv::{self, Metric};
 use crate::sinks::family::Family;
 use crate::sinks::metrics::Histograms;
+use crate::sinks::money::Amount;
 use crate::sinks::{Conventions, Settings};
 
 /// A label set, in the order it is exposed.
 pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
-/// US dollars, or another fraction, that only grow.
-pub(super) type Amount = Counter<f64, AtomicU64>;
 /// A gauge that holds a fraction.
 pub(super) type Level = Gauge<f64, AtomicU64>;
 

@@ -18,7 +18,8 @@ use crate::record::usage::Counter;
 use crate::runs::run::{Ended, Reason};
 use crate::runs::{Active, Event};
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, Labels, Origin, text};
+use crate::sinks::families::{Families, Labels, Origin, text};
+use crate::sinks::money::Amount;
 use crate::sinks::series::Shelf;
 
 /// Asks for the runs in progress, by the values of the label `loop_type`.
@@ -122,7 +123,7 @@ impl Loops {
             tokens.inc_by(record.bought().and_then(|usage| usage.get(counter)).unwrap_or(0));
         }
         if let Some(amount) = record.spent().amount() {
-            series.cost.inc_by(amount.to_usd_f64());
+            series.cost.inc_by(amount);
         }
     }
 

@@ -35,8 +35,9 @@ use crate::sinks;
 use crate::sinks::custom::{self, Custom};
 use crate::sinks::exemplars::{Exemplar, Exemplars, Of};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
-use crate::sinks::families::{Amount, Families, Origin};
+use crate::sinks::families::{Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
+use crate::sinks::money::Amount;
 use crate::sinks::now::{
     Now, Queue, WatchCache, WatchConnections, WatchLedger, WatchLimits, WatchQueue, WatchState, WatchStore,
     WatchTraces, Watched,
@@ -516,7 +517,7 @@ impl Metrics {
             self.count_operation(record, &call);
             count_bought(record, &call, &agent);
             if let (Some(consumer), Some(amount)) = (&consumer, record.cost.amount()) {
-                consumer.cost.inc_by(amount.to_usd_f64());
+                consumer.cost.inc_by(amount);
             }
             count_provenance(record, &provider);
             if let Some(reason) = unpriced(record) {
@@ -751,7 +752,7 @@ fn count_saved(record: &Record, tokens: &PromCounter, cost: &Amount) {
         tokens.inc_by(usage.tokens_by_class().iter().sum());
     }
     if let Some(amount) = record.cost.amount() {
-        cost.inc_by(amount.to_usd_f64());
+        cost.inc_by(amount);
     }
 }
 
@@ -771,7 +772,7 @@ fn count_bought(record: &Record, call: &CallSeries, agent: &AgentSeries) {
     }
     if let Cost::Known(charge) = &record.cost {
         count_charge(charge, call);
-        agent.cost.inc_by(charge.total().to_usd_f64());
+        agent.cost.inc_by(charge.total());
     }
 }
 
@@ -783,20 +784,20 @@ fn count_provenance(record: &Record, provider: &ProviderSeries) {
     let Some(provenance) = record.provenance else { return };
     provider.billable(provenance).inc();
     let (Some(amount), Some(cost)) = (record.cost.amount(), provider.cost(provenance)) else { return };
-    cost.inc_by(amount.to_usd_f64());
+    cost.inc_by(amount);
     // An estimate differs from the bill by itself; that says nothing of the table.
     let is_comparable = record.usage.is_some_and(|usage| !usage.is_estimated());
     if let Some(list) = record.list_cost.filter(|_| is_comparable) {
-        let (charged, listed) = (amount.pico(), list.total().pico());
-        provider.charged_over.inc_by(PicoUsd::new(charged.saturating_sub(listed)).to_usd_f64());
-        provider.charged_under.inc_by(PicoUsd::new(listed.saturating_sub(charged)).to_usd_f64());
+        let listed = list.total();
+        provider.charged_over.inc_by(amount.less(listed));
+        provider.charged_under.inc_by(listed.less(amount));
     }
 }
 
 fn count_charge(charge: &Charge, call: &CallSeries) {
     for class in TokenClass::ALL {
-        let amount = charge.of(class).to_usd_f64();
-        if amount > 0.0 {
+        let amount = charge.of(class);
+        if amount > PicoUsd::ZERO {
             call.cost(class).inc_by(amount);
         }
     }

@@ -12,6 +12,7 @@ pub mod live;
 pub mod log;
 pub mod loops;
 pub mod metrics;
+mod money;
 pub mod now;
 mod quotas;
 pub mod reloads;

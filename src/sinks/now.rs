@@ -21,15 +21,16 @@ use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
 use crate::redact::Redactor;
 use crate::semconv::{self, Metric, label};
-use crate::sinks::families::{Amount, Room};
+use crate::sinks::families::Room;
 use crate::sinks::host;
 use crate::sinks::metrics::PriceTable;
+use crate::sinks::money::Amount;
 use crate::sinks::quotas::Quotas;
 use crate::sinks::reloads::Reloads;
 use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
 use crate::sinks::traces::Standing;
-use crate::units::Backlog;
+use crate::units::{Backlog, PicoUsd};
 
 /// How full the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl Watched {
 
     /// What was spent on it.
     pub(super) fn spent_usd(&self) -> f64 {
-        self.cost.iter().map(Amount::get).sum()
+        self.cost.iter().map(Amount::get).sum::<PicoUsd>().to_usd_f64()
     }
 
     /// The share of billable calls whose cost is exact; `None` if there were none.

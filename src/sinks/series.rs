@@ -23,7 +23,8 @@ use crate::record::outcome::{
 use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced, Usage};
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, InferenceTokens, Labels, Level, Origin, Series, beside, text};
+use crate::sinks::families::{Families, InferenceTokens, Labels, Level, Origin, Series, beside, text};
+use crate::sinks::money::Amount;
 use crate::sinks::quotas::Quotas;
 
 /// Where the cache keeps its entries: the label `backend`.

@@ -14,8 +14,9 @@ use crate::labels::{self, Limiter};
 use crate::record::call::Caller;
 use crate::record::outcome::CacheStatus;
 use crate::semconv::label;
-use crate::sinks::families::{Amount, Families, Origin};
+use crate::sinks::families::{Families, Origin};
 use crate::sinks::metrics::Settings;
+use crate::sinks::money::Amount;
 use crate::sinks::series::{CACHE_RESULTS, Shelf, cache_result};
 use crate::store::naming::Names;
 
