@@ -643,7 +643,10 @@ def sidecar():
         ], width=8, none="the kernel does not say"),
         lines("Files", "Open descriptors of those allowed.", "percentunit",
               q(f"process_open_fds{{S}} / process_max_fds{{S}} {WEIRS}", "{{instance}}"), width=8, max=1),
-        lines("Threads", "Of the process.", "short", q(f"process_threads{{S}} {WEIRS}", "{{instance}}"), width=8),
+        lines("Threads and tasks", "Tasks come and go with connections: more and more of them are a leak.", "short", [
+            q(f"process_threads{{S}} {WEIRS}", "threads {{instance}}"),
+            q("weir_tasks{S}", "tasks {{instance}}"),
+        ], width=8),
         lines("Address space", "Reserved, not used: large figures are nothing bad.", "bytes", [
             q(f"process_virtual_memory_bytes{{S}} {WEIRS}", "reserved {{instance}}"),
             q(f"process_virtual_memory_max_bytes{{S}} {WEIRS}", "allowed {{instance}}"),

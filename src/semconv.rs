@@ -776,6 +776,8 @@ metrics! {
         "at the scrape; 1 while a knob that cannot be changed live is not as it was at the start: the log names it";
     CONFIG_RELOADS = Counter "weir_config_reloads_total", "files", [RESULT],
         "Configuration reloads", "when a file that weir reads again has changed, or can or cannot be used from now on";
+    TASKS = Gauge "weir_tasks", "tasks", [],
+        "Tasks in progress: one or two for each connection, and a few of weir's own", "at the scrape";
     QUEUE_LENGTH = Gauge "weir_queue_length", "things", [QUEUE],
         "What waits in a queue of weir's own", "at the scrape; absent where nobody can tell";
     QUEUE_CAPACITY = Gauge "weir_queue_capacity", "things", [QUEUE],

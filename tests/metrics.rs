@@ -904,8 +904,9 @@ fn is_injectors(name: &str) -> bool {
     name.starts_with("weir_inject_")
 }
 
-#[test]
-fn what_is_exposed_is_what_is_declared() {
+/// In a runtime, whose tasks are counted.
+#[tokio::test]
+async fn what_is_exposed_is_what_is_declared() {
     let text = text_of(&filled());
     let mut exposed = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::host::Host;
@@ -212,6 +213,8 @@ impl Collector for Now {
         self.reloads.write_all(encoder)?;
         self.write_connections(encoder)?;
         self.write_queues(encoder)?;
+        let tasks = Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks());
+        write(encoder, &semconv::TASKS, tasks.map(|tasks| ([], ConstGauge::new(whole(tasks)))))?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
