@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test bench doc fmt deny deps demo fuzz dashboards chart static
+.PHONY: help build lint test soak bench doc fmt deny deps demo fuzz dashboards chart static
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -19,6 +19,9 @@ static: ## Build the image's static binary, and say how large it is and what it 
 
 test: deps .venv/installed ## Run every test: Rust, official SDKs, real Prometheus
 	scripts/test.sh
+
+soak: ## Let everything happen at once for MINUTES, default 10; then compare all books and what has grown
+	SOAK_MINUTES=$(or $(MINUTES),10) cargo test --release --locked --test soak -- --nocapture
 
 lint: ## Check formatting, clippy, rustdoc, scripts; warnings are errors
 	cargo fmt --check
