@@ -144,6 +144,8 @@ pub mod label {
     pub const STRATEGY: &str = "strategy";
     /// The name of a tool, capped.
     pub const TOOL: &str = "tool";
+    /// Another way to a provider, by its name in the configuration.
+    pub const TO_PROVIDER: &str = "to_provider";
     /// Disjoint class of what is billed; of loops, `prompt` or `completion`.
     pub const TOKEN_TYPE: &str = "token_type";
     /// What a check came to.
@@ -244,6 +246,10 @@ pub mod attribute {
     pub const WEIR_COST_LIST_USD: &str = "weir.cost.list_usd";
     /// Whether any count of the usage is an estimate.
     pub const WEIR_USAGE_ESTIMATED: &str = "weir.usage.estimated";
+    /// The name of the fallback that the call went to last.
+    pub const WEIR_UPSTREAM_FALLBACK: &str = "weir.upstream.fallback";
+    /// How often weir made the call again.
+    pub const WEIR_UPSTREAM_RETRIES: &str = "weir.upstream.retries";
     /// The provider's id of the request.
     pub const WEIR_UPSTREAM_REQUEST_ID: &str = "weir.upstream.request_id";
     /// Seconds the provider says it worked on the call.
@@ -589,10 +595,15 @@ metrics! {
 
     ["Connections to providers"]
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],
-        "Attempts sent to providers, retries included", "when the call ends that made the attempt";
-    UPSTREAM_RETRIES = Counter "weir_upstream_retries_total", "attempts", [PROVIDER],
-        "Attempts that were retries, as the app's SDK says",
-        "when the call ends that made the attempt; its `x-stainless-retry-count` was above 0";
+        "Attempts sent to providers, retries included",
+        "when the call ends that made the attempt, or the next attempt begins";
+    UPSTREAM_RETRIES = Counter "weir_upstream_retries_total", "attempts", [PROVIDER, REASON],
+        "Attempts that were retries",
+        "when the attempt begins; `app`: when the call ends, whose `x-stainless-retry-count` was above 0";
+    UPSTREAM_FALLBACKS = Counter "weir_upstream_fallbacks_total", "calls", [PROVIDER, TO_PROVIDER],
+        "Calls moved to another upstream", "when the attempt begins that goes there";
+    UPSTREAM_UP = Gauge "weir_upstream_up", "1", [PROVIDER],
+        "1 if the circuit is closed", "at the scrape; absent without `upstream.breaker`";
     UPSTREAM_CONNECT_DURATION = Histogram "weir_upstream_connect_duration_seconds", "seconds", [PROVIDER],
         "DNS, TCP and TLS time of new connections", "name resolution begun → connection usable", CONNECT_BUCKETS;
     UPSTREAM_CONNECTIONS = Gauge "weir_upstream_connections", "connections", [PROVIDER],

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::cache::memory::Occupancy;
 use crate::config::Config;
-use crate::exchange::Rooms;
 use crate::exchange::house::House;
+use crate::exchange::{Destination, Rooms};
 use crate::price::Edition;
 use crate::privacy::users::UserIds;
 use crate::provider::Provider;
@@ -57,6 +57,8 @@ pub(super) fn watch_house(metrics: &Metrics, house: &Arc<House>) {
     let look = rooms.clone();
     metrics.watch_connections(Arc::new(move || look().map(|rooms| connections(&rooms)).unwrap_or_default()));
     let look = rooms.clone();
+    metrics.watch_circuits(Arc::new(move || look().map(|rooms| circuits(&rooms)).unwrap_or_default()));
+    let look = rooms.clone();
     metrics.watch_limits(Box::new(move || Some(Arc::clone(&look()?.limits))));
     let look = rooms.clone();
     metrics.watch_runs(Box::new(move || {
@@ -80,6 +82,18 @@ fn sizes(rooms: &Rooms) -> Vec<(Backend, CacheSize)> {
 }
 
 fn connections(rooms: &Rooms) -> Vec<(Arc<str>, usize)> {
-    let each = rooms.destinations.values();
-    each.map(|to| (Arc::clone(&to.provider.label), to.upstream.connections())).collect()
+    let open = |to: &Destination| {
+        let fallbacks = to.plan.iter().flat_map(|plan| &plan.fallbacks);
+        let others: usize = fallbacks.map(|way| way.upstream.connections()).sum();
+        to.upstream.connections() + others
+    };
+    rooms.destinations.values().map(|to| (Arc::clone(&to.provider.label), open(to))).collect()
+}
+
+fn circuits(rooms: &Rooms) -> Vec<(Arc<str>, bool)> {
+    let plans = rooms.destinations.values().filter_map(|to| Some((to, to.plan.as_ref()?)));
+    plans
+        .flat_map(|(to, plan)| plan.circuits(&to.provider.label))
+        .map(|(name, is_closed)| (Arc::clone(name), is_closed))
+        .collect()
 }

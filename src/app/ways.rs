@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 use crate::cache;
 use crate::config::Config;
@@ -14,11 +15,13 @@ use crate::exchange::similar::Similar;
 use crate::exchange::{Destination, Rooms};
 use crate::fleet::Fleet;
 use crate::price::{Payee, PriceError, Prices, Source, Whose};
-use crate::provider::{CredentialSource, PricedAs, Provider};
+use crate::provider::{CredentialSource, Fallback, PricedAs, Provider};
 use crate::sinks::metrics::Metrics;
 use crate::upstream::aws::Signer;
+use crate::upstream::breaker::Breaker;
 use crate::upstream::credential::Credential;
-use crate::upstream::{self, Trust, Upstream};
+use crate::upstream::plan::{self, Plan};
+use crate::upstream::{self, Trust, Upstream, sign};
 
 /// Keys that are in files, which are read again.
 pub(super) type WatchedKeys = Vec<(Arc<Credential>, PathBuf)>;
@@ -49,11 +52,15 @@ pub(super) fn ways(
                 upstream: Arc::clone(&old.upstream),
                 credential: old.credential.clone(),
                 prices: source,
+                // With what is known of its circuits, and what is left of its retries.
+                plan: old.plan.clone(),
             },
             None => destination(config, provider, source, trust, metrics)?,
         };
+        let fallbacks = destination.plan.iter().flat_map(|plan| &plan.fallbacks);
         ways.signers.extend(destination.upstream.signer().cloned());
-        ways.watched_keys.extend(watched_key(&destination));
+        ways.signers.extend(fallbacks.filter_map(|it| it.upstream.signer().cloned()));
+        ways.watched_keys.extend(watched_keys(&destination));
         ways.destinations.insert(Arc::clone(&provider.name), Arc::new(destination));
     }
     Ok(ways)
@@ -67,13 +74,6 @@ fn unchanged<'a>(config: &Config, provider: &Provider, was: &Config, old: &'a Ro
     old.destinations.get(&provider.name).filter(|_| is_same).map(|to| &**to)
 }
 
-/// What signs a provider's calls, if something does.
-fn signer(config: &Config, provider: &Provider, trust: &Trust) -> anyhow::Result<Option<Signer>> {
-    let CredentialSource::Aws { profile, region } = &provider.credential else { return Ok(None) };
-    let signer = Signer::new(profile.as_deref(), region.as_deref(), &config.upstream, trust);
-    signer.map(Some).with_context(|| format!("providers.{}.aws_sign", provider.name))
-}
-
 fn destination(
     config: &Config,
     provider: &Arc<Provider>,
@@ -81,27 +81,79 @@ fn destination(
     trust: &Trust,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Destination> {
-    let (metrics, label) = (Arc::clone(metrics), Arc::clone(&provider.label));
-    let on_connected = Box::new(move |took: Duration| metrics.connected(&label, took));
-    let prefix = provider.api.dialect().credential.1;
-    let credential = match &provider.credential {
-        CredentialSource::App | CredentialSource::Aws { .. } => None,
-        CredentialSource::File(path) => Some(Credential::from_file(path, prefix)),
-        CredentialSource::Environment(name) => Some(Credential::from_environment(name, prefix)),
-    };
-    let upstream = Upstream::new(&config.upstream, trust, on_connected);
+    let way = Way { config, provider, trust, metrics };
+    let fallbacks = provider.fallbacks.iter().map(|fallback| way.fallback(fallback)).collect::<Result<_, _>>()?;
     Ok(Destination {
         provider: Arc::clone(provider),
-        upstream: Arc::new(upstream.signed_by(signer(config, provider, trust)?)),
-        credential: credential.transpose().with_context(|| format!("providers.{}", provider.name))?.map(Arc::new),
+        upstream: Arc::new(way.upstream(None)?),
+        credential: way.credential(&provider.credential)?,
         prices,
+        plan: Plan::of(&config.upstream, fallbacks, Instant::now()).map(Arc::new),
     })
 }
 
-/// The key of a provider's that is in a file, and that file.
-fn watched_key(to: &Destination) -> Option<(Arc<Credential>, PathBuf)> {
-    let CredentialSource::File(path) = &to.provider.credential else { return None };
-    Some((Arc::clone(to.credential.as_ref()?), path.clone()))
+/// What ways to a provider are made of.
+struct Way<'a> {
+    config: &'a Config,
+    provider: &'a Provider,
+    trust: &'a Trust,
+    metrics: &'a Arc<Metrics>,
+}
+
+impl Way<'_> {
+    /// Another way to the same provider.
+    fn fallback(&self, fallback: &Fallback) -> anyhow::Result<plan::Fallback> {
+        let Fallback { name, base_url, credential } = fallback;
+        self.metrics.may_fall_back(&self.provider.label, name);
+        Ok(plan::Fallback {
+            name: Arc::clone(name),
+            base_url: base_url.clone(),
+            credential: self.credential(credential)?,
+            upstream: Arc::new(self.upstream(Some(fallback))?),
+            breaker: Breaker::new(&self.config.upstream.breaker, Instant::now()),
+        })
+    }
+
+    /// The connections of the provider, or of a `fallback`.
+    fn upstream(&self, fallback: Option<&Fallback>) -> anyhow::Result<Upstream> {
+        let (metrics, label) = (Arc::clone(self.metrics), Arc::clone(&self.provider.label));
+        let on_connected = Box::new(move |took: Duration| metrics.connected(&label, took));
+        let upstream = Upstream::new(&self.config.upstream, self.trust, on_connected);
+        let has_key = fallback.is_some_and(|it| it.credential != CredentialSource::App);
+        Ok(upstream.signed_by(if has_key { None } else { self.signer(fallback)? }))
+    }
+
+    /// What signs calls that go this way, if something does. A fallback is in the region that its host names, whatever
+    /// the provider's own is.
+    fn signer(&self, fallback: Option<&Fallback>) -> anyhow::Result<Option<Signer>> {
+        let CredentialSource::Aws { profile, region } = &self.provider.credential else { return Ok(None) };
+        let elsewhere = fallback.and_then(|it| sign::region_of(it.base_url.host()?));
+        let region = elsewhere.or(region.as_deref());
+        let signer = Signer::new(profile.as_deref(), region, &self.config.upstream, self.trust);
+        signer.map(Some).with_context(|| format!("providers.{}.aws_sign", self.provider.name))
+    }
+
+    fn credential(&self, source: &CredentialSource) -> anyhow::Result<Option<Arc<Credential>>> {
+        let prefix = self.provider.api.dialect().credential.1;
+        let credential = match source {
+            CredentialSource::App | CredentialSource::Aws { .. } => None,
+            CredentialSource::File(path) => Some(Credential::from_file(path, prefix)),
+            CredentialSource::Environment(name) => Some(Credential::from_environment(name, prefix)),
+        };
+        Ok(credential.transpose().with_context(|| format!("providers.{}", self.provider.name))?.map(Arc::new))
+    }
+}
+
+/// The keys of a provider's that are in files, and those files.
+fn watched_keys(to: &Destination) -> WatchedKeys {
+    let own = (&to.provider.credential, to.credential.as_ref());
+    let ways = to.plan.iter().flat_map(|plan| &plan.fallbacks).map(|way| way.credential.as_ref());
+    let others = to.provider.fallbacks.iter().map(|it| &it.credential).zip(ways);
+    let in_file = |(source, credential): (&CredentialSource, Option<&Arc<Credential>>)| match source {
+        CredentialSource::File(path) => Some((Arc::clone(credential?), path.clone())),
+        CredentialSource::App | CredentialSource::Environment(_) | CredentialSource::Aws { .. } => None,
+    };
+    std::iter::once(own).chain(others).filter_map(in_file).collect()
 }
 
 pub(super) fn default_destination(

@@ -23,7 +23,7 @@ use crate::runs::run::WINDOW;
 use crate::sinks::traces::plan::Planned;
 use crate::units::Span;
 use crate::warm::lines::Lines;
-use crate::{ledger, runs, store};
+use crate::{ledger, runs, store, upstream};
 
 /// Counts for which zero means something: none kept, none named. Elsewhere zero is a slip that stops everything.
 const MAY_BE_ZERO: &[&str] = &[
@@ -37,6 +37,10 @@ const MAY_BE_ZERO: &[&str] = &[
     "calls.max_estimate_bytes",
     "connections.linger",
     "upstream.pool_max_idle",
+    "upstream.retries.max",
+    "upstream.retries.base_delay",
+    "upstream.retries.max_wait",
+    "upstream.retries.budget.per_minute",
     "telemetry.metrics.max_models",
     "telemetry.metrics.max_agents",
     "telemetry.metrics.max_consumers",
@@ -48,6 +52,9 @@ const MAY_BE_ZERO: &[&str] = &[
 
 /// The longest span that makes sense. Far longer ones could not be added to the time of day.
 const LONGEST: Span = Span::from_secs(10 * 366 * 24 * 3600);
+
+/// More retries of one call than this help nobody: with the longest delays, its app has given up by then.
+const MOST_RETRIES: u32 = 10;
 
 /// Headers with a meaning of their own, which cannot say who asks: weir does not forward those that do.
 const NOT_FOR_IDENTITY: &[&str] = &[
@@ -160,11 +167,32 @@ impl<'a> Checks<'a> {
                 self.note(path, format!("{:#}", anyhow::Error::new(error)));
             }
         }
+        self.resilience(&file.upstream);
         for (position, ca_file) in file.upstream.ca_files.iter().enumerate() {
             if let Err(error) = std::fs::read(ca_file) {
                 let message = format!("{} cannot be read: {error}", shown(&ca_file.display().to_string()));
                 self.note(Path::of(["upstream", "ca_files"]).position(position), message);
             }
+        }
+    }
+
+    /// What of retries and breakers makes no sense.
+    fn resilience(&mut self, settings: &upstream::Settings) {
+        let upstream::Settings { retries, breaker, .. } = settings;
+        let knob = |section, name| Path::of(["upstream", section, name]);
+        if retries.max > MOST_RETRIES {
+            self.note(knob("retries", "max"), format!("is more than helps: write at most {MOST_RETRIES}"));
+        }
+        if retries.max > 0 && retries.on.is_empty() {
+            let message = "is empty, so that nothing is tried again: write `connect` or another word, or `max: 0`";
+            self.note(knob("retries", "on"), message);
+        }
+        if retries.base_delay > retries.max_delay {
+            let message = format!("must not be less than `base_delay`, which is {}", retries.base_delay);
+            self.note(knob("retries", "max_delay"), message);
+        }
+        if breaker.failure_rate.get() == 0.0 {
+            self.note(knob("breaker", "failure_rate"), "must be more than zero: the default is 0.5");
         }
     }
 

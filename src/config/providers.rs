@@ -2,7 +2,7 @@
 //!
 //! Notes mistakes; never shows a base URL or a key's place, in which a credential may stand by mistake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::config::checks::Checks;
 use crate::config::file::File;
 use crate::config::mistake::{Path, listed, shown};
 use crate::pattern::nearest;
-use crate::provider::{Api, CredentialSource, KNOWN, PricedAs, Provider, Settings};
+use crate::provider::{Api, CredentialSource, Fallback, FallbackSettings, KNOWN, PricedAs, Provider, Settings};
 
 /// First parts of a path that are no provider: bare calls begin with them, or weir may answer there itself.
 const RESERVED: &[&str] = &["v1", "v1beta", "weir"];
@@ -22,7 +22,29 @@ const RESERVED: &[&str] = &["v1", "v1beta", "weir"];
 pub(super) fn resolve(written: &BTreeMap<String, Settings>, checks: &mut Checks<'_>) -> Vec<Arc<Provider>> {
     let mut all: BTreeMap<&str, Settings> = KNOWN.iter().map(|known| (known.name, Settings::default())).collect();
     all.extend(written.iter().map(|(name, settings)| (name.as_str(), settings.clone())));
+    check_fallback_names(&all, checks);
     all.iter().filter_map(|(name, settings)| resolve_one(name, settings, checks)).map(Arc::new).collect()
+}
+
+/// Whether each fallback has a name of its own: it is the value of a label.
+fn check_fallback_names(all: &BTreeMap<&str, Settings>, checks: &mut Checks<'_>) {
+    let mut taken: BTreeSet<String> = all.keys().map(|name| (*name).to_owned()).collect();
+    for (name, settings) in all {
+        for (position, fallback) in settings.fallbacks.iter().enumerate() {
+            let called = fallback_name(name, position, fallback);
+            let path = Path::of(["providers", name, "fallbacks"]).position(position).name("name");
+            if let Err(message) = check_name(&called) {
+                checks.note(path, message);
+            } else if !taken.insert(called.clone()) {
+                checks.note(path, format!("{} is the name of another upstream: write one of its own", shown(&called)));
+            }
+        }
+    }
+}
+
+/// What a fallback is called: the provider itself is the first of its upstreams.
+fn fallback_name(provider: &str, position: usize, fallback: &FallbackSettings) -> String {
+    fallback.name.clone().unwrap_or_else(|| format!("{provider}-{}", position + 2))
 }
 
 /// The provider that answers bare paths.
@@ -64,15 +86,40 @@ fn resolve_one(name: &str, settings: &Settings, checks: &mut Checks<'_>) -> Opti
         label: known.map(|known| known.label).or(vendor.map(|(label, _)| label)).unwrap_or(name).into(),
         settled: *settings != Settings::default(),
         api: api?,
-        base_url: base_url?,
         version_prefix: if has_version { api?.dialect().version_prefix } else { "" },
         ask_for_usage: settings.ask_for_usage.unwrap_or(api?.takes_stream_options() && is_asked),
         propagate_upstream: settings.propagate_upstream,
         capture: settings.capture,
         prices: prices?,
         models: settings.models.clone(),
+        fallbacks: fallbacks(name, settings, base_url.as_ref(), &path, checks)?,
+        base_url: base_url?,
         credential: credential?,
     })
+}
+
+/// The other ways to a provider; `None` if there is a mistake in any of them.
+fn fallbacks(
+    provider: &str,
+    settings: &Settings,
+    own: Option<&Uri>,
+    path: &Path,
+    checks: &mut Checks<'_>,
+) -> Option<Vec<Fallback>> {
+    let mut all = Vec::new();
+    for (position, fallback) in settings.fallbacks.iter().enumerate() {
+        let path = path.name("fallbacks").position(position);
+        let credential = key(fallback.api_key_file.as_deref(), fallback.api_key_env.as_deref(), &path, checks);
+        let url = fallback.base_url.as_deref().map(base_url).transpose();
+        let url = url.map_err(|message| checks.note(path.name("base_url"), message)).ok();
+        let base_url = url.and_then(|url| url.or_else(|| own.cloned()));
+        if credential == Some(CredentialSource::App) && base_url.as_ref().is_some_and(|url| Some(url) == own) {
+            checks.note(path, "is the provider itself: write another `base_url`, or another key as `api_key_file`");
+        }
+        let name = fallback_name(provider, position, fallback).into();
+        all.extend(credential.zip(base_url).map(|(credential, base_url)| Fallback { name, base_url, credential }));
+    }
+    (all.len() == settings.fallbacks.len()).then_some(all)
 }
 
 fn check_name(name: &str) -> Result<(), &'static str> {

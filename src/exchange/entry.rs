@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use tokio::time::Instant;
 
+use crate::exchange::again::{Effort, Tried};
 use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
 use crate::exchange::meter::Meter;
@@ -28,7 +29,7 @@ use crate::record::prefix::Prefixes;
 use crate::record::provenance::{Settled, settle};
 use crate::record::trace::{Context, SharedLookup, Told, Trace};
 use crate::record::usage::{Cost, Counter, Unpriced, Usage};
-use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing};
+use crate::record::{Attempt, CacheFacts, Downgrade, Record, Timing, Tries};
 use crate::runs::Step;
 use crate::runs::run::Runaway;
 use crate::tokens::Vocabulary;
@@ -66,6 +67,10 @@ struct Open {
     cache: CacheFacts,
     downgrade: Option<Downgrade>,
     attempt: Option<Attempt>,
+    /// Its attempts, where there may be several.
+    tried: Option<Arc<Tried>>,
+    /// What they came to, once it is over.
+    tries: Option<Box<Tries>>,
     unreached: bool,
     status: Option<u16>,
     streamed_in: Arc<AtomicU64>,
@@ -182,6 +187,8 @@ impl Entry {
             cache: CacheFacts::new(CacheStatus::Bypass(BypassReason::Unread)),
             downgrade: None,
             attempt: None,
+            tried: None,
+            tries: None,
             unreached: false,
             status: None,
             streamed_in: Arc::default(),
@@ -451,6 +458,16 @@ impl Entry {
         open.attempt = Some(Attempt::Failed);
     }
 
+    /// Notes what may take several attempts.
+    pub(super) fn tries(&mut self) -> Arc<Tried> {
+        Arc::clone(self.get_mut().tried.get_or_insert_default())
+    }
+
+    /// Where it went last, if that was not where it was meant to go.
+    pub(super) fn went_to(&self) -> Option<Uri> {
+        self.get().tried.as_ref()?.target()
+    }
+
     /// The request did not go upstream after all.
     pub(super) fn unsent(&mut self) {
         let open = self.get_mut();
@@ -547,6 +564,7 @@ pub(super) struct Kind {
 impl Open {
     fn close(mut self: Box<Self>, mut end: End) {
         let ended = self.marks.ended.unwrap_or_else(Instant::now);
+        self.sum_up_tries();
         if end.said.ending.is_success() && end.said.usage.is_none() {
             end.said.usage =
                 self.counted.map(|(counter, count)| Usage::cache_inside(None, None, &[(counter, Some(count))]));
@@ -557,6 +575,24 @@ impl Open {
             end.said.usage = Some(end.said.usage.unwrap_or_default().with_estimates(input, output));
             self.write(end, ended);
         });
+    }
+
+    /// What its attempts came to beside the last one, if there were several.
+    fn sum_up_tries(&mut self) {
+        let Some(Effort { tries, target, waited_after }) = self.tried.take().and_then(|tried| tried.effort()) else {
+            return;
+        };
+        // Given up while it waited: the last attempt is the one before.
+        if let Some((attempt, reached)) = waited_after.filter(|_| self.marks.answered.is_none()) {
+            (self.attempt, self.unreached) = (Some(attempt), !reached);
+        }
+        if let Some(trace) = self.trace.as_deref_mut().filter(|trace| trace.is_sampled)
+            && target.is_some()
+        {
+            trace.told.target = target;
+        }
+        self.unreached &= tries.left == 0;
+        self.tries = (tries != Tries::default()).then(|| Box::new(tries));
     }
 
     fn write(mut self: Box<Self>, end: End, ended: Instant) {
@@ -572,6 +608,8 @@ impl Open {
         let stated = end.said.provider_cost.filter(|_| !was_cut(&end.said, self.call.delivery));
         let Settled { cost, provenance, list_cost } =
             if is_free { settle(cost, None, None) } else { settle(cost, stated, usage.as_ref()) };
+        let Settled { cost, provenance, list_cost } =
+            Settled { cost, provenance, list_cost }.with_others_like_it(self.left());
         if let Some(mut permit) = self.permit.take() {
             if let Some(meter) = self.meter.take() {
                 permit.outgrown(meter.into_running());
@@ -600,6 +638,7 @@ impl Open {
             prefixes: self.prefixes,
             status: self.status,
             attempt: self.attempt,
+            tries: self.tries,
             arrived_at: self.arrived_at,
             bytes_in: self.kept_in + self.streamed_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out,
@@ -695,10 +734,17 @@ impl Open {
             _ if self.cache.reuse().is_some() => false,
             None => true,
             // "Failed calls (4xx) carry no usage and cost nothing", but what is reported all the same is billed.
-            Some(Attempt::Answered(status)) => status >= 400 && said.usage.is_none() && said.provider_cost.is_none(),
+            Some(Attempt::Answered(status)) => {
+                status >= 400 && said.usage.is_none() && said.provider_cost.is_none() && self.left() == 0
+            }
             // Nothing came back. If the provider was at work on it, it may bill it, and nobody can tell how much.
             Some(Attempt::TimedOut | Attempt::Failed) => self.unreached,
         }
+    }
+
+    /// Attempts that the provider may bill beside the last one.
+    fn left(&self) -> u32 {
+        self.tries.as_ref().map_or(0, |tries| tries.left)
     }
 
     fn timing(&self, now: Instant) -> Timing {

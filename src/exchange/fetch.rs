@@ -10,12 +10,14 @@ use http::Request;
 
 use crate::cache::flight::log::Log;
 use crate::cache::flight::{self, Came, Company, Flights, Source};
+use crate::exchange::again::{self, Persistence};
 use crate::exchange::entry::Entry;
 use crate::exchange::pump::{self, Finished, Head, Pump, Wishes, cancelled};
 use crate::exchange::{Destination, OnDisconnect, Rooms, reply};
 use crate::provider::Said;
 use crate::provider::endpoint::Endpoint;
 use crate::record::outcome::Role;
+use crate::upstream::reply::ReplyBody;
 use crate::upstream::{Failure, RequestBody};
 
 /// What asking is for.
@@ -25,12 +27,21 @@ pub(super) struct Asked {
     pub(super) endpoint: Endpoint,
     pub(super) request: Request<RequestBody>,
     pub(super) wishes: Wishes,
+    /// What it takes to make more than one attempt, where the provider has a plan for that.
+    pub(super) persistence: Option<Persistence>,
 }
 
 /// Asks the provider, and waits for the head of its answer.
 pub(super) async fn ask(asked: Asked) -> Result<(Head, Pump), Failure> {
-    let Asked { rooms, to, endpoint, request, wishes } = asked;
-    let answer = to.upstream.send(request).await?;
+    let Asked { rooms, to, endpoint, request, wishes, persistence } = asked;
+    let answer = match persistence {
+        None => to.upstream.send(request).await?.map(ReplyBody::from),
+        Some(Persistence { plan, tried, repeatable }) => {
+            let call = again::Call { rooms: &rooms, to: &to, plan: &plan, tried: &tried, repeatable };
+            // Boxed: calls of one attempt should not be as large as those of many.
+            Box::pin(again::ask(call, request)).await?
+        }
+    };
     Ok(pump::receive(&rooms, endpoint, answer, wishes))
 }
 

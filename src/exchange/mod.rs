@@ -2,6 +2,7 @@
 //! record.
 
 mod admission;
+mod again;
 mod beginning;
 mod bill;
 mod crossing;
@@ -52,6 +53,7 @@ use crate::cache::flight::Ride;
 use crate::cache::pace::Pacing;
 use crate::cache::{Cache, Replay, Reusable, policy};
 use crate::exchange::admission::{Coming, Size};
+use crate::exchange::again::{Persistence, Repeatable};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
@@ -78,6 +80,7 @@ use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
 use crate::upstream::credential::Credential;
+use crate::upstream::plan::Plan;
 use crate::upstream::sign;
 
 /// What the operator writes of how calls are handled.
@@ -224,6 +227,8 @@ pub struct Destination {
     pub credential: Option<Arc<Credential>>,
     /// Whose prices apply.
     pub prices: Source,
+    /// What is done about attempts that fail, if anything is.
+    pub plan: Option<Arc<Plan>>,
 }
 
 impl Destination {
@@ -469,6 +474,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
             keeps_text: entry.keeps_text(),
             origin: entry.as_origin(),
         },
+        persistence: persistence(&route, understood.repeatable, &mut entry),
     };
     match ride {
         Some(ride) => lead(rooms, &route, ride, asked, entry).await,
@@ -477,6 +483,12 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
             Err(failure) => reply::failed(rooms, &route.to.provider, &failure, entry),
         },
     }
+}
+
+/// What it takes to make more than one attempt, which `entry` then tells of; nothing for a provider without a plan.
+fn persistence(route: &Route, repeatable: Option<Repeatable>, entry: &mut Entry) -> Option<Persistence> {
+    let plan = Arc::clone(route.to.plan.as_ref()?);
+    Some(Persistence { plan, tried: entry.tries(), repeatable: repeatable.unwrap_or(Repeatable::Unseen) })
 }
 
 /// Asks the provider once more what an app has an answer to: a call with a record of its own, whose answer is stored as
@@ -529,6 +541,8 @@ struct Understood {
     recordable: Option<Recordable>,
     asks_for_usage: bool,
     size: Size,
+    /// Whether it may be made again; `None` where nobody asks.
+    repeatable: Option<Repeatable>,
 }
 
 /// Reads the request once: for what is asked, by whom, whether its reply will tell its usage, and under which key an
@@ -560,8 +574,9 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     trace::read(endpoint, &json, entry);
     entry.asks(|call| loops::question(endpoint, &json, call));
     let recordable = recordings::recordable(rooms, &sent, Some(&json).filter(|_| is_read), &asked);
+    let repeatable = route.to.plan.is_some().then(|| Repeatable::of(&head.method, endpoint, &json));
     let Some(plain) = plain.as_ref().filter(|_| is_read) else {
-        return Understood { preferences, recordable, ..Understood::default() };
+        return Understood { preferences, recordable, repeatable, ..Understood::default() };
     };
     entry.says(plain);
     entry.begins(beginning::prefixes(rooms, endpoint, &json));
@@ -576,6 +591,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         recordable,
         asks_for_usage: asked.usage == UsageRequest::Missing && route.to.provider.ask_for_usage,
         size,
+        repeatable,
     }
 }
 

@@ -14,7 +14,6 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::cache::flight::Company;
@@ -35,6 +34,7 @@ use crate::record::head::HeadFacts;
 use crate::record::outcome::{ErrorType, Outcome, Role, StoreResult};
 use crate::record::trace::Context as Origin;
 use crate::record::usage::Usage;
+use crate::upstream::reply::ReplyBody;
 
 /// The reply broke off on its way to the app.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -118,7 +118,7 @@ impl<T> ForLeader<T> {
 /// An answer on its way.
 pub(super) struct Pump {
     rooms: Arc<Rooms>,
-    upstream: Option<Incoming>,
+    upstream: Option<ReplyBody>,
     status: StatusCode,
     is_stream: bool,
     reader: Option<Reader>,
@@ -147,7 +147,7 @@ struct Keep {
 pub(super) fn receive(
     rooms: &Arc<Rooms>,
     endpoint: Endpoint,
-    answer: Response<Incoming>,
+    answer: Response<ReplyBody>,
     wishes: Wishes,
 ) -> (Head, Pump) {
     let (mut head, body) = answer.into_parts();

@@ -269,9 +269,12 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
         }
         Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Outcome::Cancelled),
         Failure::Unsigned(why) => return unsigned(rooms, provider, why, entry),
+        Failure::CircuitOpen(wait) => return left_alone(rooms, provider, failure, *wait, entry),
     };
     blame(failure, &mut entry);
-    let (name, host) = (&provider.name, provider.base_url.authority().map_or("", http::uri::Authority::as_str));
+    let target = entry.went_to();
+    let url = target.as_ref().unwrap_or(&provider.base_url);
+    let (name, host) = (&provider.name, url.authority().map_or("", http::uri::Authority::as_str));
     let message = format!("weir got no answer from provider `{name}` at {host}: {failure}");
     let error_type = failure.error_type();
     let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
@@ -282,7 +285,7 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
 /// Notes what a call came to that was not answered.
 pub(super) fn blame(failure: &Failure, entry: &mut Entry) {
     match failure {
-        Failure::Unsigned(_) => return entry.unsent(),
+        Failure::Unsigned(_) | Failure::CircuitOpen(_) => return entry.unsent(),
         Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => entry.attempted(Attempt::TimedOut),
         Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) | Failure::RequestBody(_) => {
             entry.attempted(Attempt::Failed);
@@ -291,6 +294,26 @@ pub(super) fn blame(failure: &Failure, entry: &mut Entry) {
     if !failure.reached_the_provider() {
         entry.unreached();
     }
+}
+
+/// The provider was not asked: it has failed too often, and so have the other ways to it.
+fn left_alone(
+    rooms: &Rooms,
+    provider: &Provider,
+    failure: &Failure,
+    wait: Duration,
+    mut entry: Entry,
+) -> Response<Body> {
+    entry.unsent();
+    let error_type = failure.error_type();
+    let message = format!("weir did not ask provider `{}`: {failure}", provider.name);
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let end = End::unread(Outcome::UpstreamError, Some(error_type));
+    let code = error_type.as_str();
+    let words = Words { api: provider.api, status, code, message: &message, retry_after: Some(wait) };
+    let mut response = in_words(rooms, &words, end, entry);
+    quotas::write(response.headers_mut(), None, &[], Again::In(wait), SystemTime::now());
+    response
 }
 
 /// The provider was not asked: AWS would not have accepted what weir had to send.

@@ -148,6 +148,7 @@ mod tests {
             propagate_upstream: false,
             prices: PricedAs::Unknown,
             credential: CredentialSource::App,
+            fallbacks: Vec::new(),
         }
     }
 

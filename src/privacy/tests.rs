@@ -98,6 +98,7 @@ fn record(text: &str) -> Record {
         prefixes: None,
         status: Some(502),
         attempt: None,
+        tries: None,
         arrived_at: SystemTime::UNIX_EPOCH,
         timing: Timing::default(),
         bytes_in: 0,

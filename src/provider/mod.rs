@@ -24,6 +24,7 @@ pub mod output;
 pub mod parameters;
 pub mod quotas;
 pub mod reader;
+pub mod repeating;
 pub mod session;
 pub mod stop;
 pub mod substitute;
@@ -95,6 +96,24 @@ pub struct Settings {
     /// What is kept of requests and answers that go this way: `none`, `redacted` or `full`, but no more than
     /// `privacy.capture`, which is what holds without it.
     pub capture: Option<Capture>,
+    /// Other ways to the same API, tried in this order where this one fails: a second key, a second region. A list; each
+    /// has a `base_url`, a key, or both (docs/resilience.md).
+    pub fallbacks: Vec<FallbackSettings>,
+}
+
+/// What the operator writes of another way to the same API.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FallbackSettings {
+    /// What it is called in metrics and logs. Without it, the provider's name and a number: `openai-2` for the first.
+    pub name: Option<String>,
+    /// Where it is; what follows the provider's own `base_url` in a call is appended to it. Without it, the provider's own.
+    pub base_url: Option<String>,
+    /// A file that holds the API key to put in. Re-read when it changes. Without this and `api_key_env`, what goes to the
+    /// provider itself goes there too: its key, or the app's own.
+    pub api_key_file: Option<PathBuf>,
+    /// An environment variable that holds the API key to put in.
+    pub api_key_env: Option<String>,
 }
 
 /// The APIs weir can read.
@@ -260,6 +279,19 @@ pub struct Provider {
     /// The models behind names that the price table does not know.
     pub models: BTreeMap<String, String>,
     /// Whose credential the provider sees.
+    pub credential: CredentialSource,
+    /// Other ways to it, in the order in which they are tried.
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// Another way to a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// What it is called in metrics and logs.
+    pub name: Arc<str>,
+    /// Where it is: as of a provider.
+    pub base_url: Uri,
+    /// Whose credential is seen there: with [`CredentialSource::App`], the one that the provider itself sees.
     pub credential: CredentialSource,
 }
 

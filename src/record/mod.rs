@@ -68,8 +68,10 @@ pub struct Record {
     pub prefixes: Option<Prefixes>,
     /// The HTTP status the app got; `None` if it hung up before there was one.
     pub status: Option<u16>,
-    /// The attempt upstream; `None` if none was made.
+    /// The attempt upstream, the last one if there were several; `None` if none was made.
     pub attempt: Option<Attempt>,
+    /// What it took beside one attempt; `None` where none was made again.
+    pub tries: Option<Box<Tries>>,
     /// When the request's head had been read, by the wall clock.
     pub arrived_at: SystemTime,
     /// How long each part took.
@@ -193,6 +195,17 @@ pub enum Attempt {
     TimedOut,
     /// There was no answer for another reason.
     Failed,
+}
+
+/// What a call took beside one attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// How often it was made again.
+    pub retries: u32,
+    /// The way that it ended on, if that was not the provider's first.
+    pub fallback: Option<Arc<str>>,
+    /// Attempts that the provider may have worked on although weir did not wait for what came of them.
+    pub left: u32,
 }
 
 /// The cache's part in an exchange.

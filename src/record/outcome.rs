@@ -1,5 +1,8 @@
 //! Outcome: how an exchange ended, in the closed sets of words that labels, logs and spans share.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// How a call ended for the app: the label `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -108,6 +111,8 @@ pub enum ErrorType {
     BodyTooLarge,
     /// The app hung up.
     Cancelled,
+    /// The upstream has failed too often: it was not asked.
+    CircuitOpen,
     /// None of the above.
     Other,
 }
@@ -127,6 +132,7 @@ impl ErrorType {
             Self::InvalidResponse => "invalid_response",
             Self::BodyTooLarge => "body_too_large",
             Self::Cancelled => "cancelled",
+            Self::CircuitOpen => "circuit_open",
             Self::Other => "_OTHER",
         }
     }
@@ -147,6 +153,36 @@ impl ErrorType {
             504 => "504",
             529 => "529",
             _ => "_OTHER",
+        }
+    }
+}
+
+/// What an attempt to ask a provider met, where another one may fare better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// No connection, or it broke before an answer came.
+    Connect,
+    /// No answer in time, or a 408.
+    Timeout,
+    /// A 429.
+    RateLimit,
+    /// A 5xx.
+    ServerError,
+}
+
+impl Trouble {
+    /// Every trouble there is, for creating series at zero.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Timeout, Self::RateLimit, Self::ServerError];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::RateLimit => "429",
+            Self::ServerError => "5xx",
         }
     }
 }

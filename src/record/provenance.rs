@@ -51,6 +51,19 @@ pub struct Settled {
     pub list_cost: Option<Charge>,
 }
 
+impl Settled {
+    /// The same where so many further attempts may be billed, of which nothing is known but that they asked the same: each
+    /// is charged at what this one cost, and the whole is an estimate.
+    #[must_use]
+    pub fn with_others_like_it(self, others: u32) -> Self {
+        let Cost::Known(charge) = self.cost else { return self };
+        if others == 0 {
+            return self;
+        }
+        Self { cost: Cost::Known(charge.times(others + 1)), provenance: Some(Provenance::Estimated), list_cost: None }
+    }
+}
+
 /// Settles the cost of a call: `list` is what the price table makes of its `usage`, `stated` what the provider says it
 /// charges.
 #[must_use]

@@ -279,6 +279,13 @@ impl Charge {
         self.by_class[class as usize] += amount;
     }
 
+    /// The same so many times.
+    #[must_use]
+    pub fn times(self, count: u32) -> Self {
+        let times = |amount: PicoUsd| std::iter::repeat_n(amount, usize::try_from(count).unwrap_or(usize::MAX)).sum();
+        Self { by_class: self.by_class.map(times) }
+    }
+
     /// The part billed for `class`.
     #[must_use]
     pub const fn of(&self, class: TokenClass) -> PicoUsd {

@@ -119,6 +119,7 @@ fn answered() -> Record {
         prefixes: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
+        tries: None,
         arrived_at: SystemTime::UNIX_EPOCH,
         timing: Timing::default(),
         bytes_in: 0,

@@ -7,7 +7,8 @@ use crate::semconv::{
     BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
     CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, INJECT_RESULTS, LEDGER_DROPPED, LOOP_DURATION,
     LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS,
-    SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, label,
+    SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, UPSTREAM_RETRIES, UPSTREAM_UP,
+    label,
 };
 
 /// What a label may say.
@@ -59,6 +60,13 @@ const OPERATIONS: &str = "`chat` (also OpenAI Responses and Anthropic Messages) 
 /// What every label may say. Whoever adds a label adds a row.
 pub const VALUES: &[Values] = &[
     of_all(label::PROVIDER, Configured("providers"), PROVIDERS),
+    of(
+        label::PROVIDER,
+        &[&UPSTREAM_UP],
+        Configured("upstreams"),
+        "as elsewhere of a provider's own `base_url`; of its `fallbacks` their names",
+    ),
+    of_all(label::TO_PROVIDER, Configured("fallbacks"), "the name of one of the provider's `fallbacks`"),
     of_all(label::GEN_AI_PROVIDER_NAME, Configured("providers"), "as `provider`"),
     of_all(label::OPERATION, Closed(14), OPERATIONS),
     of(
@@ -91,10 +99,10 @@ pub const VALUES: &[Values] = &[
     ),
     of_all(
         label::ERROR_TYPE,
-        Closed(24),
+        Closed(25),
         "left out on success; the provider's HTTP status (`400` `401` `403` `404` `408` `413` `422` `429` `500` `502` \
          `503` `504` `529`), else `timeout` `dns_error` `connect_error` `tls_error` `connection_reset` `stream_aborted` \
-         `invalid_response` `body_too_large` `cancelled`; anything else is `_OTHER`",
+         `invalid_response` `body_too_large` `cancelled` `circuit_open`; anything else is `_OTHER`",
     ),
     of_all(
         label::CODE,
@@ -179,6 +187,13 @@ pub const VALUES: &[Values] = &[
         "the narrowest criterion given: `key` `pattern` `prefix` `namespace` `model` `provider` `age`, else `all`",
     ),
     of(label::REASON, &[&UNPRICED_REQUESTS, &UNPRICED_LAST_SEEN], Closed(3), "`unknown_model` `no_usage` `no_table`"),
+    of(
+        label::REASON,
+        &[&UPSTREAM_RETRIES],
+        Closed(5),
+        "what the attempt before met: `429` `5xx` `timeout` (no answer in time, or a 408) `connect` (no connection, or it \
+         broke before an answer came); `app` for those that the app's SDK makes, of which weir only knows that",
+    ),
     of(label::REASON, &[&CACHE_EVICTIONS], Closed(3), "`size` `ttl` `invalidated`"),
     of(
         label::REASON,

@@ -253,6 +253,7 @@ pub(super) mod tests {
             prefixes: None,
             status: Some(200),
             attempt: Some(Attempt::Answered(200)),
+            tries: None,
             arrived_at: SystemTime::UNIX_EPOCH,
             timing: Timing { total: Duration::from_millis(1500), ..Timing::default() },
             bytes_in: 0,

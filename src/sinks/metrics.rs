@@ -24,7 +24,7 @@ use crate::host::Host;
 use crate::host::process::Process;
 use crate::labels::{self, Limiter};
 use crate::record::call::{Delivery, Operation};
-use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Verdict};
+use crate::record::outcome::{CacheStatus, ErrorType, NoVector, Outcome, SimilarResult, StoreResult, Trouble, Verdict};
 use crate::record::trace::Trace;
 use crate::record::usage::{Charge, Cost, Counter, TokenClass, Unpriced, Usage};
 use crate::record::{Attempt, Record};
@@ -39,8 +39,8 @@ use crate::sinks::families::{Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::money::Amount;
 use crate::sinks::now::{
-    Now, Queue, WatchCache, WatchConnections, WatchLedger, WatchLimits, WatchQueue, WatchState, WatchStore,
-    WatchTraces, Watched,
+    Now, Queue, WatchCache, WatchCircuits, WatchConnections, WatchLedger, WatchLimits, WatchQueue, WatchState,
+    WatchStore, WatchTraces, Watched,
 };
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
@@ -227,6 +227,7 @@ impl Metrics {
             reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
             connections: OnceLock::new(),
+            circuits: OnceLock::new(),
             host: OnceLock::new(),
             redactor: OnceLock::new(),
         });
@@ -385,6 +386,11 @@ impl Metrics {
         let _ = self.now.connections.set(watch);
     }
 
+    /// Has `watch` asked at each scrape whether circuits are closed. The first one stays.
+    pub fn watch_circuits(&self, watch: WatchCircuits) {
+        let _ = self.now.circuits.set(watch);
+    }
+
     /// Has `host` looked at, at each scrape. The first one stays.
     pub fn watch_host(&self, host: Host) {
         let _ = self.now.host.set(host);
@@ -426,6 +432,31 @@ impl Metrics {
     /// A new connection to `provider` took `took`: name resolution, TCP and TLS.
     pub fn connected(&self, provider: &str, took: Duration) {
         self.provider(provider).connect.observe(took.as_secs_f64());
+    }
+
+    /// An attempt to ask `provider` has ended, and another one follows. [`Metrics::closed`] counts the last one.
+    pub fn attempted(&self, provider: &str, attempt: Attempt) {
+        self.provider(provider).count_attempt(&self.families, code(attempt));
+    }
+
+    /// A call to `provider` is made again, because of this.
+    pub fn retried(&self, provider: &str, trouble: Trouble) {
+        self.provider(provider).retries(trouble).inc();
+    }
+
+    /// A call to `provider` has moved `to` another way.
+    pub fn fell_back(&self, provider: &str, to: &str) {
+        self.fallbacks(provider, to).inc();
+    }
+
+    /// Calls to `provider` may move `to` another way: that none has yet is told as well.
+    pub fn may_fall_back(&self, provider: &str, to: &str) {
+        self.fallbacks(provider, to);
+    }
+
+    fn fallbacks(&self, provider: &str, to: &str) -> PromCounter {
+        let labels = vec![(label::PROVIDER, Arc::from(provider)), (label::TO_PROVIDER, Arc::from(to))];
+        self.families.upstream_fallbacks.with(&labels)
     }
 
     /// An entry left the cache.
@@ -511,7 +542,7 @@ impl Metrics {
             provider.count_attempt(&self.families, code(attempt));
             // weir's own calls, for newer answers and for checks, come with the head of an app's.
             if record.call.caller.is_retry && record.is_of_app() {
-                provider.retries.inc();
+                provider.app_retries.inc();
             }
             provider.quotas.note(&record.head);
             self.count_operation(record, &call);

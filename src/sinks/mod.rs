@@ -32,9 +32,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::entry::Entry;
 use crate::ledger::writer::Ledger;
-use crate::record::Record;
-use crate::record::outcome::{NoVector, SimilarResult, Verdict};
+use crate::record::outcome::{NoVector, SimilarResult, Trouble, Verdict};
 use crate::record::trace::Trace;
+use crate::record::{Attempt, Record};
 use crate::sinks::live::Live;
 use crate::sinks::log::CallLog;
 use crate::sinks::metrics::Metrics;
@@ -165,6 +165,21 @@ impl Sinks {
         if let Some(ledger) = &self.ledger {
             ledger.offer(entry, record.content.clone());
         }
+    }
+
+    /// An attempt to ask `provider` (the value of the label) has ended, and another one follows.
+    pub fn attempted(&self, provider: &str, attempt: Attempt) {
+        self.metrics.attempted(provider, attempt);
+    }
+
+    /// A call to `provider` is made again, because of this.
+    pub fn retried(&self, provider: &str, trouble: Trouble) {
+        self.metrics.retried(provider, trouble);
+    }
+
+    /// A call to `provider` has moved `to` another way.
+    pub fn fell_back(&self, provider: &str, to: &str) {
+        self.metrics.fell_back(provider, to);
     }
 
     /// A similar request was looked for, which took `took`.

@@ -74,6 +74,9 @@ pub type WatchState = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Says how many connections to providers are open, by the values of the label `provider`.
 pub type WatchConnections = Arc<dyn Fn() -> Vec<(Arc<str>, usize)> + Send + Sync>;
 
+/// Says whether the circuits of upstreams are closed, by the values of the label `provider`.
+pub type WatchCircuits = Arc<dyn Fn() -> Vec<(Arc<str>, bool)> + Send + Sync>;
+
 /// A bounded queue of weir's own: the label `queue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
@@ -137,6 +140,8 @@ pub(super) struct Now {
     pub(super) queues: RwLock<Vec<(Queue, WatchQueue)>>,
     /// Set once there are providers to connect to.
     pub(super) connections: OnceLock<WatchConnections>,
+    /// Set once there are providers that may be left alone.
+    pub(super) circuits: OnceLock<WatchCircuits>,
     /// Set if the machine is to be looked at.
     pub(super) host: OnceLock<Host>,
     /// Set once there is something that finds what must not be told.
@@ -212,6 +217,7 @@ impl Collector for Now {
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, quotas(&providers, |(_, remaining)| remaining))?;
         self.reloads.write_all(encoder)?;
         self.write_connections(encoder)?;
+        self.write_circuits(encoder)?;
         self.write_queues(encoder)?;
         let tasks = Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks());
         write(encoder, &semconv::TASKS, tasks.map(|tasks| ([], ConstGauge::new(whole(tasks)))))?;
@@ -265,6 +271,18 @@ impl Now {
         }
         let sums = sums.into_iter().map(|(provider, open)| ([provider], ConstGauge::new(whole(open))));
         write(encoder, &semconv::UPSTREAM_CONNECTIONS, sums)
+    }
+
+    /// Of providers that have the same value of the label, the worst one counts.
+    fn write_circuits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(watch) = self.circuits.get() else { return Ok(()) };
+        let circuits = watch();
+        let mut all = BTreeMap::<&str, bool>::new();
+        for (upstream, is_closed) in &circuits {
+            *all.entry(upstream).or_insert(true) &= is_closed;
+        }
+        let all = all.into_iter().map(|(upstream, is_closed)| ([upstream], ConstGauge::new(u64::from(is_closed))));
+        write(encoder, &semconv::UPSTREAM_UP, all)
     }
 
     fn labels<M>(&self, sample: impl Fn(&Limiter) -> M) -> impl Iterator<Item = ([&str; 1], M)> {

@@ -18,7 +18,7 @@ use crate::labels::other;
 use crate::record::CacheFacts;
 use crate::record::call::Operation;
 use crate::record::outcome::{
-    CacheStatus, ErrorType, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Verdict,
+    CacheStatus, ErrorType, NoVector, Outcome, Reuse, Role, SimilarResult, StoreResult, Trouble, Verdict,
 };
 use crate::record::provenance::Provenance;
 use crate::record::usage::{TokenClass, Unpriced, Usage};
@@ -211,6 +211,9 @@ impl SharedSeries {
     }
 }
 
+/// Why there was a retry, where only the app's SDK knows.
+const APP: &str = "app";
+
 /// What is counted for one provider.
 #[derive(Debug)]
 pub(super) struct ProviderSeries {
@@ -218,7 +221,10 @@ pub(super) struct ProviderSeries {
     pub(super) name: Arc<str>,
     pub(super) in_flight: Gauge,
     pub(super) connect: Histogram,
-    pub(super) retries: Counter,
+    /// Made by the app's SDK.
+    pub(super) app_retries: Counter,
+    /// Made by weir, indexed as [`Trouble::ALL`].
+    retries: [Counter; Trouble::ALL.len()],
     attempts: [Counter; FIRST_CODES.len()],
     unpriced: [Counter; Unpriced::ALL.len()],
     pub(super) estimated: Counter,
@@ -247,7 +253,8 @@ impl ProviderSeries {
             quotas: Arc::default(),
             in_flight: families.in_flight.with(&labels),
             connect: families.upstream_connect.with(&labels),
-            retries: families.upstream_retries.with(&labels),
+            app_retries: families.upstream_retries.with(&beside(&labels, label::REASON, text(APP))),
+            retries: families.upstream_retries.each(&labels, label::REASON, Trouble::ALL.map(Trouble::as_str)),
             attempts: families.upstream_requests.each(&labels, label::CODE, FIRST_CODES),
             unpriced: families.unpriced.each(&labels, label::REASON, Unpriced::ALL.map(Unpriced::as_str)),
         }
@@ -262,6 +269,10 @@ impl ProviderSeries {
                 .with(&vec![(label::PROVIDER, Arc::clone(&self.name)), (label::CODE, text(code))])
                 .inc(),
         };
+    }
+
+    pub(super) const fn retries(&self, trouble: Trouble) -> &Counter {
+        &self.retries[trouble as usize]
     }
 
     pub(super) const fn billable(&self, provenance: Provenance) -> &Counter {

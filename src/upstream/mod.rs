@@ -1,11 +1,17 @@
-//! Upstream: the provider's side. One send: DNS, TLS, pool, deadlines, credentials.
+//! Upstream: the provider's side. One send: DNS, TLS, pool, deadlines, credentials; and what is known of when another
+//! send may fare better.
 //!
 //! Knows how to reach one provider and how that fails; not what is asked, nor what it costs.
 
+pub mod allowance;
 #[cfg_attr(not(feature = "aws"), path = "aws_absent.rs")]
 pub mod aws;
+pub mod breaker;
 mod connect;
 pub mod credential;
+pub mod plan;
+pub mod reply;
+pub mod retry;
 pub mod sign;
 
 use std::error::Error as StdError;
@@ -31,7 +37,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::record::outcome::ErrorType;
+use crate::record::outcome::{ErrorType, Trouble};
 use crate::units::Span;
 use crate::upstream::aws::Signer;
 use crate::upstream::connect::{ConnectError, Connector, Open, cause_of};
@@ -60,6 +66,13 @@ pub struct Settings {
     /// Which proxy leads to the providers: `environment` (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or
     /// `none`.
     pub proxy: Proxy,
+    /// How a call is made again that failed before anything of its answer came (docs/resilience.md).
+    pub retries: retry::Settings,
+    /// When an upstream that fails is left alone (docs/resilience.md).
+    pub breaker: breaker::Settings,
+    /// After what a call moves to the next of the provider's `fallbacks`, where it has any: `connect`, `timeout`,
+    /// `rate_limit`, `server_error`, as for `retries.on`.
+    pub fallback_on: Vec<Trouble>,
 }
 
 /// Which proxy leads to the providers.
@@ -83,6 +96,9 @@ impl Default for Settings {
             ca_files: Vec::new(),
             http2: true,
             proxy: Proxy::Environment,
+            retries: retry::Settings::default(),
+            breaker: breaker::Settings::default(),
+            fallback_on: vec![Trouble::Connect, Trouble::Timeout, Trouble::ServerError],
         }
     }
 }
@@ -114,6 +130,14 @@ pub enum Failure {
     /// It should carry a signature for AWS, and cannot.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
+    /// It has failed too often, and is left alone for so much longer.
+    #[error("it has failed too often, and is left alone for {}", humantime::format_duration(seconds(*.0)))]
+    CircuitOpen(Duration),
+}
+
+/// Rounded up: who comes a moment too early is refused again.
+fn seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1))
 }
 
 /// Any error, as a cause.
@@ -131,13 +155,22 @@ impl Failure {
             Self::Reset(_) => ErrorType::ConnectionReset,
             Self::RequestBody(_) => ErrorType::Cancelled,
             Self::Unsigned(_) => ErrorType::Other,
+            Self::CircuitOpen(_) => ErrorType::CircuitOpen,
         }
     }
 
     /// Whether the provider may have seen the request, and so may bill it.
     #[must_use]
     pub const fn reached_the_provider(&self) -> bool {
-        !matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout | Self::Unsigned(_))
+        match self {
+            Self::Dns(_)
+            | Self::Connect(_)
+            | Self::Tls(_)
+            | Self::ConnectTimeout
+            | Self::Unsigned(_)
+            | Self::CircuitOpen(_) => false,
+            Self::FirstByteTimeout(_) | Self::Reset(_) | Self::RequestBody(_) => true,
+        }
     }
 
     fn of(error: ClientError) -> Self {
@@ -370,6 +403,19 @@ impl RequestBody {
     #[must_use]
     pub fn through(kept: Bytes, rest: Incoming, received: Arc<AtomicU64>) -> Self {
         Self { kept: Some(kept).filter(|kept| !kept.is_empty()), rest: Some(rest), received }
+    }
+
+    /// What it is made of, so that it can be sent more than once.
+    ///
+    /// # Errors
+    /// With the body itself, if it is not.
+    pub fn into_bytes(self) -> Result<Bytes, Self> {
+        // An app's body that is over before it began is as good as none.
+        if self.rest.as_ref().is_some_and(|rest| !rest.is_end_stream()) {
+            Err(self)
+        } else {
+            Ok(self.kept.unwrap_or_default())
+        }
     }
 
     /// All of it, if it is all there.

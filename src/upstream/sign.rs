@@ -183,7 +183,8 @@ fn is_aws(host: &str) -> bool {
 
 /// The region an AWS host names: the label before the domain, as in `bedrock-runtime.eu-west-1.amazonaws.com` and in
 /// `vpce-1-2.bedrock-runtime.eu-west-1.vpce.amazonaws.com`.
-fn region_of(host: &str) -> Option<&str> {
+#[must_use]
+pub fn region_of(host: &str) -> Option<&str> {
     let before = DOMAINS.iter().find_map(|domain| host.strip_suffix(domain))?;
     let before = before.strip_suffix(".vpce").unwrap_or(before);
     let (_, label) = before.rsplit_once('.')?;

@@ -41,6 +41,7 @@ mod reaching;
 mod realtime;
 mod recording;
 mod reload;
+mod resilience;
 #[cfg(feature = "redis")]
 mod shared_limits;
 #[cfg(feature = "redis")]

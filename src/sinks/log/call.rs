@@ -90,6 +90,7 @@ impl CallLine<'_> {
 fn facts<'r, E>(record: &'r Record, mut tell: impl FnMut(&'static str, Fact<'r>) -> Result<(), E>) -> Result<(), E> {
     let Record { call, reply, head, usage, cache, downgrade, timing, .. } = record;
     let tokens = |counter| usage.as_ref().and_then(|usage| usage.get(counter));
+    let tries = record.tries.as_deref();
     let trace = record.trace.as_deref().filter(|trace| trace.is_sampled);
     let Money { cost, saved, list, unpriced } = Money::of(record);
     let facts = [
@@ -122,6 +123,11 @@ fn facts<'r, E>(record: &'r Record, mut tell: impl FnMut(&'static str, Fact<'r>)
         (attribute::HTTP_RESPONSE_STATUS_CODE, record.status.map(|status| Fact::Count(status.into()))),
         (attribute::WEIR_DURATION, Some(Fact::Real(timing.total.as_secs_f64()))),
         (attribute::WEIR_UPSTREAM_DURATION, timing.upstream.map(|took| Fact::Real(took.as_secs_f64()))),
+        (
+            attribute::WEIR_UPSTREAM_RETRIES,
+            tries.map(|it| it.retries).filter(|it| *it > 0).map(|it| Fact::Count(it.into())),
+        ),
+        (attribute::WEIR_UPSTREAM_FALLBACK, tries.and_then(|it| word(it.fallback.as_deref()?))),
         (attribute::WEIR_UPSTREAM_REQUEST_ID, head.request_id.as_deref().and_then(word)),
         (attribute::WEIR_UPSTREAM_PROCESSING, head.processing.map(|took| Fact::Real(took.as_secs_f64()))),
         (attribute::WEIR_UPSTREAM_RETRY_AFTER, head.retry_after.map(|wait| Fact::Real(wait.as_secs_f64()))),

@@ -311,6 +311,8 @@ impl Telling<'_> {
             Some(Attempt::Answered(status)) => Some(status),
             Some(Attempt::TimedOut | Attempt::Failed) | None => None,
         };
+        let tries = record.tries.as_deref();
+        let retries = tries.map(|tries| tries.retries).filter(|retries| *retries > 0);
         let mut attributes = Attributes::default();
         attributes.text(attribute::HTTP_REQUEST_METHOD, told.method.as_ref().map(http::Method::as_str));
         self.add_server(&mut attributes);
@@ -318,6 +320,8 @@ impl Telling<'_> {
             .add_some(attribute::URL_FULL, told.target.as_ref().map(without_query))
             .count(attribute::HTTP_RESPONSE_STATUS_CODE, status.map(u64::from))
             .count(attribute::HTTP_REQUEST_RESEND_COUNT, told.resends)
+            .count(attribute::WEIR_UPSTREAM_RETRIES, retries.map(u64::from))
+            .text(attribute::WEIR_UPSTREAM_FALLBACK, tries.and_then(|tries| tries.fallback.as_deref()))
             .add_some(attribute::NETWORK_PROTOCOL_VERSION, record.head.http)
             .text(attribute::WEIR_UPSTREAM_REQUEST_ID, record.head.request_id.as_deref());
         let parent = if self.asked_a_model() { trace.model_call } else { trace.server };

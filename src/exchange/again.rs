@@ -1,0 +1,394 @@
+//! Again: one call in as many attempts as its provider's plan allows: retries, and other ways to the same provider. Only
+//! before anything of an answer has gone to the app, and only where the request is all there. When attempts run out, what
+//! the last one met is what the app gets.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json_borrow::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::exchange::{Destination, Rooms, kept, route};
+use crate::provider::endpoint::Endpoint;
+use crate::provider::quotas::SHOULD_RETRY;
+use crate::provider::{headers, repeating};
+use crate::record::outcome::Trouble;
+use crate::record::{Attempt, Tries};
+use crate::upstream::breaker::{Breaker, Ended, Pass};
+use crate::upstream::plan::{Fallback, Plan};
+use crate::upstream::reply::ReplyBody;
+use crate::upstream::{Failure, RequestBody, Upstream, retry};
+
+/// How much is looked at of an error's body, and so drained before its connection is used again.
+const ERROR_BYTES: usize = 64 << 10;
+
+/// How long an error's body may take. What is later is not looked at.
+const ERROR_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an attempt came to.
+type Came = Result<Response<ReplyBody>, Failure>;
+
+/// Whether a request may be made twice although the provider may have done what the first one asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeatable {
+    /// It may: it changes nothing, or brings an answer and no more.
+    Always,
+    /// Only where it is certain that the provider never saw the first one.
+    Unseen,
+}
+
+impl Repeatable {
+    /// By what is known of the request; `body` is null where it could not be read.
+    pub(super) fn of(method: &Method, endpoint: Endpoint, body: &Value<'_>) -> Self {
+        let generates = endpoint.is_read() && !body.is_null() && !repeating::has_lasting_effects(body);
+        if generates || method.is_safe() { Self::Always } else { Self::Unseen }
+    }
+}
+
+/// The attempts of one call so far: noted by whoever makes them, read when the call's record is closed.
+#[derive(Debug, Default)]
+pub(super) struct Tried(Mutex<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    tries: Tries,
+    /// Where the call went last, if that was not where it was meant to go.
+    target: Option<Uri>,
+    /// What the last attempt came to, while it waits for the next one.
+    waits_after: Option<Met>,
+}
+
+/// What an attempt met.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    attempt: Attempt,
+    /// Whether the provider may have worked on it.
+    reached: bool,
+}
+
+/// What is known of a call's attempts at its end.
+#[derive(Debug)]
+pub(super) struct Effort {
+    pub(super) tries: Tries,
+    pub(super) target: Option<Uri>,
+    /// What the last attempt came to, if the call was given up before the next one; and whether the provider may have
+    /// worked on it.
+    pub(super) waited_after: Option<(Attempt, bool)>,
+}
+
+impl Tried {
+    /// Where the call went last, if that was not where it was meant to go.
+    pub(super) fn target(&self) -> Option<Uri> {
+        self.noted().target.clone()
+    }
+
+    /// What there is to tell; `None` if there was one attempt at most, where it was meant to go.
+    pub(super) fn effort(&self) -> Option<Effort> {
+        let Noted { tries, target, waits_after } = &*self.noted();
+        let waited_after = waits_after.map(|met| (met.attempt, met.reached));
+        let effort = Effort { tries: tries.clone(), target: target.clone(), waited_after };
+        (effort.waited_after.is_some() || effort.target.is_some() || effort.tries != Tries::default()).then_some(effort)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call, and what may be done to have it answered.
+pub(super) struct Call<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) to: &'a Destination,
+    pub(super) plan: &'a Plan,
+    pub(super) tried: &'a Tried,
+    pub(super) repeatable: Repeatable,
+}
+
+/// Makes the call, in as many attempts as it takes and may take. Dropping the future ends the attempt in progress, and
+/// there is no other.
+pub(super) async fn ask(call: Call<'_>, request: Request<RequestBody>) -> Came {
+    let mut sending = Sending { parcel: Parcel::of(request), call, retries: 0 };
+    sending.call.plan.allowance.earn();
+    let mut before = None;
+    loop {
+        let unanswered = match sending.round(before).await {
+            Step::Over(came) => return came,
+            Step::Unanswered(unanswered) => unanswered,
+        };
+        let Some(wait) = sending.wait(&unanswered) else { return unanswered.came };
+        sleep(wait).await;
+        sending.retries += 1;
+        before = Some((unanswered, Next::Retry));
+    }
+}
+
+/// What a provider said or did instead of what was asked.
+struct Unanswered {
+    came: Came,
+    trouble: Trouble,
+    /// In how long it wants to be asked again.
+    asked: Option<Duration>,
+    /// Whether another way, to another account, is all that can help.
+    is_spent: bool,
+}
+
+impl Unanswered {
+    fn met(&self) -> Met {
+        match &self.came {
+            Ok(answer) => Met { attempt: Attempt::Answered(answer.status().as_u16()), reached: true },
+            Err(Failure::FirstByteTimeout(_) | Failure::ConnectTimeout) => {
+                Met { attempt: Attempt::TimedOut, reached: self.may_have_run() }
+            }
+            Err(_) => Met { attempt: Attempt::Failed, reached: self.may_have_run() },
+        }
+    }
+
+    /// Whether the provider may have done what was asked, and may bill it, although nothing of it came.
+    fn may_have_run(&self) -> bool {
+        self.came.as_ref().err().is_some_and(Failure::reached_the_provider)
+    }
+}
+
+/// Why there is another attempt.
+#[derive(Clone, Copy)]
+enum Next {
+    Retry,
+    Fallback,
+}
+
+enum Step {
+    /// That is what the app gets.
+    Over(Came),
+    /// All ways have been tried that may be.
+    Unanswered(Unanswered),
+}
+
+/// A call on its ways.
+struct Sending<'a> {
+    call: Call<'a>,
+    parcel: Parcel,
+    /// How often it has been made again.
+    retries: u32,
+}
+
+impl Sending<'_> {
+    /// Tries one way after the other, until one answers or the call may not move on. `before` is what the attempt before
+    /// met, if there was one.
+    async fn round(&mut self, mut before: Option<(Unanswered, Next)>) -> Step {
+        let plan = self.call.plan;
+        let mut soonest: Option<Duration> = None;
+        let mut was_asked = false;
+        for way in std::iter::once(None).chain(plan.fallbacks.iter().map(Some)) {
+            if was_asked && !before.as_ref().is_some_and(|(unanswered, _)| self.may_move(unanswered)) {
+                break;
+            }
+            let pass = match admit(way.map_or(plan.breaker.as_ref(), |way| way.breaker.as_ref())) {
+                Ok(pass) => pass,
+                Err(wait) => {
+                    soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
+                    continue;
+                }
+            };
+            let Some(request) = self.parcel.next(self.call.to, way) else { break };
+            self.begin(way, request.uri(), before.take());
+            was_asked = true;
+            let upstream = way.map_or(&*self.call.to.upstream, |way| &*way.upstream);
+            let (came, trouble) = attempt(upstream, pass, request).await;
+            let Some(trouble) = trouble.filter(|_| self.may_go_on(way, &came)) else { return Step::Over(came) };
+            match look(came, trouble).await {
+                Step::Over(came) => return Step::Over(came),
+                Step::Unanswered(unanswered) => before = Some((unanswered, Next::Fallback)),
+            }
+        }
+        match before {
+            Some((unanswered, _)) if was_asked => Step::Unanswered(unanswered),
+            // Every circuit has opened since.
+            Some((unanswered, _)) => Step::Over(unanswered.came),
+            None => Step::Over(Err(Failure::CircuitOpen(soonest.unwrap_or_default()))),
+        }
+    }
+
+    /// Notes that an attempt begins, and why, if there was one `before`.
+    fn begin(&self, way: Option<&Fallback>, target: &Uri, before: Option<(Unanswered, Next)>) {
+        let Call { rooms, to, tried, .. } = &self.call;
+        let provider = &to.provider.label;
+        let mut noted = tried.noted();
+        noted.waits_after = None;
+        if let Some((unanswered, next)) = before {
+            rooms.sinks.attempted(provider, unanswered.met().attempt);
+            noted.tries.left += u32::from(unanswered.may_have_run());
+            if matches!(next, Next::Retry) {
+                noted.tries.retries += 1;
+                rooms.sinks.retried(provider, unanswered.trouble);
+            }
+        }
+        let name = way.map(|way| &way.name);
+        if let Some(name) = name.filter(|name| noted.tries.fallback.as_ref() != Some(*name)) {
+            rooms.sinks.fell_back(provider, name);
+        }
+        noted.target = way.map(|_| target.clone());
+        noted.tries.fallback = name.cloned();
+    }
+
+    /// How long to wait before it is made again; `None` if it is not.
+    fn wait(&self, unanswered: &Unanswered) -> Option<Duration> {
+        let retries = &self.call.plan.retries;
+        let may = self.retries < retries.max && retries.on.contains(&unanswered.trouble) && !unanswered.is_spent;
+        let wait = may.then(|| retries.wait(self.retries, unanswered.asked, random())).flatten()?;
+        if !self.call.plan.allowance.spend(Instant::now()) {
+            return None;
+        }
+        self.call.tried.noted().waits_after = Some(unanswered.met());
+        Some(wait)
+    }
+
+    fn may_move(&self, unanswered: &Unanswered) -> bool {
+        self.call.plan.fallback_on.contains(&unanswered.trouble)
+    }
+
+    /// Whether there may be another attempt after one that went this `way`, whatever it met.
+    fn may_go_on(&self, way: Option<&Fallback>, came: &Came) -> bool {
+        let plan = self.call.plan;
+        let has_next = match (way, plan.fallbacks.last()) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(way), Some(last)) => !std::ptr::eq(way, last),
+        };
+        let is_last = !has_next && self.retries >= plan.retries.max;
+        let unseen = came.as_ref().err().is_some_and(|failure| !failure.reached_the_provider());
+        !is_last && self.parcel.is_left() && (unseen || self.call.repeatable == Repeatable::Always)
+    }
+}
+
+/// One attempt, and what trouble it met; its way is told.
+async fn attempt(
+    upstream: &Upstream,
+    pass: Option<Pass<'_>>,
+    request: Request<RequestBody>,
+) -> (Came, Option<Trouble>) {
+    let came = upstream.send(request).await.map(|answer| answer.map(ReplyBody::from));
+    let trouble = trouble(&came);
+    if let (Some(pass), Some(ended)) = (pass, ended(&came, trouble)) {
+        pass.tell(ended, Instant::now());
+    }
+    (came, trouble)
+}
+
+fn admit(breaker: Option<&Breaker>) -> Result<Option<Pass<'_>>, Duration> {
+    breaker.map(|breaker| breaker.admit(Instant::now())).transpose()
+}
+
+fn trouble(came: &Came) -> Option<Trouble> {
+    match came {
+        Ok(answer) => retry::of_status(answer.status()),
+        Err(failure) => retry::of_failure(failure),
+    }
+}
+
+/// What an attempt says of its way; nothing where it was the app that broke off, or weir that could not send.
+fn ended(came: &Came, trouble: Option<Trouble>) -> Option<Ended> {
+    match (came, trouble) {
+        (_, Some(Trouble::Connect | Trouble::Timeout | Trouble::ServerError)) => Some(Ended::Badly),
+        (Ok(_), Some(Trouble::RateLimit) | None) => Some(Ended::Well),
+        (Err(_), Some(Trouble::RateLimit) | None) => None,
+    }
+}
+
+/// Looks at what an error says of being asked again.
+async fn look(came: Came, trouble: Trouble) -> Step {
+    let mut answer = match came {
+        Ok(answer) => answer,
+        Err(_) => return Step::Unanswered(Unanswered { came, trouble, asked: None, is_spent: false }),
+    };
+    if answer.headers().get(SHOULD_RETRY).is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"false")) {
+        return Step::Over(Ok(answer));
+    }
+    let seen = Bytes::copy_from_slice(answer.body_mut().look(ERROR_BYTES, ERROR_WITHIN).await);
+    let plain = kept::decoded(&seen, answer.headers(), ERROR_BYTES);
+    let hint = plain.map(|plain| repeating::hint(&plain)).unwrap_or_default();
+    let asked = headers::read(answer.headers(), SystemTime::now()).retry_after.or(hint.wait);
+    Step::Unanswered(Unanswered { came: Ok(answer), trouble, asked, is_spent: hint.is_spent })
+}
+
+/// Any number. Where the system has none to give, all wait the whole time.
+fn random() -> u32 {
+    let mut bytes = [u8::MAX; 4];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
+
+/// A request to be sent, once or more often.
+enum Parcel {
+    /// All of it is there.
+    Kept(Box<Parts>, Bytes),
+    /// Its body streams through.
+    Once(Option<Box<Request<RequestBody>>>),
+}
+
+impl Parcel {
+    fn of(request: Request<RequestBody>) -> Self {
+        let (head, body) = request.into_parts();
+        match body.into_bytes() {
+            Ok(body) => Self::Kept(Box::new(head), body),
+            Err(body) => Self::Once(Some(Box::new(Request::from_parts(head, body)))),
+        }
+    }
+
+    /// Whether there is something left to send.
+    const fn is_left(&self) -> bool {
+        matches!(self, Self::Kept(..) | Self::Once(Some(_)))
+    }
+
+    /// The request as it goes `way`; `None` if it has been sent, or cannot go there.
+    fn next(&mut self, to: &Destination, way: Option<&Fallback>) -> Option<Request<RequestBody>> {
+        let mut request = match self {
+            Self::Kept(head, body) => Request::from_parts(Parts::clone(head), RequestBody::whole(body.clone())),
+            Self::Once(request) => *request.take()?,
+        };
+        if let Some(way) = way {
+            *request.uri_mut() = readdressed(request.uri(), to, way)?;
+            show_credential(request.headers_mut(), to, way);
+        }
+        Some(request)
+    }
+}
+
+/// Where a request goes that was meant for the provider's own base URL: what follows that is appended to the other one.
+fn readdressed(target: &Uri, to: &Destination, way: &Fallback) -> Option<Uri> {
+    let [own, other] = [&to.provider.base_url, &way.base_url].map(|url| url.path().trim_end_matches('/'));
+    let below = target.path().strip_prefix(own)?;
+    let query = match &way.credential {
+        // The app's own key is for somebody else.
+        Some(_) => route::part_credentials(target.query(), to.provider.api.dialect().credential_queries).1,
+        None => target.query().map(Into::into),
+    };
+    let path = match query {
+        Some(query) => format!("{other}{below}?{query}"),
+        None => format!("{other}{below}"),
+    };
+    let mut parts = way.base_url.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn show_credential(headers: &mut HeaderMap, to: &Destination, way: &Fallback) {
+    let Some(credential) = &way.credential else { return };
+    let dialect = to.provider.api.dialect();
+    for name in dialect.credential_headers {
+        headers.remove(name);
+    }
+    headers.insert(dialect.credential.0.clone(), credential.header_value());
+}
+
+/// What a call needs to be made again, where its provider's plan has that.
+#[derive(Debug)]
+pub(super) struct Persistence {
+    pub(super) plan: Arc<Plan>,
+    pub(super) tried: Arc<Tried>,
+    pub(super) repeatable: Repeatable,
+}
