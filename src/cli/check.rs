@@ -39,6 +39,18 @@ fn summary(config: &Config) -> Result<String, std::fmt::Error> {
         let bare = if *name == config.default_provider.name { ", also for bare /v1 paths" } else { "" };
         let credential = credential_of(credential);
         writeln!(text, "provider   {name:width$}  {}, {credential}{bare}", shown_url(base_url))?;
+        for fallback in &provider.fallbacks {
+            let credential = match &fallback.credential {
+                CredentialSource::App => "the same credential".to_owned(),
+                own => credential_of(own),
+            };
+            writeln!(
+                text,
+                "fallback   {name:width$}  {}: {}, {credential}",
+                fallback.name,
+                shown_url(&fallback.base_url)
+            )?;
+        }
     }
     let cache = &config.cache;
     let mode = serde_json::to_value(cache.mode).expect("a mode is plain data");
