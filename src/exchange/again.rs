@@ -2,6 +2,7 @@
 //! before anything of an answer has gone to the app, and only where the request is all there. When attempts run out, what
 //! the last one met is what the app gets.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json_borrow::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::exchange::{Destination, Rooms, kept, route};
 use crate::provider::endpoint::Endpoint;
@@ -22,7 +23,7 @@ use crate::record::{Attempt, Tries};
 use crate::upstream::breaker::{Breaker, Ended, Pass};
 use crate::upstream::plan::{Fallback, Plan};
 use crate::upstream::reply::ReplyBody;
-use crate::upstream::{Failure, RequestBody, Upstream, retry};
+use crate::upstream::{Failure, RequestBody, retry};
 
 /// How much is looked at of an error's body, and so drained before its connection is used again.
 const ERROR_BYTES: usize = 64 << 10;
@@ -112,7 +113,7 @@ pub(super) struct Call<'a> {
 /// Makes the call, in as many attempts as it takes and may take. Dropping the future ends the attempt in progress, and
 /// there is no other.
 pub(super) async fn ask(call: Call<'_>, request: Request<RequestBody>) -> Came {
-    let mut sending = Sending { parcel: Parcel::of(request), call, retries: 0 };
+    let mut sending = Sending { parcel: Parcel::of(request), call, has_begun: false, retries: 0 };
     sending.call.plan.allowance.earn();
     let mut before = None;
     loop {
@@ -139,18 +140,36 @@ struct Unanswered {
 
 impl Unanswered {
     fn met(&self) -> Met {
-        match &self.came {
-            Ok(answer) => Met { attempt: Attempt::Answered(answer.status().as_u16()), reached: true },
-            Err(Failure::FirstByteTimeout(_) | Failure::ConnectTimeout) => {
-                Met { attempt: Attempt::TimedOut, reached: self.may_have_run() }
-            }
-            Err(_) => Met { attempt: Attempt::Failed, reached: self.may_have_run() },
-        }
+        met(&self.came)
     }
 
     /// Whether the provider may have done what was asked, and may bill it, although nothing of it came.
     fn may_have_run(&self) -> bool {
-        self.came.as_ref().err().is_some_and(Failure::reached_the_provider)
+        Reached::of(self.met()) == Reached::Perhaps
+    }
+}
+
+fn met(came: &Came) -> Met {
+    match came {
+        Ok(answer) => Met { attempt: Attempt::Answered(answer.status().as_u16()), reached: true },
+        Err(failure @ (Failure::FirstByteTimeout(_) | Failure::ConnectTimeout)) => {
+            Met { attempt: Attempt::TimedOut, reached: failure.reached_the_provider() }
+        }
+        Err(failure) => Met { attempt: Attempt::Failed, reached: failure.reached_the_provider() },
+    }
+}
+
+/// Whether the provider may have done what was asked, and may bill it, although nothing of it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    No,
+    Perhaps,
+}
+
+impl Reached {
+    /// An answer that is an error says that nothing was done.
+    fn of(met: Met) -> Self {
+        if met.reached && !matches!(met.attempt, Attempt::Answered(_)) { Self::Perhaps } else { Self::No }
     }
 }
 
@@ -172,11 +191,13 @@ enum Step {
 struct Sending<'a> {
     call: Call<'a>,
     parcel: Parcel,
+    /// Whether there has been an attempt.
+    has_begun: bool,
     /// How often it has been made again.
     retries: u32,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
     /// Tries one way after the other, until one answers or the call may not move on. `before` is what the attempt before
     /// met, if there was one.
     async fn round(&mut self, mut before: Option<(Unanswered, Next)>) -> Step {
@@ -197,8 +218,8 @@ impl Sending<'_> {
             let Some(request) = self.parcel.next(self.call.to, way) else { break };
             self.begin(way, request.uri(), before.take());
             was_asked = true;
-            let upstream = way.map_or(&*self.call.to.upstream, |way| &*way.upstream);
-            let (came, trouble) = attempt(upstream, pass, request).await;
+            let first = attempt(self.call.to, way, pass, request);
+            let (way, came, trouble) = self.hedged(way, first).await;
             let Some(trouble) = trouble.filter(|_| self.may_go_on(way, &came)) else { return Step::Over(came) };
             match look(came, trouble).await {
                 Step::Over(came) => return Step::Over(came),
@@ -211,6 +232,96 @@ impl Sending<'_> {
             Some((unanswered, _)) => Step::Over(unanswered.came),
             None => Step::Over(Err(Failure::CircuitOpen(soonest.unwrap_or_default()))),
         }
+    }
+
+    /// The `first` attempt, which goes this `way`, with a second one beside it if it is slow: what the first to be answered
+    /// came to, and which way that went.
+    async fn hedged(
+        &mut self,
+        way: Option<&'a Fallback>,
+        first: impl Future<Output = Done>,
+    ) -> (Option<&'a Fallback>, Came, Option<Trouble>) {
+        let mut first = pin!(first);
+        let (plan, to) = (self.call.plan, self.call.to);
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        let may = is_first && self.call.repeatable == Repeatable::Always && self.parcel.is_kept();
+        let Some(hedging) = plan.hedging.as_ref().filter(|_| may) else {
+            let (came, trouble) = first.await;
+            return (way, came, trouble);
+        };
+        hedging.allowance.earn();
+        if let Ok((came, trouble)) = timeout(hedging.after, first.as_mut()).await {
+            return (way, came, trouble);
+        }
+        let Some((other, pass, request)) = self.beside(way).filter(|_| hedging.allowance.spend(Instant::now())) else {
+            let (came, trouble) = first.await;
+            return (way, came, trouble);
+        };
+        let target = request.uri().clone();
+        let mut second = pin!(attempt(to, other, pass, request));
+        self.begin_beside();
+        let (is_second, (came, trouble)) = tokio::select! {
+            done = first.as_mut() => (false, done),
+            done = second.as_mut() => (true, done),
+        };
+        if trouble.is_none() {
+            self.won(is_second.then_some((other, &target)), Attempt::Abandoned, Reached::Perhaps);
+            return (if is_second { other } else { way }, came, trouble);
+        }
+        // The first to end was not answered: the other one is all there is.
+        let met = met(&came);
+        let (came, trouble) = if is_second { first.await } else { second.await };
+        self.won((!is_second).then_some((other, &target)), met.attempt, Reached::of(met));
+        (if is_second { way } else { other }, came, trouble)
+    }
+
+    /// Where a second attempt goes beside one that went this `way`: the next one that lets it through, else the same.
+    #[expect(clippy::type_complexity, reason = "what an attempt is made of, once")]
+    fn beside(
+        &mut self,
+        way: Option<&'a Fallback>,
+    ) -> Option<(Option<&'a Fallback>, Option<Pass<'a>>, Request<RequestBody>)> {
+        let (plan, to) = (self.call.plan, self.call.to);
+        let here = plan.fallbacks.iter().position(|it| way.is_some_and(|way| std::ptr::eq(it, way)));
+        let others = plan.fallbacks.iter().skip(here.map_or(0, |here| here + 1)).map(Some);
+        others.chain([way]).find_map(|way| {
+            let pass = admit(way.map_or(plan.breaker.as_ref(), |way| way.breaker.as_ref())).ok()?;
+            Some((way, pass, self.parcel.next(to, way)?))
+        })
+    }
+
+    /// Notes that there is an attempt beside the first. Until it is known what becomes of it, it may be paid for.
+    fn begin_beside(&self) {
+        let Call { rooms, to, tried, .. } = &self.call;
+        rooms.sinks.hedged(&to.provider.label);
+        let mut noted = tried.noted();
+        noted.tries.left += 1;
+        noted.tries.hedged = true;
+    }
+
+    /// Notes that one of two attempts counts: the second, if there is something to say of where that went. The other one
+    /// came to this.
+    fn won(&self, second: Option<(Option<&Fallback>, &Uri)>, other: Attempt, reached: Reached) {
+        let Call { rooms, to, tried, .. } = &self.call;
+        rooms.sinks.attempted(&to.provider.label, other);
+        let mut noted = tried.noted();
+        if reached == Reached::No {
+            noted.tries.left -= 1;
+        }
+        if let Some((way, target)) = second {
+            self.goes(&mut noted, way, target);
+        }
+    }
+
+    /// Notes which way it goes.
+    fn goes(&self, noted: &mut Noted, way: Option<&Fallback>, target: &Uri) {
+        let Call { rooms, to, .. } = &self.call;
+        let name = way.map(|way| &way.name);
+        if let Some(name) = name.filter(|name| noted.tries.fallback.as_ref() != Some(*name)) {
+            rooms.sinks.fell_back(&to.provider.label, name);
+        }
+        noted.target = way.map(|_| target.clone());
+        noted.tries.fallback = name.cloned();
     }
 
     /// Notes that an attempt begins, and why, if there was one `before`.
@@ -227,12 +338,7 @@ impl Sending<'_> {
                 rooms.sinks.retried(provider, unanswered.trouble);
             }
         }
-        let name = way.map(|way| &way.name);
-        if let Some(name) = name.filter(|name| noted.tries.fallback.as_ref() != Some(*name)) {
-            rooms.sinks.fell_back(provider, name);
-        }
-        noted.target = way.map(|_| target.clone());
-        noted.tries.fallback = name.cloned();
+        self.goes(&mut noted, way, target);
     }
 
     /// How long to wait before it is made again; `None` if it is not.
@@ -265,12 +371,17 @@ impl Sending<'_> {
     }
 }
 
-/// One attempt, and what trouble it met; its way is told.
+/// What an attempt came to, and what trouble it met.
+type Done = (Came, Option<Trouble>);
+
+/// One attempt; its way is told how it went.
 async fn attempt(
-    upstream: &Upstream,
+    to: &Destination,
+    way: Option<&Fallback>,
     pass: Option<Pass<'_>>,
     request: Request<RequestBody>,
-) -> (Came, Option<Trouble>) {
+) -> Done {
+    let upstream = way.map_or(&to.upstream, |way| &way.upstream);
     let came = upstream.send(request).await.map(|answer| answer.map(ReplyBody::from));
     let trouble = trouble(&came);
     if let (Some(pass), Some(ended)) = (pass, ended(&came, trouble)) {
@@ -337,6 +448,11 @@ impl Parcel {
             Ok(body) => Self::Kept(Box::new(head), body),
             Err(body) => Self::Once(Some(Box::new(Request::from_parts(head, body)))),
         }
+    }
+
+    /// Whether it can be sent more than once.
+    const fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept(..))
     }
 
     /// Whether there is something left to send.

@@ -738,7 +738,7 @@ impl Open {
                 status >= 400 && said.usage.is_none() && said.provider_cost.is_none() && self.left() == 0
             }
             // Nothing came back. If the provider was at work on it, it may bill it, and nobody can tell how much.
-            Some(Attempt::TimedOut | Attempt::Failed) => self.unreached,
+            Some(Attempt::TimedOut | Attempt::Failed | Attempt::Abandoned) => self.unreached,
         }
     }
 

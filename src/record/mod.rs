@@ -195,6 +195,8 @@ pub enum Attempt {
     TimedOut,
     /// There was no answer for another reason.
     Failed,
+    /// It was given up, because another one beside it was answered.
+    Abandoned,
 }
 
 /// What a call took beside one attempt.
@@ -204,6 +206,8 @@ pub struct Tries {
     pub retries: u32,
     /// The way that it ended on, if that was not the provider's first.
     pub fallback: Option<Arc<str>>,
+    /// Whether it was made a second time beside a slow first attempt.
+    pub hedged: bool,
     /// Attempts that the provider may have worked on although weir did not wait for what came of them.
     pub left: u32,
 }

@@ -106,10 +106,10 @@ pub const VALUES: &[Values] = &[
     ),
     of_all(
         label::CODE,
-        Closed(22),
+        Closed(23),
         "the HTTP status of one attempt (`101` `200` `204` `304` `400` `401` `402` `403` `404` `408` `409` `413` `422` \
          `429` `500` `502` `503` `504` `529`, else `other`); `timeout` if no answer came before a deadline, `error` if \
-         none came for another reason",
+         none came for another reason, `abandoned` if another attempt beside it was answered",
     ),
     of_all(
         label::GEN_AI_TOKEN_MODALITY,
@@ -190,9 +190,9 @@ pub const VALUES: &[Values] = &[
     of(
         label::REASON,
         &[&UPSTREAM_RETRIES],
-        Closed(5),
+        Closed(6),
         "what the attempt before met: `429` `5xx` `timeout` (no answer in time, or a 408) `connect` (no connection, or it \
-         broke before an answer came); `app` for those that the app's SDK makes, of which weir only knows that",
+         broke before an answer came); `hedge` for second attempts beside slow ones; `app` for those that the app's SDK makes, of which weir only knows that",
     ),
     of(label::REASON, &[&CACHE_EVICTIONS], Closed(3), "`size` `ttl` `invalidated`"),
     of(

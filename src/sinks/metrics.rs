@@ -444,6 +444,11 @@ impl Metrics {
         self.provider(provider).retries(trouble).inc();
     }
 
+    /// A call to `provider` is made a second time, beside a slow first one.
+    pub fn hedged(&self, provider: &str) {
+        self.provider(provider).hedges.inc();
+    }
+
     /// A call to `provider` has moved `to` another way.
     pub fn fell_back(&self, provider: &str, to: &str) {
         self.fallbacks(provider, to).inc();
@@ -867,6 +872,7 @@ const fn code(attempt: Attempt) -> &'static str {
         Attempt::Answered(status) => status_code(status),
         Attempt::TimedOut => "timeout",
         Attempt::Failed => "error",
+        Attempt::Abandoned => "abandoned",
     }
 }
 

@@ -177,6 +177,11 @@ impl Sinks {
         self.metrics.retried(provider, trouble);
     }
 
+    /// A call to `provider` is made a second time, beside a slow first one.
+    pub fn hedged(&self, provider: &str) {
+        self.metrics.hedged(provider);
+    }
+
     /// A call to `provider` has moved `to` another way.
     pub fn fell_back(&self, provider: &str, to: &str) {
         self.metrics.fell_back(provider, to);

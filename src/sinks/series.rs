@@ -214,6 +214,9 @@ impl SharedSeries {
 /// Why there was a retry, where only the app's SDK knows.
 const APP: &str = "app";
 
+/// Why there was another attempt, where the first one was slow.
+const HEDGE: &str = "hedge";
+
 /// What is counted for one provider.
 #[derive(Debug)]
 pub(super) struct ProviderSeries {
@@ -223,6 +226,8 @@ pub(super) struct ProviderSeries {
     pub(super) connect: Histogram,
     /// Made by the app's SDK.
     pub(super) app_retries: Counter,
+    /// Made by weir beside a slow attempt.
+    pub(super) hedges: Counter,
     /// Made by weir, indexed as [`Trouble::ALL`].
     retries: [Counter; Trouble::ALL.len()],
     attempts: [Counter; FIRST_CODES.len()],
@@ -254,6 +259,7 @@ impl ProviderSeries {
             in_flight: families.in_flight.with(&labels),
             connect: families.upstream_connect.with(&labels),
             app_retries: families.upstream_retries.with(&beside(&labels, label::REASON, text(APP))),
+            hedges: families.upstream_retries.with(&beside(&labels, label::REASON, text(HEDGE))),
             retries: families.upstream_retries.each(&labels, label::REASON, Trouble::ALL.map(Trouble::as_str)),
             attempts: families.upstream_requests.each(&labels, label::CODE, FIRST_CODES),
             unpriced: families.unpriced.each(&labels, label::REASON, Unpriced::ALL.map(Unpriced::as_str)),

@@ -9,6 +9,7 @@ pub mod aws;
 pub mod breaker;
 mod connect;
 pub mod credential;
+pub mod hedge;
 pub mod plan;
 pub mod reply;
 pub mod retry;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub retries: retry::Settings,
     /// When an upstream that fails is left alone (docs/resilience.md).
     pub breaker: breaker::Settings,
+    /// When a call is made a second time beside a slow first one (docs/resilience.md).
+    pub hedging: hedge::Settings,
     /// After what a call moves to the next of the provider's `fallbacks`, where it has any: `connect`, `timeout`,
     /// `rate_limit`, `server_error`, as for `retries.on`.
     pub fallback_on: Vec<Trouble>,
@@ -98,6 +101,7 @@ impl Default for Settings {
             proxy: Proxy::Environment,
             retries: retry::Settings::default(),
             breaker: breaker::Settings::default(),
+            hedging: hedge::Settings::default(),
             fallback_on: vec![Trouble::Connect, Trouble::Timeout, Trouble::ServerError],
         }
     }

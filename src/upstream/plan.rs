@@ -10,6 +10,7 @@ use crate::record::outcome::Trouble;
 use crate::upstream::allowance::Allowance;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::credential::Credential;
+use crate::upstream::hedge::Hedging;
 use crate::upstream::{Settings, Upstream, retry};
 
 /// What is done about attempts that fail, for one provider.
@@ -19,6 +20,8 @@ pub struct Plan {
     pub retries: retry::Settings,
     /// How many retries there may be in all.
     pub allowance: Allowance,
+    /// When a call is made a second time beside a slow first one, if ever.
+    pub hedging: Option<Hedging>,
     /// After what a call moves to the next way.
     pub fallback_on: Vec<Trouble>,
     /// The circuit of the first way, if there is one.
@@ -46,11 +49,12 @@ impl Plan {
     /// What `settings` ask for, with these other ways; `None` where each call is one attempt.
     #[must_use]
     pub fn of(settings: &Settings, fallbacks: Vec<Fallback>, now: Instant) -> Option<Self> {
-        let Settings { retries, breaker, fallback_on, .. } = settings;
-        let is_needed = retries.max > 0 || breaker.enabled || !fallbacks.is_empty();
+        let Settings { retries, breaker, hedging, fallback_on, .. } = settings;
+        let is_needed = retries.max > 0 || breaker.enabled || hedging.after.is_some() || !fallbacks.is_empty();
         is_needed.then(|| Self {
             retries: retries.clone(),
             allowance: Allowance::new(&retries.budget, now),
+            hedging: Hedging::of(hedging, now),
             fallback_on: fallback_on.clone(),
             breaker: Breaker::new(breaker, now),
             fallbacks,

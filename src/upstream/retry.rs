@@ -17,7 +17,7 @@ use crate::upstream::{Failure, allowance};
 pub struct Settings {
     /// How often a call is made again, at most; none by default. SDKs retry as well: what both do multiplies.
     pub max: u32,
-    /// The first retry waits at most this long, each further one at most twice as long as the one before: a random part
+    /// The longest wait before the first retry. Before each further one it is twice as long, and each waits a random part
     /// of it, so that those who failed together do not come back together.
     pub base_delay: Span,
     /// No retry waits longer than this, unless the provider says so.

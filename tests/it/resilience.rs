@@ -442,3 +442,54 @@ async fn equal_calls_wait_for_one_that_is_tried_again() {
     assert_eq!(retries(&weir, "5xx").await, 1.0);
     weir.stop().await;
 }
+
+#[tokio::test]
+async fn a_second_attempt_answers_where_the_first_is_slow() {
+    let slow = Script::only(vec![Step::Hang]);
+    let hedging = "hedging: { after: 50ms, share: 1 }";
+    let (first, second) = (Fake::always(slow.clone()).await, Fake::always(good()).await);
+    let fallback = format!("{{ name: eu, base_url: \"{}\" }}", second.url());
+    let weir = weir(&first.url(), &fallback, hedging).await;
+    assert_eq!(weir.post(CHAT, &[], ASK).await.status, 200);
+    assert_eq!((first.received().len(), second.received().len()), (1, 1));
+    until("the slow one is given up", || first.hung_up() == 1).await;
+    weir.settled().await;
+    assert_eq!((attempts(&weir, "200").await, attempts(&weir, "abandoned").await), (1.0, 1.0));
+    assert_eq!(retries(&weir, "hedge").await, 1.0);
+    assert_eq!(weir.metric_sum("weir_requests_total{").await, 1.0, "one call");
+    assert_eq!(weir.metric_sum("gen_ai_client_operation_duration_seconds_count").await, 1.0, "one operation");
+    let estimated = r#"weir_cost_by_provenance_usd_total{provider="openai",provenance="estimated"}"#;
+    assert_eq!(weir.metric(estimated).await, 0.5, "the one that was given up is not free");
+    weir.stop().await;
+
+    // One that fails while the other is under way costs nothing, and says nothing of the other.
+    let asked = AtomicUsize::new(0);
+    let go_on = Arc::new(Notify::new());
+    let held = good().after(Step::Wait(Arc::clone(&go_on)));
+    let fake =
+        Fake::start(move |_| if asked.fetch_add(1, Ordering::SeqCst) == 0 { held.clone() } else { error(500, &[]) });
+    let fake = fake.await;
+    let weir = self::weir(&fake.url(), "", hedging).await;
+    let (client, url) = (weir.client.clone(), weir.url(CHAT));
+    let answer = tokio::spawn(async move { client.post(&url, &[], ASK).await });
+    until("it was asked again", || fake.received().len() == 2).await;
+    go_on.notify_one();
+    assert_eq!(answer.await.unwrap().status, 200);
+    weir.settled().await;
+    assert_eq!(weir.metric_sum("weir_upstream_requests_total{").await, 2.0);
+    // Unless the good answer came before the bad one.
+    let (provenance, cost) = if attempts(&weir, "500").await == 1.0 { ("priced", 0.25) } else { ("estimated", 0.5) };
+    let series = format!(r#"weir_cost_by_provenance_usd_total{{provider="openai",provenance="{provenance}"}}"#);
+    assert_eq!(weir.metric(&series).await, cost);
+    weir.stop().await;
+
+    // What would be done twice is waited for.
+    let fake = Fake::always(good()).await;
+    let weir = self::weir(&fake.url(), "", "hedging: { after: 1ms, share: 1 }, first_byte_timeout: 1s").await;
+    let ask = br#"{"model":"gpt-5-mini","input":"hi","background":true}"#;
+    for _ in 0..20 {
+        weir.post("/openai/v1/responses", &[], ask).await;
+    }
+    assert_eq!(fake.received().len(), 20);
+    weir.stop().await;
+}

@@ -309,7 +309,7 @@ impl Telling<'_> {
         let method = told.method.as_ref().map_or("HTTP", http::Method::as_str);
         let status = match record.attempt {
             Some(Attempt::Answered(status)) => Some(status),
-            Some(Attempt::TimedOut | Attempt::Failed) | None => None,
+            Some(Attempt::TimedOut | Attempt::Failed | Attempt::Abandoned) | None => None,
         };
         let tries = record.tries.as_deref();
         let retries = tries.map(|tries| tries.retries).filter(|retries| *retries > 0);
