@@ -92,7 +92,8 @@ pub(super) const RULES: &[Known] = &[
     (Kind::ApiKey, VENDORS_KEYS, any),
     (Kind::Token, r"(?i-u:\b(?:bearer|basic))[ \t]+([A-Za-z0-9._~+/=-]{12,})", has_digit),
     (Kind::Token, r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?", any),
-    (Kind::Password, r"(?-u:\b)[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@]{0,128}:([^\s/@]{1,256})@", any),
+    // How long it may be is for the check to say: counted here, it would be most of what all rules take in memory.
+    (Kind::Password, r"(?-u:\b)[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/:@]*:([^\s/@]+)@", is_no_longer_than_passwords),
     (Kind::Secret, ASSIGNED, has_digit),
     // In the query of a URL, in the words of Google, Azure, AWS and OAuth.
     (
@@ -165,6 +166,11 @@ const VENDORS_KEYS: &str = concat!(
 
 const fn any(_: &str) -> bool {
     true
+}
+
+/// What is longer is no password, but what stands between a port and an at sign far behind it.
+fn is_no_longer_than_passwords(text: &str) -> bool {
+    text.chars().nth(256).is_none()
 }
 
 /// Names in lower case with dashes look like keys; keys have digits or capitals.

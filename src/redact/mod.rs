@@ -9,8 +9,8 @@ pub mod kinds;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use regex::{Regex, RegexBuilder, RegexSet};
 use schemars::JsonSchema;
@@ -51,20 +51,41 @@ pub struct Redactor {
     wanted: RegexSet,
 }
 
-/// What [`RULES`] describe, compiled, and all of it at once.
-static KNOWN: LazyLock<(Vec<Regex>, RegexSet)> = LazyLock::new(|| {
-    let patterns = RULES.iter().map(|(_, looks_so, _)| looks_so);
-    let each = patterns.clone().map(|looks_so| Regex::new(looks_so).expect("a test compiles all of them"));
-    (each.collect(), RegexSet::new(patterns).expect("each of them is a regular expression"))
+/// All that [`RULES`] describe at once. Compiled when the first text is looked at.
+static KNOWN: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSet::new(RULES.iter().map(|(_, looks_so, _)| looks_so)).expect("a test compiles all of them")
 });
+
+/// Each of them, compiled when the first text has what looks like it: in most processes, none ever does.
+static EACH: [OnceLock<Regex>; RULES.len()] = [const { OnceLock::new() }; RULES.len()];
 
 #[derive(Debug)]
 struct Rule {
     name: Box<str>,
-    looks_so: Regex,
+    looks_so: Looks,
     is_one: fn(&str) -> bool,
     is_secret: bool,
     found: AtomicU64,
+}
+
+/// What something looks like that a rule is about.
+#[derive(Debug)]
+enum Looks {
+    /// Like the rule at this position among [`RULES`] says.
+    Known(usize),
+    /// Like the operator says.
+    Wanted(Regex),
+}
+
+impl Looks {
+    fn regex(&self) -> &Regex {
+        match self {
+            Self::Known(rule) => {
+                EACH[*rule].get_or_init(|| Regex::new(RULES[*rule].1).expect("a test compiles all of them"))
+            }
+            Self::Wanted(regex) => regex,
+        }
+    }
 }
 
 /// What is looked for.
@@ -89,10 +110,10 @@ impl Redactor {
     /// Every pattern that cannot be used.
     ///
     /// # Panics
-    /// Never: each of the rules is compiled by the tests.
+    /// Never: what has been compiled alone is compiled together.
     pub fn new(patterns: &[Pattern]) -> Result<Self, Vec<BadPattern>> {
         let mut mistakes = Vec::new();
-        let mut rules: Vec<Rule> = RULES.iter().zip(&KNOWN.0).map(Rule::known).collect();
+        let mut rules: Vec<Rule> = RULES.iter().enumerate().map(Rule::known).collect();
         for (position, pattern) in patterns.iter().enumerate() {
             match Rule::wanted(pattern) {
                 Ok(rule) => rules.push(rule),
@@ -102,7 +123,7 @@ impl Redactor {
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        let wanted = RegexSet::new(rules[RULES.len()..].iter().map(|rule| rule.looks_so.as_str()));
+        let wanted = RegexSet::new(rules[RULES.len()..].iter().map(|rule| rule.looks_so.regex().as_str()));
         Ok(Self { rules, wanted: wanted.expect("each of them is a regular expression") })
     }
 
@@ -133,7 +154,7 @@ impl Redactor {
     }
 
     fn without<'t>(&self, text: &'t str, scope: Scope) -> Cow<'t, str> {
-        if !KNOWN.1.is_match(text) && !self.wanted.is_match(text) {
+        if !KNOWN.is_match(text) && !self.wanted.is_match(text) {
             return Cow::Borrowed(text);
         }
         let hits = merged(self.hits(text, scope));
@@ -159,14 +180,14 @@ impl Redactor {
 
     fn hits(&self, text: &str, scope: Scope) -> Vec<Hit> {
         let mut hits = Vec::new();
-        let known = KNOWN.1.matches(text).into_iter();
+        let known = KNOWN.matches(text).into_iter();
         let wanted = self.wanted.matches(text).into_iter().map(|rule| RULES.len() + rule);
         for rule in known.chain(wanted) {
             let Rule { looks_so, is_one, is_secret, .. } = &self.rules[rule];
             if scope == Scope::Secrets && !is_secret {
                 continue;
             }
-            let parts = looks_so.captures_iter(text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
+            let parts = looks_so.regex().captures_iter(text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
             let parts = parts.filter(|part| !part.is_empty() && is_one(part.as_str()));
             hits.extend(parts.map(|part| Hit { at: part.range(), rule }));
         }
@@ -181,10 +202,10 @@ impl Rule {
         format!("[redacted:{}]", self.name)
     }
 
-    fn known(((kind, _, is_one), looks_so): (&Known, &Regex)) -> Self {
+    fn known((position, (kind, _, is_one)): (usize, &Known)) -> Self {
         Self {
             name: kind.as_str().into(),
-            looks_so: looks_so.clone(),
+            looks_so: Looks::Known(position),
             is_one: *is_one,
             is_secret: kind.is_secret(),
             found: AtomicU64::new(0),
@@ -192,7 +213,7 @@ impl Rule {
     }
 
     fn wanted(pattern: &Pattern) -> Result<Self, regex::Error> {
-        let looks_so = RegexBuilder::new(&pattern.regex).size_limit(MAX_PATTERN_BYTES).build()?;
+        let looks_so = Looks::Wanted(RegexBuilder::new(&pattern.regex).size_limit(MAX_PATTERN_BYTES).build()?);
         let name = pattern.name.as_str().into();
         // Whoever asks for it by name wants it gone wherever it stands.
         Ok(Self { name, looks_so, is_one: |_| true, is_secret: true, found: AtomicU64::new(0) })

@@ -106,6 +106,15 @@ fn keys_of_the_known_vendors_are_found_wherever_they_stand() {
 }
 
 #[test]
+fn what_is_too_long_for_a_password_is_none() {
+    let redactor = redactor();
+    for (rule, length, expected) in [("as long as they get", 256, true), ("longer", 257, false)] {
+        let url = format!("amqp://app:{}@broker/x", "pä".repeat(200).chars().take(length).collect::<String>());
+        assert_eq!(redactor.redact(&url).contains("[redacted:password]"), expected, "{rule}");
+    }
+}
+
+#[test]
 fn prose_and_code_stay_as_they_are() {
     let redactor = redactor();
     for text in [
