@@ -21,8 +21,7 @@ struct Lowered {
 
 /// Lowers what does not fit into the memory that weir may use, and says so. Changes nothing where that is not limited.
 pub(super) fn fit(config: &mut Config) {
-    let of_container = || Host::new().read().container.memory.limit;
-    let Some(limit) = config.memory_limit.map(ByteSize::bytes).or_else(of_container) else { return };
+    let Some(limit) = config.memory_limit.map(ByteSize::bytes).or_else(Host::memory_limit) else { return };
     for Lowered { knob, written, now } in lower(config, limit) {
         tracing::info!(weir.memory_limit_bytes = limit, "{knob} is {now} rather than {written}: more would not fit");
     }

@@ -59,6 +59,13 @@ impl Host {
         }
     }
 
+    /// The memory that the container of this process may use, if that is limited. Asks nothing else.
+    #[must_use]
+    pub fn memory_limit() -> Option<u64> {
+        let root = Path::new("/");
+        Container::read(root, &Mounts::read(root)).memory.limit
+    }
+
     /// What there is to say now. Reads some twenty small files: a fraction of a millisecond.
     #[must_use]
     pub fn read(&self) -> Reading {

@@ -191,9 +191,12 @@ pub(super) fn regex(source: &str) -> Result<Regex, regex::Error> {
 }
 
 /// The text with which every match of `regex` starts: empty where that is not obvious.
-fn literal_prefix(regex: &str) -> String {
+pub(super) fn literal_prefix(regex: &str) -> String {
     let mut prefix = String::new();
-    let Some(mut rest) = regex.strip_prefix('^').filter(|rest| !rest.contains('|')) else { return prefix };
+    let Some(anchored) = regex.strip_prefix('^') else { return prefix };
+    // `^(?:…)`, as most URLs are written.
+    let grouped = anchored.strip_prefix("(?:").and_then(|it| it.strip_suffix(')')).filter(|it| is_one_sequence(it));
+    let Some(mut rest) = grouped.or_else(|| Some(anchored).filter(|it| is_one_sequence(it))) else { return prefix };
     while let Some(char) = rest.chars().next() {
         let (char, len) = match rest.strip_prefix('\\').and_then(|escaped| escaped.chars().next()) {
             Some(escaped) if escaped.is_ascii_punctuation() => (escaped, 1 + escaped.len_utf8()),
@@ -207,6 +210,30 @@ fn literal_prefix(regex: &str) -> String {
         prefix.push(char);
     }
     prefix
+}
+
+/// Whether `regex` is one thing after the other: no alternatives but within groups, which end where it ends. `false` where
+/// that is not obvious.
+fn is_one_sequence(regex: &str) -> bool {
+    let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
+    for char in regex.chars() {
+        match char {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '|' if depth == 0 => return false,
+            '(' => depth += 1,
+            ')' => match depth.checked_sub(1) {
+                Some(outer) => depth = outer,
+                None => return false,
+            },
+            _ => {}
+        }
+    }
+    // A class may begin with the bracket that ends others.
+    depth == 0 && !in_class && !regex.contains("[]") && !regex.contains("[^]")
 }
 
 /// `name` in lower case; most names are already.
@@ -311,6 +338,14 @@ mod tests {
             (r"^a|b", ""),
             (r"^(typesafe/)?jev", ""),
             (r"-tts", ""),
+            (r"^(?:https://api\.x\.ai(?:/|$))", "https://api.x.ai"),
+            (r"^(?:https://api\.cohere\.(?:ai|com))", "https://api.cohere."),
+            (r"^(?:https://a|https://b)", ""),
+            (r"^(?:ab)?cd", ""),
+            (r"^(?:ab)c|(?:d)", ""),
+            (r"^a[(]b|c", ""),
+            (r"^a\(b|c", ""),
+            (r"^ab(c|d)", "ab"),
         ] {
             assert_eq!(literal_prefix(regex), prefix, "{regex}");
         }
