@@ -37,8 +37,8 @@ use crate::sinks::traces::queue::{Exporter, Traces};
 use crate::sinks::{series, traces};
 use crate::store::Store;
 use crate::store::naming::{Installation, Names};
-use crate::upstream::Trust;
 use crate::upstream::aws::Signer;
+use crate::upstream::trust::Trust;
 
 /// What is made of a configuration before anything is bound.
 #[derive(Debug)]

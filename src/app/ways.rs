@@ -21,7 +21,8 @@ use crate::upstream::aws::Signer;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::credential::Credential;
 use crate::upstream::plan::{self, Plan};
-use crate::upstream::{self, Trust, Upstream, sign};
+use crate::upstream::trust::Trust;
+use crate::upstream::{self, Upstream, sign};
 
 /// Keys that are in files, which are read again.
 pub(super) type WatchedKeys = Vec<(Arc<Credential>, PathBuf)>;

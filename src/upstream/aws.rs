@@ -34,7 +34,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::upstream::connect::{Connector, Open};
 use crate::upstream::sign::{Scope, Unsigned};
-use crate::upstream::{BoxError, Proxy, RequestBody, Settings, Trust};
+use crate::upstream::trust::{Offer, Speaks, Trust};
+use crate::upstream::{BoxError, Proxy, RequestBody, Settings};
 
 /// How long a call waits for an identity when there is none. SDKs give up on a connection after a minute at the
 /// earliest; the operator's log should have the cause before that.
@@ -260,7 +261,8 @@ impl Http {
     fn new(settings: &Settings, trust: &Trust) -> Self {
         let client = |proxy| {
             let deadline = settings.connect_timeout.get();
-            let connector = Connector::new(Arc::clone(&trust.0), proxy, deadline, Arc::new(|_| ()), Open::default());
+            let tls = Offer::new(trust, Speaks::Any);
+            let connector = Connector::new(tls, proxy, deadline, Arc::new(|_| ()), Open::default());
             Client::builder(TokioExecutor::new()).build(connector)
         };
         let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));

@@ -3,7 +3,8 @@
 use http::Request;
 
 use crate::upstream::sign::{Scope, Unsigned};
-use crate::upstream::{RequestBody, Settings, Trust};
+use crate::upstream::trust::Trust;
+use crate::upstream::{RequestBody, Settings};
 
 /// There is no identity to sign with. Never happens in this build.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower_service::Service;
 
+use crate::upstream::trust::Offer;
 use crate::upstream::{BoxError, OnNewConnection};
 
 /// Why no connection was made. The variant is the fact; the source says more.
@@ -76,7 +77,7 @@ pub(super) struct Connector {
 }
 
 struct Shared {
-    tls: TlsConnector,
+    tls: Offer,
     proxy: Option<Arc<Matcher>>,
     deadline: Duration,
     on_connected: Arc<OnNewConnection>,
@@ -85,7 +86,7 @@ struct Shared {
 
 impl Connector {
     pub(super) fn new(
-        tls: Arc<rustls::ClientConfig>,
+        tls: Offer,
         proxy: Option<Arc<Matcher>>,
         deadline: Duration,
         on_connected: Arc<OnNewConnection>,
@@ -95,7 +96,7 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(30)));
-        Self { tcp, shared: Arc::new(Shared { tls: TlsConnector::from(tls), proxy, deadline, on_connected, open }) }
+        Self { tcp, shared: Arc::new(Shared { tls, proxy, deadline, on_connected, open }) }
     }
 
     async fn connect(self, to: Uri) -> Result<Stream, ConnectError> {
@@ -114,15 +115,17 @@ impl Connector {
         let over_tls = to.scheme() == Some(&http::uri::Scheme::HTTPS);
         match self.shared.proxy.as_ref().and_then(|proxy| proxy.intercept(&to)) {
             Some(proxy) if over_tls => {
-                let tcp = self.tunnel(&to, &proxy).await?;
-                self.handshake(&to, tcp).await
+                let (tcp, tls) = tokio::join!(self.tunnel(&to, &proxy), self.shared.tls.config());
+                self.handshake(&to, tcp?, tls).await
             }
             // Without TLS the proxy takes the request itself, in absolute form.
             Some(proxy) => Ok((Either::Left(self.reach(proxy.uri().clone()).await?), Route::Proxy)),
-            None => {
-                let tcp = self.reach(to.clone()).await?;
-                if over_tls { self.handshake(&to, tcp).await } else { Ok((Either::Left(tcp), Route::Http1)) }
+            None if over_tls => {
+                // The first connection of all has authorities read: that takes no longer than reaching another machine.
+                let (tcp, tls) = tokio::join!(self.reach(to.clone()), self.shared.tls.config());
+                self.handshake(&to, tcp?, tls).await
             }
+            None => Ok((Either::Left(self.reach(to).await?), Route::Http1)),
         }
     }
 
@@ -144,11 +147,16 @@ impl Connector {
         made.map(TokioIo::into_inner).map_err(|error| ConnectError::Proxy(error.into()))
     }
 
-    async fn handshake(&self, to: &Uri, tcp: TcpStream) -> Result<(Io, Route), ConnectError> {
+    async fn handshake(
+        &self,
+        to: &Uri,
+        tcp: TcpStream,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<(Io, Route), ConnectError> {
         let host = to.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let tls = self.shared.tls.connect(name, tcp).await.map_err(ConnectError::Tls)?;
+        let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(ConnectError::Tls)?;
         let route = match tls.get_ref().1.alpn_protocol() {
             Some(b"h2") => Route::Http2,
             _ => Route::Http1,

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod reply;
 pub mod retry;
 pub mod sign;
+pub mod trust;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -31,9 +32,6 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -43,6 +41,7 @@ use crate::units::Span;
 use crate::upstream::aws::Signer;
 use crate::upstream::connect::{ConnectError, Connector, Open, cause_of};
 use crate::upstream::sign::Unsigned;
+use crate::upstream::trust::{Offer, Speaks, Trust};
 
 /// What the operator writes of connections to providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,70 +192,6 @@ impl Failure {
     }
 }
 
-/// The trust that connections to providers need.
-#[derive(Clone, Debug)]
-pub struct Trust(Arc<ClientConfig>);
-
-/// Trust could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// A file of certificate authorities cannot be used.
-    #[error("{} holds no usable PEM certificate", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: BoxError,
-    },
-}
-
-impl Trust {
-    /// The system's certificate authorities (Mozilla's where the system has none) and those of `settings`.
-    ///
-    /// # Errors
-    /// If a file of certificate authorities cannot be read, or holds none.
-    ///
-    /// # Panics
-    /// Never: ring supports the protocol versions named here.
-    pub fn load(settings: &Settings) -> Result<Self, TrustError> {
-        let roots = authorities(&settings.ca_files)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default protocol versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let protocols: &[&[u8]] = if settings.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(Self(Arc::new(config)))
-    }
-}
-
-/// The system's certificate authorities (Mozilla's where the system has none) and those in `files`.
-///
-/// # Errors
-/// If a file cannot be read, or holds none.
-pub fn authorities(files: &[PathBuf]) -> Result<RootCertStore, TrustError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    for path in files {
-        let added = read_authorities(path).and_then(|authorities| {
-            authorities.into_iter().try_for_each(|authority| roots.add(authority).map_err(Into::into))
-        });
-        added.map_err(|source| TrustError::CaFile { path: path.clone(), source })?;
-    }
-    Ok(roots)
-}
-
-fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, BoxError> {
-    let authorities = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
-    if authorities.is_empty() { Err("no certificate in it".into()) } else { Ok(authorities) }
-}
-
 /// Told of each new connection, and how long it took to make.
 pub type OnConnected = Box<OnNewConnection>;
 
@@ -285,12 +220,11 @@ impl Upstream {
         let connect_timeout = settings.connect_timeout.get();
         let on_connected: Arc<OnNewConnection> = on_connected.into();
         let open = Open::default();
-        let connector =
-            |tls| Connector::new(tls, proxy.clone(), connect_timeout, Arc::clone(&on_connected), open.clone());
-        let mut http1 = ClientConfig::clone(&trust.0);
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let switching =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector(Arc::new(http1)));
+        let connector = |speaks| {
+            let tls = Offer::new(trust, speaks);
+            Connector::new(tls, proxy.clone(), connect_timeout, Arc::clone(&on_connected), open.clone())
+        };
+        let switching = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector(Speaks::Http1));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -301,7 +235,7 @@ impl Upstream {
             // A silent HTTP/2 connection would take every later call with it.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_keep_alive_timeout(Duration::from_secs(20))
-            .build(connector(Arc::clone(&trust.0)));
+            .build(connector(Speaks::Any));
         Self { client, switching, first_byte: settings.first_byte_timeout.get(), proxy, signer: None, open }
     }
 

@@ -16,7 +16,8 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use crate::sinks::traces::Protocol;
 use crate::sinks::traces::plan::Plan;
 use crate::units::Span;
-use crate::upstream::{self, BoxError, RequestBody, Trust, Upstream};
+use crate::upstream::trust::{self, Trust};
+use crate::upstream::{self, BoxError, RequestBody, Upstream};
 
 /// The longest answer of a collector that is read: it says which spans it did not take.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -66,7 +67,7 @@ fn over_grpc(plan: &Plan) -> Result<SpanExporter, BoxError> {
 fn channel(plan: &Plan) -> Result<Channel, BoxError> {
     let mut endpoint = Endpoint::from(plan.endpoint.clone()).timeout(plan.timeout).connect_timeout(plan.timeout);
     if plan.endpoint.scheme_str() == Some("https") {
-        let roots = upstream::authorities(plan.ca_file.as_slice())?.roots;
+        let roots = trust::authorities(plan.ca_file.as_slice())?.roots;
         endpoint = endpoint.tls_config(ClientTlsConfig::new().trust_anchors(roots))?;
     }
     Ok(endpoint.connect_lazy())
