@@ -551,6 +551,52 @@ fn each_mistake_of_a_provider_is_named_with_its_fix() {
 }
 
 #[test]
+fn each_mistake_of_retries_circuits_and_fallbacks_is_named_with_its_fix() {
+    let (fallbacks, eu) = ("providers.openai.fallbacks", "base_url: https://eu");
+    for (text, expected) in [
+        (
+            "providers: { openai: { fallbacks: [{ name: again }] } }".to_owned(),
+            vec![format!("{fallbacks}[0]: is the provider itself: write another `base_url`, or another key as `api_key_file`")],
+        ),
+        (
+            "providers: { openai: { fallbacks: [{ base_url: h }] } }".to_owned(),
+            vec![format!("{fallbacks}[0].base_url: is not an http or https URL: write one such as https://api.openai.com")],
+        ),
+        (
+            "providers: { openai: { fallbacks: [{ api_key_env: ABSENT }] } }".to_owned(),
+            vec![format!("{fallbacks}[0].api_key_env: the environment variable of this name is not set: set it to the key")],
+        ),
+        (
+            format!("providers: {{ openai: {{ fallbacks: [{{ name: groq, {eu} }}, {{ name: a, {eu} }}, {{ name: a, {eu} }}] }} }}"),
+            vec![
+                format!("{fallbacks}[0].name: `groq` is the name of another upstream: write one of its own"),
+                format!("{fallbacks}[2].name: `a` is the name of another upstream: write one of its own"),
+            ],
+        ),
+        (
+            "upstream: { retries: { max: 11, base_delay: 9s, on: [] }, breaker: { failure_rate: 0 } }".to_owned(),
+            vec![
+                "upstream.breaker.failure_rate: must be more than zero: the default is 0.5".to_owned(),
+                "upstream.retries.max: is more than helps: write at most 10".to_owned(),
+                "upstream.retries.max_delay: must not be less than `base_delay`, which is 9s".to_owned(),
+                "upstream.retries.on: is empty, so that nothing is tried again: write `connect` or another word, or `max: 0`"
+                    .to_owned(),
+            ],
+        ),
+    ] {
+        let found = mistakes(&text, &[], &[]);
+        let told = |known: &str| found.iter().any(|mistake| mistake.ends_with(known));
+        assert!(expected.len() == found.len() && expected.iter().all(|known| told(known)), "{text}: {found:#?}");
+    }
+    let text = "providers: { openai: { fallbacks: [{ base_url: https://eu }, { name: far, base_url: https://far }] } }";
+    let sources = Sources { environment: environment(&[("WEIR_DEFAULTS", text)]), ..Sources::default() };
+    let config = Config::load(&sources).expect("it is right");
+    let openai = config.providers.iter().find(|provider| &*provider.name == "openai").expect("it is known");
+    let names: Vec<_> = openai.fallbacks.iter().map(|fallback| &*fallback.name).collect();
+    assert_eq!(names, ["openai-2", "far"]);
+}
+
+#[test]
 fn each_mistake_of_signing_is_named_with_its_fix() {
     for (text, expected) in [
         (
