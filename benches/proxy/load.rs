@@ -192,10 +192,10 @@ impl Connection {
 
     /// Reads a reply that says how long it is: the length of its body, and its head where it is not `200`.
     fn read(&mut self) -> std::io::Result<(usize, String)> {
-        let mut held = 0;
+        let mut filled = 0;
         let head_end = loop {
-            held += self.more(held)?;
-            if let Some(at) = memmem::find(&self.buffer[..held], b"\r\n\r\n") {
+            filled += self.more(filled)?;
+            if let Some(at) = memmem::find(&self.buffer[..filled], b"\r\n\r\n") {
                 break at + 4;
             }
         };
@@ -204,7 +204,7 @@ impl Connection {
             if head.starts_with(b"HTTP/1.1 200") { "HTTP/1.1 200".into() } else { String::from_utf8_lossy(head) };
         let shown = shown.into_owned();
         let length = length(head).ok_or_else(|| std::io::Error::other("a reply without a length"))?;
-        let mut missing = (head_end + length).saturating_sub(held);
+        let mut missing = (head_end + length).saturating_sub(filled);
         while missing > 0 {
             missing = missing.saturating_sub(self.more(0)?);
         }

@@ -19,7 +19,7 @@ use crate::Failure;
 const BINARY: &str = "BENCH_WEIR";
 
 /// How long a program may take to start.
-const START_WITHIN: Duration = Duration::from_secs(10);
+const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// Which processors the load (with the upstream) and the proxies run on, as `taskset` takes them.
 pub(crate) struct Cores {
@@ -80,8 +80,8 @@ fn allowed() -> Result<Vec<usize>, Failure> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let mut cores = Vec::new();
     for part in list.ok_or("no Cpus_allowed_list in /proc")?.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        cores.extend(first.parse::<usize>()?..=last.parse()?);
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(from.parse::<usize>()?..=to.parse()?);
     }
     Ok(cores)
 }

@@ -26,7 +26,7 @@ const STARTS: usize = 15;
 /// How often a start is looked at.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
 /// How long a start may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Names the binary without default features, as `make bench` has built it.
 const SLIM_BINARY: &str = "BENCH_SLIM";
 

@@ -34,9 +34,10 @@ const APART_US: u32 = 10_000;
 /// What one side took in one round.
 struct Round {
     /// CPU time of the proxy for each chunk, in microseconds.
-    cpu_us: f64,
-    p50_us: f64,
-    p99_us: f64,
+    cpu: f64,
+    /// How long chunks were on their way, in microseconds.
+    p50: f64,
+    p99: f64,
 }
 
 /// P5 and P6: two hundred answers told at once.
@@ -54,22 +55,22 @@ pub(crate) fn told(bench: &Bench) -> Result<Vec<Row>, Failure> {
     }
     let rounds = in_turn(bench.rounds, sides.len(), |side| round(sides[side].0, sides[side].1))?;
     let [direct, floor, metering, weir] = &rounds[..] else { unreachable!("four sides") };
-    let cpu = |one: &[Round], other: &[Round]| Spread::of_both(one, other, |one, other| one.cpu_us / other.cpu_us);
+    let cpu = |one: &[Round], other: &[Round]| Spread::of_both(one, other, |one, other| one.cpu / other.cpu);
     let middle = |rounds: &[Round], figure: fn(&Round) -> f64| Spread::of(rounds, figure).median;
-    let [p50, p99]: [fn(&Round) -> f64; 2] = [|round| round.p50_us, |round| round.p99_us];
+    let [p50, p99]: [fn(&Round) -> f64; 2] = [|round| round.p50, |round| round.p99];
     let told = |figure| {
         let [direct, floor, weir] = [direct, floor, weir].map(|rounds| middle(rounds, figure));
         format!("weir {weir:.0}, floor {floor:.0}, direct {direct:.0} µs")
     };
-    let cpus = [weir, floor].map(|rounds| middle(rounds, |round| round.cpu_us));
+    let cpus = [weir, floor].map(|rounds| middle(rounds, |round| round.cpu));
     Ok(vec![
         Row::of(&P5, cpu(weir, floor), format!("{:.2} beside {:.2} µs", cpus[0], cpus[1])),
         Row::beside(&P5, "CPU per chunk ÷ floor that reads usage", cpu(weir, metering), ""),
-        Row::of(&P6, Spread::of_both(weir, floor, |weir, floor| weir.p50_us - floor.p50_us), told(p50)),
+        Row::of(&P6, Spread::of_both(weir, floor, |weir, floor| weir.p50 - floor.p50), told(p50)),
         Row::beside(
             &P6,
             "p99 of a chunk's way − floor's",
-            Spread::of_both(weir, floor, |weir, floor| weir.p99_us - floor.p99_us),
+            Spread::of_both(weir, floor, |weir, floor| weir.p99 - floor.p99),
             told(p99),
         ),
     ])
@@ -80,9 +81,9 @@ fn round(to: SocketAddr, proxy: Option<u32>) -> Result<Round, Failure> {
     let (mut transits, cpu) = measured(proxy, || runtime.block_on(all(to)))?;
     transits.sort_unstable();
     Ok(Round {
-        cpu_us: micros(cpu) / as_float(transits.len()),
-        p50_us: micros(quantile(&transits, 0.50)),
-        p99_us: micros(quantile(&transits, 0.99)),
+        cpu: micros(cpu) / as_float(transits.len()),
+        p50: micros(quantile(&transits, 0.50)),
+        p99: micros(quantile(&transits, 0.99)),
     })
 }
 
