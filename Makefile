@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test soak bench doc fmt deny deps demo fuzz dashboards chart static
+.PHONY: help build lint test soak bench doc fmt deny deps demo fuzz dashboards chart static instructions
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -51,7 +51,10 @@ bench: ## Hold weir against the bars of docs/performance.md (BARS="P1 P9" for so
 	cargo build --release --locked --no-default-features --target-dir target/slim
 	BENCH_WEIR=target/shipped/weir BENCH_SLIM=target/slim/release/weir \
 		cargo bench --locked --bench proxy -- $(BARS) --json target/shipped/figures.json
-	cargo bench --locked --bench lookup --bench admission --bench scrape
+	cargo bench --locked --bench micro --bench lookup --bench admission --bench scrape
+
+instructions: ## Hold the instructions that weir's parts take against those that are committed (needs valgrind)
+	cargo bench --locked --bench micro -- instructions
 
 deny: ## Check licences, advisories and duplicates of dependencies (needs cargo-deny)
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \

@@ -47,7 +47,7 @@ fn scaled(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let sides = [&one, &both].map(|weir| Side::through(weir.process.id(), Load::uncached(weir.address, PROMPT_LEN)));
     let rounds = interleaved(bench.rounds, &sides, SIXTEEN, bench.length)?;
     let [one, both] = &rounds[..] else { unreachable!("two sides") };
-    let bound = Spread::of_both(one, both, |one, both| 2.0 * one.cpu_us / both.cpu_us);
+    let bound = Spread::of_both(one, both, |one, both| (2.0 * one.cpu_us / both.cpu_us).min(2.0));
     let beside = Row::beside(&P15, "two processors' calls ÷ one's, by CPU per call", bound, both_cpu(both, one));
     if bench.cores.count < ENOUGH_FOR_TWO {
         let why = format!("there are {} processors, and load and upstream need theirs", bench.cores.count);
