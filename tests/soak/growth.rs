@@ -21,7 +21,7 @@ const COLUMNS: [Column; 10] = [
     Column::judged("fds", Bound { least: 16, percent: 10 }).of("process_open_fds"),
     Column::judged("threads", Bound { least: 2, percent: 0 }).of("process_threads"),
     Column::judged("tasks", Bound { least: 32, percent: 10 }).of("weir_tasks"),
-    Column::judged("series", Bound { least: 50, percent: 1 }),
+    Column::judged("series", Bound { least: 50, percent: 2 }),
     Column::shown("calls").of("weir_requests_total"),
     Column::shown("open").of("weir_requests_in_flight"),
     Column::shown("upstream").of("weir_upstream_connections"),

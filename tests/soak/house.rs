@@ -213,7 +213,7 @@ providers:
   bedrock: {{ base_url: "{provider}", aws_sign: true, aws_region: us-east-1, prices: soak }}
   local: {{ api: openai, base_url: "{provider}", prices: free }}
   flaky: {{ api: openai, base_url: "{provider}", prices: soak }}
-upstream: {{ idle_timeout: 15s, proxy: none }}
+upstream: {{ connect_timeout: 1m, idle_timeout: 30s, proxy: none }}
 calls: {{ on_disconnect: {on_disconnect}, max_drains: 512 }}
 cache:
   ttl: 1m

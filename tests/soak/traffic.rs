@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -32,6 +31,8 @@ const MOST_AT_ONCE: usize = if cfg!(debug_assertions) { 64 } else { 192 };
 const LONGEST: Duration = Duration::from_mins(2);
 /// How many questions are asked again and again.
 const REPEATED: u64 = 40;
+/// How much of an answer is told that must not be, about.
+const BEGINNING: usize = 300;
 /// Most outcomes that are told of those that must not be.
 const MOST_TOLD: usize = 20;
 
@@ -242,7 +243,12 @@ fn faulty(number: u64, dice: &mut Dice) -> Vec<Ask> {
         ("gzip", 200),
         ("usage=input:3000,cached:2048,output:70,reasoning:64", 200),
     ][choose(9, dice)];
-    let body = chat("soak-faulty", &new(number), dice.below(2) == 0);
+    let mut body = chat("soak-faulty", &new(number), dice.below(2) == 0);
+    if script == "trickle" {
+        // A byte at a time is enough of a trial when they are few.
+        body["max_tokens"] = 4.into();
+        body["stream"] = false.into();
+    }
     vec![Ask::new("soak-faulty", CHAT, body).with("accept-encoding", "gzip").scripted(script).must(Must::End(status))]
 }
 
@@ -380,16 +386,16 @@ impl Apps {
     async fn ask(&self, ask: Ask) -> Came {
         let (must, path) = (ask.must, ask.path.clone());
         let came = timeout(LONGEST, self.outcome(ask)).await.unwrap_or_else(|_| Err("it takes too long".to_owned()));
-        match must {
-            Must::Anything | Must::HangUp | Must::HangUpAtOnce => Ok(()),
-            Must::End(status) => expect(came, &[status]),
-            Must::EndOrRefuse => expect(came, &[200, 429]),
-        }
-        .map_err(|what| format!("{path}: {what}"))
+        let statuses: &[u16] = match must {
+            Must::Anything | Must::HangUp | Must::HangUpAtOnce => return Ok(()),
+            Must::End(status) => &[status],
+            Must::EndOrRefuse => &[200, 429],
+        };
+        came.and_then(|came| came.expect(statuses)).map_err(|what| format!("{path}: {what}"))
     }
 
-    /// The status of the answer, once it has ended.
-    async fn outcome(&self, ask: Ask) -> Result<u16, String> {
+    /// The answer, once it has ended.
+    async fn outcome(&self, ask: Ask) -> Result<Answer, String> {
         let mut request =
             Request::post(format!("{}{}", self.house.app(), ask.path)).header("content-type", "application/json");
         for (name, value) in &ask.headers {
@@ -398,16 +404,24 @@ impl Apps {
         let request = request.body(Full::from(ask.body.to_string())).unwrap();
         let asked = self.pool.request(request);
         if ask.must == Must::HangUpAtOnce {
-            return timeout(Duration::from_millis(100), asked).await.map(|_| 0).map_err(|_| "it hung up".to_owned());
+            let _ = timeout(Duration::from_millis(100), asked).await;
+            return Err("it hung up".to_owned());
         }
         let answer = asked.await.map_err(|error| format!("no answer: {error:?}"))?;
         let status = answer.status().as_u16();
         let mut body = answer.into_body();
         if ask.must == Must::HangUp {
             let _ = body.frame().await;
-            return Ok(status);
+            return Err("it hung up".to_owned());
         }
-        whole(body).await.map(|()| status)
+        let mut beginning = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| format!("it broke off: {error:?}"))?;
+            if let Some(data) = frame.data_ref().filter(|_| beginning.len() < BEGINNING) {
+                beginning.extend_from_slice(data);
+            }
+        }
+        Ok(Answer { status, beginning })
     }
 
     /// Leaves a stream behind. What becomes of it is what it was when it began: that may not change meanwhile.
@@ -479,15 +493,17 @@ fn pick(mut at: u64, number: u64, dice: &mut Dice) -> Vec<Ask> {
     unreachable!("the shares come to a hundred")
 }
 
-fn expect(came: Result<u16, String>, statuses: &[u16]) -> Came {
-    let status = came?;
-    if statuses.contains(&status) { Ok(()) } else { Err(format!("the answer is {status}")) }
+/// An answer that has ended.
+struct Answer {
+    status: u16,
+    beginning: Vec<u8>,
 }
 
-/// Takes all of an answer.
-async fn whole(mut body: Incoming) -> Came {
-    while let Some(frame) = body.frame().await {
-        frame.map_err(|error| format!("it broke off: {error:?}"))?;
+impl Answer {
+    fn expect(&self, statuses: &[u16]) -> Came {
+        if statuses.contains(&self.status) {
+            return Ok(());
+        }
+        Err(format!("the answer is {}: {}", self.status, String::from_utf8_lossy(&self.beginning)))
     }
-    Ok(())
 }
