@@ -3,10 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test soak bench doc fmt deny deps demo fuzz dashboards chart static instructions
+.PHONY: help build lint test soak bench instructions doc fmt deny msrv sbom reproducible deps demo fuzz dashboards chart static
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 build: ## Build the release binary, target/release/weir
 	cargo build --release --locked
@@ -56,9 +56,22 @@ bench: ## Hold weir against the bars of docs/performance.md (BARS="P1 P9" for so
 instructions: ## Hold the instructions that weir's parts take against those that are committed (needs valgrind)
 	cargo bench --locked --bench micro -- instructions
 
-deny: ## Check licences, advisories and duplicates of dependencies (needs cargo-deny)
-	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
-	else echo "skipped: cargo-deny is not installed; get it with: cargo install --locked cargo-deny"; fi
+deny: ## Check licences, sources, duplicates and advisories of dependencies (needs cargo-deny, and its list of advisories)
+	@if ! command -v cargo-deny >/dev/null; then \
+	    echo "deny: NOTHING WAS CHECKED: cargo-deny is not installed; get it with: cargo install --locked cargo-deny" >&2; exit 1; fi
+	cargo deny --locked check bans licenses sources
+	@cargo deny --locked check advisories || { \
+	    echo "deny: ADVISORIES: some were found, or their list could not be fetched and NONE WERE CHECKED: see above" >&2; exit 1; }
+
+msrv: ## Check that the oldest compiler that Cargo.toml names compiles everything (needs rustup)
+	oldest=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); rustup toolchain install --profile minimal "$$oldest"; \
+	cargo "+$$oldest" check --locked --all-targets --target-dir target/msrv
+
+sbom: ## Write target/weir.cdx.json: all that the binary is made of
+	python3 scripts/sbom.py target/weir.cdx.json
+
+reproducible: ## Build this commit twice in two directories, and compare the bytes
+	scripts/reproducible.sh
 
 deps: ## Install what the tests need from Debian, if it is missing
 	scripts/deps.sh
