@@ -705,13 +705,16 @@ def sidecar():
              now(f"max by (label) ({share('weir_metrics_label_values{S}', 'weir_metrics_label_values_limit{S}')})", "{{label}}"),
              width=8, min=0, max=1, steps=FILLING),
         lines("Folded into other", "Observations whose label value found no place.", "short",
-              q(each("weir_metrics_label_overflow_total{S}", "label"), "{{label}}"), width=8, bars=True,
+              q(each("weir_metrics_label_overflow_total{S}", "label"), "{{label}}"), width=12, bars=True,
               none="0", interval="2m"),
         lines("Redactions", "Keys and personal data that weir replaced in what it writes, by what they were.", "short",
-              q(each("weir_redactions_total{S}", "kind"), "{{kind}}"), width=8, bars=True, none="0", interval="2m"),
+              q(each("weir_redactions_total{S}", "kind"), "{{kind}}"), width=12, bars=True, none="0", interval="2m"),
         lines("Reloads", "Of files that weir reads again: prices, keys, token.", "short",
-              q(each("weir_config_reloads_total{S}", "result"), "{{result}}"), width=8, bars=True, none="0",
+              q(each("weir_config_reloads_total{S}", "result"), "{{result}}"), width=12, bars=True, none="0",
               interval="2m", overrides=colored(success=GREEN, failure=RED)),
+        lines("Denied", "Requests to the operator's side without a token, or with a wrong one. Many wrong ones are somebody who "
+              "guesses: the audit log says from where.", "short",
+              q(each("weir_admin_denied_total{S}", "reason"), "{{reason}}"), width=12, bars=True, none="0", interval="2m"),
     ]  # fmt: skip
     injector = [
         stat("Certificate", "Until the injector's certificate ends that ends first. It is renewed a month before.", "s",

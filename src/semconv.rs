@@ -789,6 +789,8 @@ metrics! {
         "Configuration reloads", "when a file that weir reads again has changed, or can or cannot be used from now on";
     TASKS = Gauge "weir_tasks", "tasks", [],
         "Tasks in progress: one or two for each connection, and a few of weir's own", "at the scrape";
+    ADMIN_DENIED = Counter "weir_admin_denied_total", "requests", [REASON],
+        "Requests to the operator's side that were denied", "when one is denied for want of a token, or of the right one";
     QUEUE_LENGTH = Gauge "weir_queue_length", "things", [QUEUE],
         "What waits in a queue of weir's own", "at the scrape; absent where nobody can tell";
     QUEUE_CAPACITY = Gauge "weir_queue_capacity", "things", [QUEUE],

@@ -7,15 +7,20 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 
+use crate::admin::attempts::Attempts;
 use crate::admin::problem::Problem;
 use crate::admin::tokens::{Bearer, Role, Tokens};
 use crate::admin::{Admin, audit};
+use crate::sinks::denials::Denial;
+use crate::sinks::metrics::Metrics;
 
 /// The header that names the workspace whose calls are asked for.
 pub(super) const WORKSPACE: &str = "x-workspace-id";
@@ -29,6 +34,8 @@ pub struct Access {
     pub require_token: bool,
     /// Whether questions have to name a workspace.
     pub require_workspace: bool,
+    /// Wrong tokens that were shown lately.
+    pub attempts: Arc<Attempts>,
 }
 
 /// Where a request comes from.
@@ -58,7 +65,8 @@ impl FromRequestParts<Admin> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let Ok(peer) = Peer::from_request_parts(parts, admin).await;
-        let bearer = reader(&admin.access, peer, &parts.headers).map_err(Denied::problem)?;
+        let denied = |denied: Denied| denied.problem(&admin.metrics);
+        let bearer = reader(&admin.access, peer, &parts.headers).map_err(denied)?;
         if bearer.is_some_and(|bearer| !bearer.bounds.are_none()) || parts.headers.contains_key(WORKSPACE) {
             let detail = "this is of the whole instance, and not of one workspace or user: ask with a token that is not \
                           bound to any, and without `X-Workspace-ID`";
@@ -82,11 +90,14 @@ impl FromRequestParts<Admin> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let Ok(peer) = Peer::from_request_parts(parts, admin).await;
-        match operator(&admin.access, &parts.headers) {
+        match operator(&admin.access, peer, &parts.headers) {
             Ok(bearer) => Ok(Self { peer, token: Arc::clone(&bearer.name) }),
             Err(denied) => {
-                audit::denied(peer, parts.uri.path(), &denied);
-                Err(denied.problem())
+                // That somebody is shut out was told when it began: no line for each time they try again.
+                if !matches!(denied, Denied::TooMany(_)) {
+                    audit::denied(peer, parts.uri.path(), &denied);
+                }
+                Err(denied.problem(&admin.metrics))
             }
         }
     }
@@ -129,6 +140,8 @@ pub(super) enum Denied {
     NotShown,
     /// What was shown is none.
     Wrong,
+    /// Too many that are none were shown: this one is looked at after so long.
+    TooMany(Duration),
     /// The token of this name is for reading.
     ReadsOnly(Arc<str>),
 }
@@ -139,6 +152,7 @@ impl Denied {
             Self::NoToken => "no token is configured",
             Self::NotShown => "no token was shown",
             Self::Wrong => "another token was shown",
+            Self::TooMany(_) => "too many wrong tokens were shown",
             Self::ReadsOnly(_) => "a reader's token was shown",
         }
     }
@@ -147,12 +161,19 @@ impl Denied {
     pub(super) fn token(&self) -> Option<&str> {
         match self {
             Self::ReadsOnly(name) => Some(name),
-            Self::NoToken | Self::NotShown | Self::Wrong => None,
+            Self::NoToken | Self::NotShown | Self::Wrong | Self::TooMany(_) => None,
         }
     }
 
     /// RFC 6750, section 3: a request that shows no token is not told that its token is wrong.
-    pub(super) fn problem(self) -> Problem {
+    pub(super) fn problem(self, metrics: &Metrics) -> Problem {
+        metrics.denied(match self {
+            Self::NoToken => Denial::NoToken,
+            Self::NotShown => Denial::NotShown,
+            Self::Wrong => Denial::Wrong,
+            Self::TooMany(_) => Denial::TooMany,
+            Self::ReadsOnly(_) => Denial::ReadsOnly,
+        });
         match self {
             Self::NoToken => Problem::new(
                 StatusCode::FORBIDDEN,
@@ -169,6 +190,11 @@ impl Denied {
                 "the token is not the one that `admin.token_file` holds, nor any other of `admin`: a changed file counts after \
                  two seconds",
             ),
+            Self::TooMany(wait) => Problem::too_many(
+                wait,
+                "too many wrong tokens came from this address, and no other is looked at for a while: show the one that \
+                 `admin.token_file` holds once the time in `Retry-After` is over",
+            ),
             Self::ReadsOnly(name) => {
                 let detail = format!("the token `{name}` is for reading: changes need one with the role `admin`");
                 Problem::new(StatusCode::FORBIDDEN, detail)
@@ -179,21 +205,37 @@ impl Denied {
 
 /// Who reads: the token they showed, or nobody in particular on this machine.
 pub(super) fn reader<'a>(access: &'a Access, peer: Peer, headers: &HeaderMap) -> Result<Option<&'a Bearer>, Denied> {
-    match authenticated(&access.tokens, headers) {
+    match looked_at(access, peer, headers) {
         Ok(bearer) => Ok(Some(bearer)),
         Err(_) if is_neighbour(peer, headers) && !access.require_token => Ok(None),
-        Err(denied) => Err(denied),
+        Err(denied) => Err(noted(access, peer, denied)),
     }
 }
 
 /// Who changes something.
-fn operator<'a>(access: &'a Access, headers: &HeaderMap) -> Result<&'a Bearer, Denied> {
-    let bearer = authenticated(&access.tokens, headers)?;
+fn operator<'a>(access: &'a Access, peer: Peer, headers: &HeaderMap) -> Result<&'a Bearer, Denied> {
+    let bearer = looked_at(access, peer, headers).map_err(|denied| noted(access, peer, denied))?;
     match bearer.role {
         Role::Admin => Ok(bearer),
         Role::Reader if access.tokens.can_change() => Err(Denied::ReadsOnly(Arc::clone(&bearer.name))),
         Role::Reader => Err(Denied::NoToken),
     }
+}
+
+/// Whose token the request shows, if it may be looked at.
+fn looked_at<'a>(access: &'a Access, Peer(peer): Peer, headers: &HeaderMap) -> Result<&'a Bearer, Denied> {
+    match access.attempts.wait(peer.ip(), Instant::now()) {
+        Some(wait) if headers.contains_key(AUTHORIZATION) && !access.tokens.are_none() => Err(Denied::TooMany(wait)),
+        _ => authenticated(&access.tokens, headers),
+    }
+}
+
+/// Notes a wrong token. (One that nobody needed to show is none: apps show their provider's.)
+fn noted(access: &Access, peer: Peer, denied: Denied) -> Denied {
+    if denied == Denied::Wrong && access.attempts.failed(peer.0.ip(), Instant::now()) {
+        audit::shut_out(peer);
+    }
+    denied
 }
 
 /// Whose token the request shows.
@@ -234,7 +276,7 @@ mod tests {
             bearer("reader", "look", Role::Reader, Bounds::default()),
             bearer("team-a", "mine", Role::Reader, bounds),
         ];
-        Access { tokens: Arc::new(Tokens::of(bearers).expect("tokens")), require_token, require_workspace: false }
+        Access { tokens: Arc::new(Tokens::of(bearers).expect("tokens")), require_token, ..Access::default() }
     }
 
     #[test]
@@ -282,12 +324,13 @@ mod tests {
             let at = Peer(peer.parse().expect("an address"));
             let found = reader(&access, at, &fields).map(|bearer| bearer.map(|bearer| &*bearer.name));
             assert_eq!(found, reads, "{peer} reads with {shown:?}");
-            let found = operator(&access, &fields).map(|bearer| &*bearer.name);
+            let found = operator(&access, at, &fields).map(|bearer| &*bearer.name);
             assert_eq!(found, changes, "{peer} changes with {shown:?}");
         }
         let readers = vec![bearer("reader", "look", Role::Reader, Bounds::default())];
         let access = Access { tokens: Arc::new(Tokens::of(readers).expect("tokens")), ..Access::default() };
-        let denied = operator(&access, &headers(&[("authorization", "Bearer look")])).map(|bearer| &bearer.name);
+        let at = Peer("10.0.0.1:1".parse().expect("an address"));
+        let denied = operator(&access, at, &headers(&[("authorization", "Bearer look")])).map(|bearer| &bearer.name);
         assert_eq!(denied, Err(Denied::NoToken), "there is none for changes");
     }
 

@@ -40,7 +40,8 @@ impl FromRequestParts<Admin> for Asker {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
         let Ok(peer) = Peer::from_request_parts(parts, admin).await;
-        let bearer = reader(&admin.access, peer, &parts.headers).map_err(Denied::problem)?;
+        let bearer =
+            reader(&admin.access, peer, &parts.headers).map_err(|denied: Denied| denied.problem(&admin.metrics))?;
         let bounds = bearer.map(|bearer| bearer.bounds.clone()).unwrap_or_default();
         let named = workspace(&parts.headers)?;
         let asker = Self {

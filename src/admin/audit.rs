@@ -73,6 +73,16 @@ pub(super) fn denied(Peer(peer): Peer, path: &str, why: &Denied) {
     );
 }
 
+/// Somebody has shown so many wrong tokens that no other is looked at for a while.
+pub(super) fn shut_out(Peer(peer): Peer) {
+    tracing::event!(
+        target: AUDIT,
+        Level::WARN,
+        { attribute::CLIENT_ADDRESS } = %peer,
+        "too many wrong tokens from one address: no other is looked at for a while"
+    );
+}
+
 /// Somebody asks about calls. Dashboards do so all day: not for every log.
 #[cfg(feature = "ledger")]
 pub(super) fn asked(Peer(peer): Peer, path: &str, token: Option<&str>) {

@@ -135,10 +135,10 @@ impl<'a> Members<'a> {
 
     /// The member `name`, an amount of US dollars: a number, or the same as a text. Read digit by digit.
     pub(super) fn usd(&mut self, name: &'static str) -> Option<PicoUsd> {
-        let raw = self.raw(name)?.get();
-        let usd = PicoUsd::of_usd(raw.trim_matches('"'));
+        let raw = self.raw(name)?;
+        let usd = PicoUsd::of_usd(raw.get().trim_matches('"'));
         if usd.is_none() {
-            let value = serde_json::from_str(raw).expect("it was read before");
+            let value = self.opened(name, raw)?;
             let fix = "write a number of at least 0, such as 1500 or 0.50";
             self.fault(name, format!("{} is no amount of US dollars: {fix}", shown_value(&value)));
         }
@@ -222,6 +222,16 @@ impl<'a> Members<'a> {
 
     fn value(&mut self, name: &'static str) -> Option<Value> {
         let raw = self.raw(name)?;
-        Some(serde_json::from_str(raw.get()).expect("it was read before"))
+        self.opened(name, raw)
+    }
+
+    /// What a member says. Some that JSON's grammar has cannot be read: half of a surrogate pair (RFC 8259, section 8.2), and
+    /// numbers that are beyond what a machine has.
+    fn opened(&mut self, name: &'static str, raw: &RawValue) -> Option<Value> {
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.fault(name, "cannot be read: it has half of a character, or a number beyond all bounds");
+        }
+        value
     }
 }

@@ -9,11 +9,12 @@ pub mod access;
 pub mod analytics;
 #[cfg(feature = "ledger")]
 mod asker;
+pub mod attempts;
 mod audit;
 mod body;
 mod budgets;
 pub mod cache;
-mod custom;
+pub mod custom;
 pub mod health;
 #[cfg(feature = "inject")]
 pub mod injector;
@@ -24,9 +25,9 @@ pub mod metrics;
 mod monthly;
 mod openapi;
 #[cfg(feature = "otlp")]
-mod otlp;
-mod problem;
-mod query;
+pub mod otlp;
+pub mod problem;
+pub mod query;
 pub mod reload;
 pub mod tokens;
 

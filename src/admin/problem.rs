@@ -76,7 +76,7 @@ impl fmt::Display for Fault {
 
 /// Why a request is not done. Its type is `about:blank`: the status says it all.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub struct Problem {
     status: StatusCode,
     detail: String,
     faults: Vec<Fault>,
@@ -113,6 +113,11 @@ impl Problem {
     fn told(status: StatusCode, faults: Vec<Fault>) -> Self {
         let each: Vec<String> = faults.iter().map(Fault::to_string).collect();
         Self { faults, ..Self::new(status, each.join("; ")) }
+    }
+
+    /// A request of somebody who has asked too often, and in how long another one is looked at.
+    pub(super) fn too_many(retry_after: Duration, detail: &str) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
     /// What cannot be had now, and in how long it may be asked for again.

@@ -277,5 +277,5 @@ fn access(settings: &admin::Settings) -> anyhow::Result<(Access, WatchedTokens)>
     }
     let tokens = Arc::new(Tokens::of(bearers).context("admin.tokens")?);
     let admin::Settings { require_token, require_workspace, .. } = *settings;
-    Ok((Access { tokens, require_token, require_workspace }, watched))
+    Ok((Access { tokens, require_token, require_workspace, attempts: Arc::default() }, watched))
 }

@@ -17,6 +17,7 @@ pub mod house;
 mod kept;
 mod loops;
 mod meter;
+mod opened;
 mod paced;
 mod pump;
 pub mod quote;
@@ -25,7 +26,7 @@ pub mod recordings;
 mod refresh;
 mod relay;
 pub mod reply;
-mod route;
+pub mod route;
 mod session;
 pub mod similar;
 mod tee;
@@ -273,7 +274,9 @@ impl Who {
         })
     }
 
-    fn read(&self, headers: &HeaderMap) -> Caller {
+    /// Who asks, by the head of a request.
+    #[must_use]
+    pub fn read(&self, headers: &HeaderMap) -> Caller {
         let text = |name: &HeaderName| {
             let value = headers.get(name)?.as_bytes().trim_ascii();
             // Bytes that are no text still tell one caller from another.
@@ -555,7 +558,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         Kept::Whole(bytes) => kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()),
         Kept::Beginning(..) => None,
     };
-    let json = plain.as_deref().and_then(|plain| serde_json::from_slice::<Value<'_>>(plain).ok());
+    let json = plain.as_deref().and_then(opened::opened);
     let is_read = json.is_some();
     let sent = Sent { route, head, body, plain: plain.as_ref() };
     let json = json.or_else(|| body.form(headers)).unwrap_or(Value::Null);

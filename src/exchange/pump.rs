@@ -151,6 +151,7 @@ pub(super) fn receive(
     wishes: Wishes,
 ) -> (Head, Pump) {
     let (mut head, body) = answer.into_parts();
+    route::leave_one_length(&mut head.headers);
     route::remove_hop_by_hop(&mut head.headers);
     let mut reader = endpoint.is_read().then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();

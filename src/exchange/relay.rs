@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::Entry::Occupied;
-use http::header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -103,6 +103,7 @@ pub(super) async fn walk(
     let provider = hyper::upgrade::on(&mut answer);
     let mut headers = std::mem::take(answer.headers_mut());
     route::remove_hop_by_hop(&mut headers);
+    headers.remove(CONTENT_LENGTH);
     announce_switch(&mut headers);
     let response = reply::switched(rooms, headers, &mut entry);
     let (upward, downward) = session::open(rooms, &route.to, opened, credential, entry);

@@ -17,6 +17,7 @@ use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
 use crate::exchange::paced::Paced;
 use crate::exchange::pump::{BrokenReply, Head, cancelled, end_of};
+use crate::exchange::route;
 use crate::exchange::tee::Tee;
 use crate::limits::budget::Over;
 use crate::limits::rate::{Quota, Unit};
@@ -344,20 +345,24 @@ fn unsigned(rooms: &Rooms, provider: &Provider, why: &Unsigned, mut entry: Entry
 
 /// The request is for nobody weir knows.
 pub(super) fn not_found(rooms: &Rooms, path: &str, entry: Entry) -> Response<Body> {
+    if route::climbs(path) {
+        let message =
+            format!("weir does not forward `{path}`: it has `..` in it, which leads out of a provider's base URL");
+        return not_routed(rooms, StatusCode::BAD_REQUEST, "path_leads_upwards", &message, entry);
+    }
     let names: Vec<&str> = rooms.destinations.keys().map(|name| &**name).collect();
     let message = format!(
         "weir has no provider for `{path}`: paths begin with /{} (or with /v1/, for {})",
         names.join("/, /") + "/",
         rooms.default_destination.provider.name
     );
-    let status = StatusCode::NOT_FOUND;
+    not_routed(rooms, StatusCode::NOT_FOUND, "unknown_provider", &message, entry)
+}
+
+/// The request goes nowhere.
+fn not_routed(rooms: &Rooms, status: StatusCode, code: &str, message: &str, entry: Entry) -> Response<Body> {
     let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
-    in_words(
-        rooms,
-        &Words { api: Api::OpenAi, status, code: "unknown_provider", message: &message, retry_after: None },
-        end,
-        entry,
-    )
+    in_words(rooms, &Words { api: Api::OpenAi, status, code, message, retry_after: None }, end, entry)
 }
 
 /// The app wants a stored answer only, and there is none that may answer.

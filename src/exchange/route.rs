@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Method, Uri};
-use percent_encoding::percent_decode_str;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use percent_encoding::{percent_decode, percent_decode_str};
 
 use crate::exchange::{Destination, Rooms};
 use crate::provider::Provider;
@@ -83,8 +84,12 @@ fn named(pair: &str) -> (&str, &str) {
 
 /// The base URL with the rest of the path appended: what the rest repeats of the base's path is not repeated, for SDKs
 /// that write all of it themselves; and the API's version is put in where an app left it out, as `/anthropic/messages`
-/// does.
-fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&str>) -> Option<Uri> {
+/// does. `None` where it would lead out of what is below the base URL.
+#[must_use]
+pub fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&str>) -> Option<Uri> {
+    if climbs(rest) {
+        return None;
+    }
     let base = provider.base_url.path().trim_end_matches('/');
     let below = rest.strip_prefix(base).filter(|below| below.starts_with('/')).unwrap_or(rest);
     let has_version = below.split('/').any(is_version);
@@ -97,6 +102,21 @@ fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option<&st
     let mut parts = provider.base_url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// Whether a path has a part that leads upwards (RFC 3986, section 5.2.4), as any server on the way may read it: encoded
+/// once or twice, parted by a backslash, or with a parameter behind. What weir puts its credential to must stay below the
+/// base URL.
+pub(super) fn climbs(path: &str) -> bool {
+    if !path.contains("..") && !path.contains('%') {
+        return false;
+    }
+    let once: Cow<'_, [u8]> = percent_decode_str(path).into();
+    let twice: Cow<'_, [u8]> = percent_decode(&once).into();
+    let leads_upwards = |part: &[u8]| part.split(|byte| *byte == b';').next() == Some(b"..");
+    [path.as_bytes(), &once, &twice]
+        .iter()
+        .any(|path| path.split(|byte| matches!(byte, b'/' | b'\\')).any(leads_upwards))
 }
 
 /// Whether a part of a path names the version of an API: `v1`, `v1beta`, `v1beta1`.
@@ -113,14 +133,33 @@ const HOP_BY_HOP: [HeaderName; 9] =
 static HOP_BY_HOP_TOO: [HeaderName; 2] =
     [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
+/// Leaves one length of a reply's body, and none beside another framing: "a recipient … MUST replace the duplicated field
+/// values with a single valid Content-Length" (RFC 9110, section 8.6), and where there is a `Transfer-Encoding` "MUST remove
+/// the received Content-Length field" (RFC 9112, section 6.3). The client has seen to it that all say the same.
+pub(super) fn leave_one_length(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return;
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    if lengths.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return;
+    }
+    let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    match HeaderValue::from_bytes(one) {
+        Ok(one) => drop(headers.insert(CONTENT_LENGTH, one)),
+        Err(_) => drop(headers.remove(CONTENT_LENGTH)),
+    }
+}
+
 /// Removes what belongs to one connection only: the well-known names and those that `Connection` lists.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in listed.iter().chain(&HOP_BY_HOP).chain(&HOP_BY_HOP_TOO) {
         headers.remove(name);
@@ -245,6 +284,52 @@ mod tests {
     }
 
     #[test]
+    fn no_path_leads_out_of_what_is_below_the_base_url() {
+        let gateway = provider(Api::OpenAi, "https://gateway/team/v1");
+        for (rest, is_target) in [
+            ("/../admin", false),
+            ("/a/../../admin", false),
+            ("/a/..", false),
+            ("/%2e%2e/admin", false),
+            ("/%2E./admin", false),
+            ("/..%2fadmin", false),
+            ("/%252e%252e/admin", false),
+            ("/..;/admin", false),
+            ("/..;a=b/admin", false),
+            ("/a\\..\\admin", false),
+            ("/a%5c..%5cadmin", false),
+            ("/a..b/..c/d../...", true),
+            ("/./a/%2e/b", true),
+            ("//other.example/a", true),
+            ("/@other.example/a", true),
+            ("/files/a%2Fb%20c", true),
+        ] {
+            let found = target(&gateway, Endpoint::Other, rest, None).map(|uri| uri.to_string());
+            assert_eq!(found, is_target.then(|| format!("https://gateway/team/v1{rest}")), "{rest}");
+        }
+        assert!(target(&gateway, Endpoint::Other, "/a", Some("b=../..")).is_some(), "a query is no path");
+    }
+
+    #[test]
+    fn a_reply_has_one_length_and_none_beside_another_framing() {
+        for (fields, expected) in [
+            (&[("content-length", "5")][..], &["5"][..]),
+            (&[("content-length", "5"), ("content-length", "5")], &["5"]),
+            (&[("content-length", "5, 5")], &["5"]),
+            (&[("content-length", "5"), ("transfer-encoding", "chunked")], &[]),
+            (&[], &[]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            leave_one_length(&mut headers);
+            let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(left, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn credentials_are_parted_from_a_query_that_is_otherwise_as_it_was() {
         let names = &["key", "access_token"];
         for (query, credentials, rest) in [
@@ -265,7 +350,7 @@ mod tests {
     fn connection_headers_stop_here_and_others_go_on() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, X-Hop"),
+            ("connection", "close, X-Hop, \u{e9}, , \""),
             ("x-hop", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
@@ -273,7 +358,8 @@ mod tests {
             ("authorization", "Bearer k"),
             ("x-stainless-lang", "python"),
         ] {
-            headers.insert(HeaderName::from_static(name), value.parse().expect("a header value"));
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+            headers.insert(HeaderName::from_static(name), value);
         }
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();

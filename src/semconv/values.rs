@@ -4,11 +4,11 @@
 //! Knows no value as code does: who counts brings its own words, and the tests of the metrics hold them against these.
 
 use crate::semconv::{
-    BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS, CACHE_STORES,
-    CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, INJECT_RESULTS, LEDGER_DROPPED, LOOP_DURATION,
-    LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO, REDACTIONS,
-    SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, UPSTREAM_RETRIES, UPSTREAM_UP,
-    label,
+    ADMIN_DENIED, BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS,
+    CACHE_STORES, CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, INJECT_RESULTS, LEDGER_DROPPED,
+    LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO,
+    REDACTIONS, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, UPSTREAM_RETRIES,
+    UPSTREAM_UP, label,
 };
 
 /// What a label may say.
@@ -201,6 +201,7 @@ pub const VALUES: &[Values] = &[
         Closed(6),
         "`repeated_calls` `repeated_tools` `max_calls` `max_tokens` `max_cost` `max_duration`",
     ),
+    of(label::REASON, &[&ADMIN_DENIED], Closed(5), "`no_token` `not_shown` `wrong` `too_many` `reads_only`"),
     of(label::REASON, &[&CUSTOM_METRICS_REJECTED], Closed(4), "`name` `type` (or its value) `labels` `series_limit`"),
     of_all(
         label::BACKEND,

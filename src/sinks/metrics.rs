@@ -33,6 +33,7 @@ use crate::runs;
 use crate::semconv::{self, label};
 use crate::sinks;
 use crate::sinks::custom::{self, Custom};
+use crate::sinks::denials::{Denial, Denials};
 use crate::sinks::exemplars::{Exemplar, Exemplars, Of};
 use crate::sinks::exposition::{self, Document, Exposition, Format};
 use crate::sinks::families::{Families, Origin};
@@ -224,6 +225,7 @@ impl Metrics {
             traces: OnceLock::new(),
             ledger: OnceLock::new(),
             limits: OnceLock::new(),
+            denials: Denials::default(),
             reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
             connections: OnceLock::new(),
@@ -363,6 +365,11 @@ impl Metrics {
     /// Has `watch` asked at each scrape for the limits and budgets in force, and these how they stand. The first one stays.
     pub fn watch_limits(&self, watch: WatchLimits) {
         let _ = self.now.limits.set(watch);
+    }
+
+    /// A request to the operator's side was denied.
+    pub fn denied(&self, why: Denial) {
+        self.now.denials.note(why);
     }
 
     /// Whether something of the configuration that was read waits for a restart.

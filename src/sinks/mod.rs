@@ -1,6 +1,7 @@
 //! Sinks: where a finished record goes. Never slows a call.
 
 pub mod custom;
+pub mod denials;
 mod exemplars;
 pub mod exposition;
 mod families;

@@ -22,6 +22,7 @@ use crate::record::head::QuotaKind;
 use crate::record::provenance::Provenance;
 use crate::redact::Redactor;
 use crate::semconv::{self, Metric, label};
+use crate::sinks::denials::Denials;
 use crate::sinks::families::Room;
 use crate::sinks::host;
 use crate::sinks::metrics::PriceTable;
@@ -134,6 +135,8 @@ pub(super) struct Now {
     pub(super) ledger: OnceLock<WatchLedger>,
     /// Set once there are limits and budgets.
     pub(super) limits: OnceLock<WatchLimits>,
+    /// Requests to the operator's side that were denied.
+    pub(super) denials: Denials,
     /// The files that are read again.
     pub(super) reloads: Arc<Reloads>,
     /// The queues there are.
@@ -215,6 +218,7 @@ impl Collector for Now {
         write(encoder, &semconv::COST_CAPTURE_RATIO, captured)?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_LIMIT, quotas(&providers, |(limit, _)| limit))?;
         write(encoder, &semconv::UPSTREAM_RATELIMIT_REMAINING, quotas(&providers, |(_, remaining)| remaining))?;
+        self.denials.write_all(encoder)?;
         self.reloads.write_all(encoder)?;
         self.write_connections(encoder)?;
         self.write_circuits(encoder)?;

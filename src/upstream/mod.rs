@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -270,7 +270,12 @@ impl Upstream {
     /// If the provider cannot be reached, breaks off, or does not begin to answer in time; or if the request should be
     /// signed and cannot.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, Failure> {
-        self.ask(&self.client, request).await
+        let answer = self.ask(&self.client, request).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // The app would take what follows for an answer in a protocol that it does not speak.
+            return Err(Failure::Reset("the provider switched protocols, which nobody had asked for".into()));
+        }
+        Ok(answer)
     }
 
     /// Sends a request to switch protocols, over HTTP/1.1 and on a connection of its own, and waits for the head of its

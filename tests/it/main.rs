@@ -20,6 +20,14 @@ mod fleet;
 mod flights;
 mod google;
 mod hostile;
+mod hostile_admin;
+mod hostile_bodies;
+mod hostile_echoes;
+mod hostile_http1;
+mod hostile_http2;
+mod hostile_paths;
+mod hostile_replies;
+mod hostile_sockets;
 mod isolation;
 #[cfg(feature = "ledger")]
 mod ledger;

@@ -128,7 +128,7 @@ fn house_of(ledger: LedgerSide, require_workspace: bool) -> Router {
         bearer("user-a", "me", Role::Reader, Bounds { workspace: None, user: Some("user-of-a".into()) }),
     ]);
     let tokens = Arc::new(tokens.expect("three tokens"));
-    let access = Access { tokens, require_token: false, require_workspace };
+    let access = Access { tokens, require_workspace, ..Access::default() };
     served(Admin { access, ledger, ..admin() })
 }
 

@@ -116,6 +116,11 @@ impl Script {
         self
     }
 
+    /// The same, after which the connection stays open.
+    pub(crate) fn on_a_kept_connection(self) -> Self {
+        Self { keep_alive: true, ..self }
+    }
+
     pub(crate) fn end(mut self) -> Self {
         self.steps.push(Step::Send(Bytes::from_static(b"0\r\n\r\n")));
         self.keep_alive = true;
@@ -246,7 +251,7 @@ async fn read_request(tcp: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Recei
             return None;
         }
     };
-    let head = String::from_utf8(buffer.drain(..end + 4).collect()).unwrap();
+    let head = String::from_utf8_lossy(&buffer.drain(..end + 4).collect::<Vec<_>>()).into_owned();
     let mut lines = head.trim_end().split("\r\n");
     let mut first = lines.next()?.split(' ');
     let target = first.nth(1)?.to_owned();

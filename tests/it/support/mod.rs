@@ -7,6 +7,7 @@ pub(crate) mod fake;
 pub(crate) mod process;
 #[path = "../../fixture/random.rs"]
 pub(crate) mod random;
+pub(crate) mod raw;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod socket;

@@ -76,6 +76,18 @@ impl Process {
         log.iter().filter(is_it).cloned().collect()
     }
 
+    /// The log lines so far that are no JSON objects.
+    pub(crate) fn untold(&self) -> Vec<Value> {
+        self.log.lock().unwrap().iter().filter(|line| !line.is_object()).cloned().collect()
+    }
+
+    /// The most memory that it had so far.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// From now on none of its files may grow beyond so many bytes, or `unlimited`.
     pub(crate) fn limit_files(&self, bytes: &str) {
         let pid = self.child.id().to_string();
