@@ -39,7 +39,7 @@ dashboards: ## Write grafana/dashboards/*.json from grafana/dashboards.py
 chart: .venv/installed ## Copy rules and dashboards into helm/weir, write the tables of values
 	.venv/bin/python scripts/chart.py
 
-fuzz: ## Run every fuzz target for FUZZ_SECONDS, default 60 (needs cargo-fuzz and nightly)
+fuzz: ## Run every fuzz target for FUZZ_SECONDS (60), FUZZ_JOBS (2) at a time (needs cargo-fuzz and nightly)
 	scripts/fuzz.sh
 
 doc: ## Build the documentation of the code

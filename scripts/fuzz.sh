@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target, two at a time, for FUZZ_SECONDS each (60 without), from the fixtures as seeds. What breaks a
-# target is kept in fuzz/artifacts. Needs a nightly compiler and cargo-fuzz; without them it says so and skips itself.
+# Runs every fuzz target, FUZZ_JOBS at a time (2 without), for FUZZ_SECONDS each (60 without), from the fixtures and from
+# what was kept as seeds. What breaks a target is kept in fuzz/artifacts. Needs a nightly compiler and cargo-fuzz; without
+# them it says so and skips itself. With names as arguments, it runs those targets only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +20,12 @@ mkdir -p fuzz/logs
 
 # The last lines of a target's log: how much was run, or what broke it.
 run() {
-    local target=$1 log=fuzz/logs/$1.log
+    local target=$1 log=fuzz/logs/$1.log kept=fuzz/corpus-kept/$1
     mkdir -p "fuzz/corpus/$target"
-    if cargo +nightly fuzz run "$target" -- -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=10 \
-        >"$log" 2>&1; then
+    [ -d "$kept" ] || kept=
+    # shellcheck disable=SC2086 # no folder is no argument
+    if cargo +nightly fuzz run "$target" "fuzz/corpus/$target" $kept -- \
+        -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=60 >"$log" 2>&1; then
         echo "ok      $target: $(grep -E '^Done ' "$log" || tail -1 "$log")"
     else
         echo "BROKEN  $target: see $log"
@@ -30,4 +33,9 @@ run() {
     fi
 }
 export -f run
-cargo fuzz list | xargs -P 2 -I{} bash -c 'run {}'
+if [ $# -eq 0 ]; then
+    mapfile -t targets < <(cargo fuzz list)
+else
+    targets=("$@")
+fi
+printf '%s\n' "${targets[@]}" | xargs -P "${FUZZ_JOBS:-2}" -I{} bash -c 'run {}'

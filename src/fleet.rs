@@ -267,25 +267,35 @@ fn whole(number: PicoUsd) -> u64 {
 
 /// Why nothing is known of what all instances spend.
 #[derive(Debug, thiserror::Error)]
-enum Unfit {
+pub enum Unfit {
+    /// Prometheus cannot be reached.
     #[error(transparent)]
     Unreached(#[from] Failure),
+    /// Its address is none.
     #[error("`fleet_spend.prometheus_url` is no URL that can be asked")]
     NoUrl(#[from] InvalidUri),
+    /// It takes too long.
     #[error("no answer in time")]
     Late,
+    /// Its reply breaks off, or is too large.
     #[error("its reply breaks off, or is larger than {MAX_REPLY_BYTES} bytes")]
     Broken,
+    /// It refuses.
     #[error("it answers with status {0}: {1}")]
     Status(StatusCode, String),
+    /// It is no Prometheus.
     #[error("its reply is none of Prometheus' query API")]
     Foreign,
+    /// It has no such series.
     #[error("it has no such series now: does it scrape this app, and does `fleet_spend.match` name it?")]
     Nothing,
+    /// The query yields several.
     #[error("the query yields {0} series, and should yield one")]
     Many(usize),
+    /// What it yields is no amount.
     #[error("the query yields `{0}`, which is no amount")]
     NoAmount(String),
+    /// What it knows is too old.
     #[error("what it knows is too old")]
     Stale,
 }
@@ -320,7 +330,10 @@ struct Sample {
 }
 
 /// The number in an answer. Amounts of money and counts alike are read digit by digit.
-fn number(status: StatusCode, body: &[u8]) -> Result<PicoUsd, Unfit> {
+///
+/// # Errors
+/// If there is none, or not one.
+pub fn number(status: StatusCode, body: &[u8]) -> Result<PicoUsd, Unfit> {
     let answer = serde_json::from_slice::<Answer>(body);
     if status != StatusCode::OK {
         let why = answer.ok().and_then(|answer| answer.error).unwrap_or_default();

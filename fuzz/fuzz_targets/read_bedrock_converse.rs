@@ -1,8 +1,3 @@
 #![no_main]
 
-use weir::provider::endpoint::Endpoint;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    use Endpoint::{Converse, CountConverse};
-    weir_fuzz::read(&[Converse, CountConverse], data);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::readers::bedrock_converse(data));

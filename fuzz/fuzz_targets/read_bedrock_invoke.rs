@@ -1,5 +1,3 @@
 #![no_main]
 
-use weir::provider::endpoint::Endpoint;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::read(&[Endpoint::InvokeModel], data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::readers::bedrock_invoke(data));

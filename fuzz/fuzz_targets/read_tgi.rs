@@ -1,8 +1,3 @@
 #![no_main]
 
-use weir::provider::endpoint::Endpoint;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    use Endpoint::{TgiGenerate, TgiGenerateStream};
-    weir_fuzz::read(&[TgiGenerate, TgiGenerateStream], data);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| weir_fuzz::readers::tgi(data));

@@ -47,15 +47,23 @@ pub(super) async fn push(_: Neighbour, State(admin): State<Admin>, body: Body) -
     if !custom.is_enabled() {
         return Err(switched_off());
     }
-    let body = body::read(body, MAX_BODY).await?;
-    let readings = match read(&body)? {
+    let accepted = put(custom, &body::read(body, MAX_BODY).await?)?;
+    Ok(answer(StatusCode::OK, &Accepted { accepted }))
+}
+
+/// Takes all metrics of a push, and says how many they are.
+///
+/// # Errors
+/// With all that is wrong with any of them: then none is taken.
+pub fn put(custom: &Custom, body: &[u8]) -> Result<usize, Problem> {
+    let readings = match read(body)? {
         Ok(readings) => readings,
         Err(mistakes) => return Err(told(custom, mistakes)),
     };
     match custom.take_all(&readings) {
-        Ok(()) => Ok(answer(StatusCode::OK, &Accepted { accepted: readings.len() })),
+        Ok(()) => Ok(readings.len()),
         Err(refused) => {
-            let is_list = Members::of(&body)?.has("metrics");
+            let is_list = Members::of(body)?.has("metrics");
             let place = |(position, refused)| placed(fault(refused), is_list.then_some(position));
             Err(of_faults(refused.into_iter().map(place).collect()))
         }

@@ -95,7 +95,11 @@ fn decoded(mut decoder: Decoder, body: &Bytes) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-fn put(custom: &Custom, body: &[u8]) -> Result<ExportMetricsServiceResponse, Problem> {
+/// Takes what can be taken of a push; the answer says what was not, and why.
+///
+/// # Errors
+/// If it is none.
+pub fn put(custom: &Custom, body: &[u8]) -> Result<ExportMetricsServiceResponse, Problem> {
     let request = ExportMetricsServiceRequest::decode(body).map_err(|error| {
         let detail = format!("the body is no ExportMetricsServiceRequest: {error}");
         Problem::new(StatusCode::BAD_REQUEST, detail)

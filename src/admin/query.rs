@@ -19,7 +19,7 @@ const MAX_TEXT: usize = 256;
 
 /// The parameters that have not been read yet, and what was wrong with those that have.
 #[derive(Debug)]
-pub(super) struct Parameters {
+pub struct Parameters {
     left: Vec<(String, String)>,
     known: Vec<&'static str>,
     faults: Vec<Fault>,
@@ -27,7 +27,8 @@ pub(super) struct Parameters {
 
 impl Parameters {
     /// Those of a URL's query, which is written as forms are: `+` is a space.
-    pub(super) fn of(query: &str) -> Self {
+    #[must_use]
+    pub fn of(query: &str) -> Self {
         let (mut left, mut faults) = (Vec::new(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -103,7 +104,10 @@ impl Parameters {
     }
 
     /// All that was wrong, unknown parameters included; nothing, if nothing was.
-    pub(super) fn end(mut self) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// With all of it.
+    pub fn end(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.left) {
             let fix = match nearest(&name, self.known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),

@@ -9,22 +9,26 @@ use serde_json::value::RawValue;
 
 /// What is kept where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
+pub struct Form {
     /// The name of the file, and of what is in it.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// Which version of it weir writes, and reads.
-    pub(super) version: u32,
+    pub version: u32,
 }
 
 /// Why a file is not what weir wrote.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Damage {
+pub enum Damage {
+    /// It is not whole.
     #[error("it is not whole")]
     Broken(#[source] serde_json::Error),
+    /// Its checksum is wrong.
     #[error("its checksum is wrong")]
     Checksum,
+    /// It is another file, or of another version.
     #[error("it is `{0}`, of version {1}: this weir reads only the version it writes")]
     Foreign(String, u32),
+    /// It is whole, and is not what is kept there.
     #[error("what it says makes no sense")]
     Senseless(#[source] serde_json::Error),
 }
@@ -50,7 +54,7 @@ impl Form {
     ///
     /// # Errors
     /// If `state` cannot be spelt in JSON.
-    pub(super) fn write(self, state: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn write(self, state: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
         let state = serde_json::to_string(state)?;
         let header = Header { kept: self.name.to_owned(), version: self.version, crc32: checksum(&state) };
         let header = serde_json::to_string(&header)?;
@@ -61,7 +65,7 @@ impl Form {
     ///
     /// # Errors
     /// If it is not a file that this version of weir wrote, to the last bit.
-    pub(super) fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Damage> {
+    pub fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, Damage> {
         let Envelope { weir, state } = serde_json::from_slice(bytes).map_err(Damage::Broken)?;
         if weir.kept != self.name || weir.version != self.version {
             return Err(Damage::Foreign(weir.kept, weir.version));

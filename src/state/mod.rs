@@ -4,9 +4,8 @@
 //! keep is asked for it, at most once a second, and what cannot be kept is complained about and left.
 
 pub mod aside;
+pub mod file;
 pub mod kept;
-
-mod file;
 mod place;
 
 use std::collections::BTreeMap;

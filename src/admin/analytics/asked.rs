@@ -192,7 +192,7 @@ pub(super) fn either(parameters: &mut Parameters, name: &'static str, alias: &'s
 }
 
 /// From when to when: back from now, which the parameter `range` says, or between two moments.
-pub(super) fn window(parameters: &mut Parameters, range: &'static str, now: Micros) -> Option<Window> {
+pub fn window(parameters: &mut Parameters, range: &'static str, now: Micros) -> Option<Window> {
     const RANGE: &str =
         "write a number of minutes, hours, days or weeks up to three years, such as `90m`, `24h`, `7d` or `4w`";
     const MOMENT: &str = "write a time such as `2026-11-01T00:00:00Z`, or a date such as `2026-11-01`";
@@ -247,7 +247,7 @@ pub(super) fn moment(text: &str) -> Option<Micros> {
 }
 
 /// How long the points of a series are apart: what `granularity` says, or what suits the window.
-pub(super) fn step(parameters: &mut Parameters, window: Option<Window>) -> Step {
+pub fn step(parameters: &mut Parameters, window: Option<Window>) -> Step {
     let chosen = parameters.choice("granularity", &STEPS);
     let Some(window) = window else { return Step::Day };
     let suits = |step: &Step| step.points_in(window) <= MAX_POINTS;
@@ -284,13 +284,14 @@ pub(super) fn limit(parameters: &mut Parameters, usual: usize) -> NonZeroUsize {
 }
 
 /// Where a list of this `kind` goes on.
-pub(super) fn cursor(parameters: &mut Parameters, kind: &str) -> Option<i64> {
+pub fn cursor(parameters: &mut Parameters, kind: &str) -> Option<i64> {
     let told = "write what `next_cursor` of the page before says, as it is";
     parameters.parsed("cursor", told, |text| read_cursor(kind, text))
 }
 
 /// How a list of this `kind` is told to go on after `last`.
-pub(super) fn cursor_after(kind: &str, last: i64) -> String {
+#[must_use]
+pub fn cursor_after(kind: &str, last: i64) -> String {
     let mut bytes = last.to_be_bytes().to_vec();
     bytes.extend(check(kind, last));
     URL_SAFE_NO_PAD.encode(bytes)

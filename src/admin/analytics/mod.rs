@@ -3,7 +3,7 @@
 //! A handler reads what is asked, asks off the threads that drive calls, and shows what was found; it counts nothing
 //! itself. Few questions are asked at once; more wait a little, and are sent away then.
 
-mod asked;
+pub mod asked;
 mod audit;
 mod content;
 mod cost;

@@ -115,7 +115,11 @@ fn read(path: &Path) -> Result<Recording, Fault> {
 }
 
 /// `recording` as the text of its file.
-pub(super) fn to_text(recording: &Recording) -> String {
+///
+/// # Panics
+/// Never: texts and numbers make JSON.
+#[must_use]
+pub fn to_text(recording: &Recording) -> String {
     let Recording { request, response } = recording;
     let file = Written {
         version: VERSION,

@@ -30,27 +30,36 @@ const FRONT: usize = 5;
 
 /// What goes into an envelope: a reply, and what holds for it wherever it is.
 #[derive(Debug)]
-pub(super) struct Content {
-    pub(super) reply: Reply,
-    pub(super) about: About,
+pub struct Content {
+    /// The reply.
+    pub reply: Reply,
+    /// What it is about.
+    pub about: About,
     /// How far the sender knew the rules when the reply was asked for.
-    pub(super) asked: [u64; 2],
+    pub asked: [u64; 2],
     /// When it was stored, by the wall clock: replicas have no other in common.
-    pub(super) stored_at: SystemTime,
-    pub(super) lifetime: Duration,
+    pub stored_at: SystemTime,
+    /// How long it is fresh.
+    pub lifetime: Duration,
     /// How long it is worth keeping, its lifetime included.
-    pub(super) keep_for: Duration,
+    pub keep_for: Duration,
 }
 
 /// A content, borrowed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Letter<'a> {
-    pub(super) reply: &'a Reply,
-    pub(super) about: &'a About,
-    pub(super) asked: [u64; 2],
-    pub(super) stored_at: SystemTime,
-    pub(super) lifetime: Duration,
-    pub(super) keep_for: Duration,
+pub struct Letter<'a> {
+    /// The reply.
+    pub reply: &'a Reply,
+    /// What it is about.
+    pub about: &'a About,
+    /// How far the sender knew the rules when the reply was asked for.
+    pub asked: [u64; 2],
+    /// When it was stored, by the wall clock.
+    pub stored_at: SystemTime,
+    /// How long it is fresh.
+    pub lifetime: Duration,
+    /// How long it is worth keeping, its lifetime included.
+    pub keep_for: Duration,
 }
 
 /// All but the body.
@@ -80,7 +89,8 @@ struct Head<'a> {
 
 /// The bytes of `letter`, compressed if it is larger than `compress_above` and that makes it smaller. `None` if it has
 /// something that is not text where text is expected, or a head out of all proportion.
-pub(super) fn pack(letter: Letter<'_>, compress_above: usize) -> Option<Vec<u8>> {
+#[must_use]
+pub fn pack(letter: Letter<'_>, compress_above: usize) -> Option<Vec<u8>> {
     let head = serde_json::to_vec(&head(letter)?).ok().filter(|head| head.len() <= MOST_HEAD_BYTES)?;
     let body = &letter.reply.body;
     let mut plain = Vec::with_capacity(4 + head.len() + body.len());
@@ -101,7 +111,8 @@ pub(super) fn pack(letter: Letter<'_>, compress_above: usize) -> Option<Vec<u8>>
 }
 
 /// What `packed` holds. `None` if that is nothing known, or its body would be larger than `max_body`.
-pub(super) fn unpack(packed: &[u8], max_body: usize) -> Option<Content> {
+#[must_use]
+pub fn unpack(packed: &[u8], max_body: usize) -> Option<Content> {
     let (front, content) = packed.split_at_checked(FRONT)?;
     let (form, length) = front.split_first()?;
     let length = usize::try_from(u32::from_le_bytes(length.try_into().ok()?)).ok()?;

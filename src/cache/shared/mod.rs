@@ -5,7 +5,7 @@
 //! never a call's failure. Rules by which answers die are told to the other replicas, and heard from them, by
 //! `cache::shared::rules`.
 
-mod envelope;
+pub mod envelope;
 mod rulebook;
 mod rules;
 mod sealing;
