@@ -193,8 +193,12 @@ impl Config {
     /// is, and is named.
     ///
     /// # Errors
-    /// With the mistakes that come of some of it being taken, and some not.
+    /// With the mistakes that come of some of it being taken, and some not; or if its file was emptied, which may be half
+    /// of its being written.
     pub fn onto(self, running: &Self) -> Result<(Self, Changes), Mistakes> {
+        if written::is_emptied(running.revision, self.revision) {
+            return Err(Mistakes::new(vec![written::emptied(&self.sources)]));
+        }
         let (knobs, changes) = live::onto(&running.knobs, &self.knobs);
         if changes.need_restart.is_empty() {
             return Ok((self, changes));

@@ -83,6 +83,20 @@ pub(super) fn look(sources: &Sources) -> io::Result<Revision> {
     }
 }
 
+/// Whether a file that held something holds nothing at all now: it is being written, or was cut short by a disk that is
+/// full. Nobody means every default by that.
+pub(super) fn is_emptied(was: Revision, is: Revision) -> bool {
+    let nothing: Revision = Some(Sha256::digest("").into());
+    is == nothing && was.is_some() && was != nothing
+}
+
+/// That it was emptied.
+pub(super) fn emptied(sources: &Sources) -> Mistake {
+    let name = sources.file.as_deref().unwrap_or(FilePath::new("")).display().to_string();
+    let message = "the file is empty, and was not: write it again, or `{}` for the defaults".to_owned();
+    Mistake { origin: Origin::File { name: name.into(), line: None }, path: Path::default(), message }
+}
+
 /// What the file holds, and which text that is.
 fn read_file(sources: &Sources, left_out: &mut Vec<Mistake>) -> (Revision, Result<Tree, Mistake>) {
     let Some(path) = &sources.file else { return (None, Ok(Tree::empty())) };

@@ -339,6 +339,11 @@ async fn a_config_map_may_come_later_be_newer_be_wrong_and_be_mended() {
     assert_eq!(gauge(&weir, "weir_config_last_reload_successful").await, "0");
     assert_eq!(post("a").await.header("x-cache"), "HIT", "the last good one is in force");
 
+    mounted.holds("");
+    weir.hang_up();
+    until("that it was emptied is told", || !weir.told("the file is empty, and was not").is_empty()).await;
+    assert_eq!(post("a").await.header("x-cache"), "HIT", "the last good one is in force");
+
     mounted.holds("calls: { response_headers: true }\nconnections: { max_connections: 9 }\n");
     weir.hang_up();
     until("what needs a restart is named", || {
