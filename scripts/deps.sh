@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need from Debian, and only what is missing: prometheus (and promtool with it),
-# prometheus-alertmanager (and amtool with it), redis-server, and venv where Python comes without it. Without the servers
-# their tests skip; in CI (CI=true) they must run, so there a failed installation is an error.
+# prometheus-alertmanager (and amtool with it), redis-server, libfaketime, and venv where Python comes without it. Without
+# them their tests skip; in CI (CI=true) they must run, so there a failed installation is an error.
 set -euo pipefail
 
 give_up() {
@@ -15,6 +15,7 @@ missing=()
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 command -v redis-server >/dev/null || missing+=(redis-server)
+compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -24,6 +23,7 @@ use weir::simulator::{self, Simulator};
 use weir::units::PicoUsd;
 
 use crate::support::client::Client;
+use crate::support::disk::Disk;
 use crate::support::fake::{Fake, Script};
 use crate::support::process::Process;
 use crate::support::until;
@@ -159,35 +159,6 @@ async fn calls_go_on_while_nothing_can_be_written_down() {
     assert_eq!(checked(&place), 5, "what waited is there");
 }
 
-/// A disk of a test's own.
-struct Disk(TempDir);
-
-impl Disk {
-    /// `None` where tests may not mount one.
-    #[expect(clippy::print_stderr, reason = "says what was not tested")]
-    fn mounted(rule: &str) -> Option<Self> {
-        let dir = TempDir::new().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()).output();
-        if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-            eprintln!("{rule}: left out, for nobody may mount a disk here");
-            return None;
-        }
-        Some(Self(dir))
-    }
-
-    fn remount(&self, options: &str) {
-        let remount = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &remount]).arg(self.0.path()).status().unwrap().success());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Once nobody has a file open on it any more.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 /// With a queue that is soon full.
 fn short_queue(dir: &Path) -> [String; 3] {
     ["cache.mode=off".to_owned(), "ledger.queue=50".to_owned(), format!("state_dir={}", dir.display())]
@@ -243,23 +214,23 @@ async fn a_full_disk_costs_no_call_and_is_recovered_from() {
     assert_eq!(checked(dir.path()), written, "files that cannot grow");
 
     let Some(disk) = Disk::mounted("no space left") else { return };
-    let weir = start_with(&short_queue(disk.0.path()), &provider).await;
+    let weir = start_with(&short_queue(disk.path()), &provider).await;
     let written = outlasts(weir, |_| (), |_| disk.remount("size=64m")).await;
-    assert_eq!(checked(disk.0.path()), written, "no space left");
+    assert_eq!(checked(disk.path()), written, "no space left");
 }
 
 #[tokio::test]
 async fn a_disk_that_is_read_only_costs_no_call_and_is_recovered_from() {
     let provider = Fake::always(Script::json(200, &answer())).await;
     let Some(disk) = Disk::mounted("read-only") else { return };
-    let settings = short_queue(disk.0.path());
+    let settings = short_queue(disk.path());
     let weir = start_with(&settings, &provider).await;
     assert_eq!(call(&Client::default(), &weir).await, StatusCode::OK);
     weir.stop().await;
     disk.remount("ro");
     let weir = start_with(&settings, &provider).await;
     let written = outlasts(weir, |_| (), |_| disk.remount("rw,size=64m")).await;
-    assert_eq!(checked(disk.0.path()), 1 + written);
+    assert_eq!(checked(disk.path()), 1 + written);
 }
 
 /// As slow as a disk can be: not a row is written for as long as somebody else has it.

@@ -36,6 +36,8 @@ mod limits_admin;
 mod limits_survive;
 mod live;
 mod loops;
+#[cfg(feature = "ledger")]
+mod matrix;
 mod measured;
 mod memory_limit;
 #[cfg(feature = "otlp")]
@@ -56,6 +58,8 @@ mod shared_limits;
 mod shared_store;
 mod shutdown;
 mod similar;
+#[cfg(feature = "ledger")]
+mod strained;
 mod streaming;
 mod support;
 #[cfg(feature = "otlp")]

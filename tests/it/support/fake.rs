@@ -247,6 +247,10 @@ async fn read_request(tcp: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Recei
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at;
         }
+        // A provider hangs up on what is no HTTP.
+        if buffer.first().is_some_and(|byte| !byte.is_ascii()) {
+            return None;
+        }
         if tcp.read_buf(buffer).await.ok()? == 0 {
             return None;
         }

@@ -3,6 +3,8 @@
 pub(crate) mod client;
 #[cfg(feature = "otlp")]
 pub(crate) mod collector;
+#[cfg(feature = "ledger")]
+pub(crate) mod disk;
 pub(crate) mod fake;
 pub(crate) mod process;
 #[path = "../../fixture/random.rs"]
@@ -12,6 +14,8 @@ pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod socket;
 pub(crate) mod tls;
+#[cfg(feature = "ledger")]
+pub(crate) mod toxic;
 pub(crate) mod weir;
 
 use std::path::PathBuf;

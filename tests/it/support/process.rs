@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use serde_json::Value;
@@ -18,6 +18,16 @@ pub(crate) struct Process {
     /// Where the operator looks.
     pub(crate) admin: String,
     log: Arc<Mutex<Vec<Value>>>,
+    reader: mpsc::Sender<Reader>,
+}
+
+/// What becomes of whoever reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// It reads nothing more.
+    Sleeps,
+    /// It is gone.
+    Leaves,
 }
 
 impl Process {
@@ -53,10 +63,20 @@ impl Process {
             .unwrap();
         let log = Arc::<Mutex<Vec<Value>>>::default();
         let (lines, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        let (left, leaves) = mpsc::channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 written.lock().unwrap().push(line);
+                match leaves.try_recv() {
+                    Err(mpsc::TryRecvError::Empty) => {}
+                    // Nobody reads it, and nobody has gone either, until this weir is no more.
+                    Ok(Reader::Sleeps) => {
+                        let _ = leaves.recv();
+                        return;
+                    }
+                    Ok(Reader::Leaves) | Err(mpsc::TryRecvError::Disconnected) => return,
+                }
             }
         });
         let address = |side: &str| {
@@ -66,7 +86,7 @@ impl Process {
         };
         super::until("weir says where it listens", || address("app").is_some() && address("admin").is_some()).await;
         let (app, admin) = (address("app").unwrap(), address("admin").unwrap());
-        Self { child, app, admin, log }
+        Self { child, app, admin, log, reader: left }
     }
 
     /// The log lines so far whose message contains this.
@@ -86,6 +106,11 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// After its next line, this becomes of whoever reads its log.
+    pub(crate) fn log_reader(&self, becomes: Reader) {
+        self.reader.send(becomes).unwrap();
     }
 
     /// From now on none of its files may grow beyond so many bytes, or `unlimited`.

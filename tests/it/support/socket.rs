@@ -62,6 +62,11 @@ impl Provider {
     }
 }
 
+/// The head that agrees to a session.
+pub(crate) fn switching() -> String {
+    format!("{ACCEPTED}\r\n")
+}
+
 /// Agrees to a session, with these further lines.
 pub(crate) async fn agree(tcp: &mut TcpStream, more: &str) {
     tcp.write_all(format!("{ACCEPTED}{more}\r\n").as_bytes()).await.unwrap();

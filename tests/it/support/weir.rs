@@ -117,6 +117,11 @@ impl Weir {
         self.bell.ring().await.expect("weir runs")
     }
 
+    /// Has the configuration read again, whatever its file holds.
+    pub(crate) async fn read_again(&self) -> Outcome {
+        self.bell.ring().await.expect("weir runs")
+    }
+
     /// The same, with more of the admin side.
     pub(crate) async fn configure_admin(&self, url: &str, more: &str) -> Outcome {
         let head = self.head.replace(" }\n", &format!(", {more} }}\n"));
@@ -214,6 +219,11 @@ impl Weir {
     /// Exchanges that have no record yet.
     pub(crate) fn open_exchanges(&self) -> u64 {
         self.rooms.sinks.exchanges_opened() - self.rooms.sinks.records_closed()
+    }
+
+    /// Records so far.
+    pub(crate) fn records(&self) -> u64 {
+        self.rooms.sinks.records_closed()
     }
 
     /// Waits until every exchange opened so far has its record.
