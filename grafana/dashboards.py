@@ -661,6 +661,17 @@ def sidecar():
             q("weir_system_cpu_usage_ratio{S}", "CPU {{instance}}"),
             q(share("weir_system_memory_used_bytes{S}", "weir_system_memory_total_bytes{S}"), "memory {{instance}}"),
         ], width=8, max=1),
+        lines("Turned away", "Calls answered with a 503 because weir has too much to do; connections that have to wait because "
+              "the system has no descriptor left.", "short", [
+            q(each("weir_shed_total{S}", "reason"), "{{reason}}"),
+            q(each("weir_accept_refused_total{S}", "side"), "connections {{side}}"),
+        ], width=8, bars=True, none="0", interval="2m"),
+        lines("Bodies held", "Of requests and replies in progress, of what may be held of them together.", "percentunit",
+              q(share("weir_bodies_held_bytes{S}", "weir_bodies_held_limit_bytes{S}"), "{{body}} {{instance}}"),
+              width=8, max=1),
+        lines("Bodies not read", "Passed on unread, or not stored, because too much is in progress at once. Calls go on.",
+              "short", q(each("weir_bodies_unread_total{S}", "body"), "{{body}}"), width=8, bars=True, none="0",
+              interval="2m"),
         lines("In flight", "Calls in progress on each instance.", "short",
               q("sum by (instance) (weir_requests_in_flight{S})", "{{instance}}"), width=8, none="0"),
     ]  # fmt: skip

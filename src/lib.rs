@@ -5,11 +5,13 @@
 //! `tests/architecture.rs`.
 
 pub mod admin;
+pub mod allowance;
 pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod coding;
 pub mod config;
+pub mod door;
 pub mod exchange;
 #[cfg(feature = "ledger")]
 pub mod export;
@@ -31,6 +33,7 @@ pub mod record;
 pub mod redact;
 pub mod runs;
 pub mod secret;
+pub mod seldom;
 pub mod semconv;
 pub mod simulator;
 pub mod sinks;

@@ -26,12 +26,13 @@ use hyper_util::server::conn::auto;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::door::Door;
 use crate::exchange;
 use crate::exchange::house::House;
 use crate::units::Span;
@@ -76,13 +77,10 @@ const TAKES_FOR: f64 = 0.8;
 /// How often weir, told to stop, looks whether something is in progress.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long to wait after the system refuses to accept (out of descriptors, most likely).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Serves the app on `listener` until `shutdown` resolves; goes on until nothing has been in progress for
+/// Serves the app at `door` until `shutdown` resolves; goes on until nothing has been in progress for
 /// `settings.linger`; then lets go of connections, and waits for what goes on without the app. All of that within
 /// `settings.drain_timeout`. Dropping the future drops the connections it serves.
-pub async fn run(listener: TcpListener, settings: &Settings, house: Arc<House>, shutdown: impl Future<Output = ()>) {
+pub async fn run(door: Door, settings: &Settings, house: Arc<House>, shutdown: impl Future<Output = ()>) {
     // Whatever is configured, all rooms have the same two.
     let (tasks, hard_stop) = (house.rooms().tasks.clone(), house.rooms().hard_stop.clone());
     let side = Side {
@@ -94,7 +92,7 @@ pub async fn run(listener: TcpListener, settings: &Settings, house: Arc<House>, 
         stop: CancellationToken::new(),
         traffic: Arc::new(Traffic::new()),
     };
-    let deadline = side.serve_until(listener, shutdown).await;
+    let deadline = side.serve_until(door, shutdown).await;
     side.stop.cancel();
     side.connections.close();
     tasks.close();
@@ -125,8 +123,8 @@ struct Side {
 
 impl Side {
     /// Accepts and serves until `shutdown`, and then until it is quiet. Returns when all has to be over.
-    async fn serve_until(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Instant {
-        let mut accepting = pin!(self.accept(&listener));
+    async fn serve_until(&self, door: Door, shutdown: impl Future<Output = ()>) -> Instant {
+        let mut accepting = pin!(self.accept(&door));
         tokio::select! {
             never = &mut accepting => match never {},
             () = shutdown => {}
@@ -140,14 +138,11 @@ impl Side {
     }
 
     /// Accepts and serves connections, until dropped.
-    async fn accept(&self, listener: &TcpListener) -> Infallible {
+    async fn accept(&self, door: &Door) -> Infallible {
         let places = Arc::new(Semaphore::new(self.settings.max_connections));
         loop {
-            let (Ok(place), Ok((tcp, _))) = (Arc::clone(&places).acquire_owned().await, listener.accept().await) else {
-                tracing::warn!("cannot accept a connection; trying again");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+            let (tcp, _) = door.next().await;
             let pulse = Arc::new(Pulse::new(Arc::clone(&self.traffic)));
             let served = serve((tcp, place), pulse, self.settings.clone(), Arc::clone(&self.house), self.stop.clone());
             let hard_stop = self.hard_stop.clone();

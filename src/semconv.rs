@@ -128,6 +128,10 @@ pub mod label {
     pub const REASON: &str = "reason";
     /// What a container may have to wait for.
     pub const RESOURCE: &str = "resource";
+    /// Which body of a call.
+    pub const BODY: &str = "body";
+    /// Whose connections.
+    pub const SIDE: &str = "side";
     /// What came of it.
     pub const RESULT: &str = "result";
     /// The commit weir was built from.
@@ -592,6 +596,20 @@ metrics! {
         "Texts for which a vector was wanted", "when the vector is there, or given up";
     SIMILAR_VERIFIED = Counter "weir_cache_similar_verified_total", "answers", [VERDICT],
         "Answers to similar requests checked against answers of their own", "when a check ends";
+
+    ["Overload"]
+    SHED = Counter "weir_shed_total", "calls", [REASON],
+        "Calls turned away because weir has too much to do", "when a call is turned away";
+    BODIES_UNREAD = Counter "weir_bodies_unread_total", "bodies", [BODY],
+        "Bodies passed on without being read or stored as far as they should, because those in progress fill their bound",
+        "when there is no room for more of one, once for each";
+    BODIES_HELD = Gauge "weir_bodies_held_bytes", "bytes", [BODY],
+        "What is held of bodies in progress, beside 16 KiB for each", "at the scrape";
+    BODIES_BOUND = Gauge "weir_bodies_held_limit_bytes", "bytes", [BODY],
+        "Most that may be held of bodies in progress", "at the scrape";
+    ACCEPT_REFUSED = Counter "weir_accept_refused_total", "times", [SIDE],
+        "How often the system refused to take in a connection; it waits until there is a descriptor for it",
+        "when it refuses: ten times a second at most";
 
     ["Connections to providers"]
     UPSTREAM_REQUESTS = Counter "weir_upstream_requests_total", "attempts", [PROVIDER, CODE],

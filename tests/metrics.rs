@@ -101,6 +101,7 @@ fn answered() -> Record {
         prefixes: None,
         status: Some(200),
         attempt: Some(Attempt::Answered(200)),
+        tries: None,
         arrived_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         timing: Timing {
             total: Duration::from_millis(3500),

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::admin::health::{self, Readiness};
 use crate::admin::metrics::exposed;
 use crate::admin::{method_not_allowed, not_found, serve_all};
+use crate::door::{Door, Side};
 use crate::sinks::injector::Injections;
 
 /// What the operator's side of an injector shows.
@@ -37,7 +38,7 @@ pub async fn run(listener: TcpListener, side: InjectorSide, shutdown: impl Futur
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(side);
-    serve_all(listener, Arc::new(ArcSwap::from_pointee(router)), shutdown).await;
+    serve_all(Door::new(listener, Side::Admin), Arc::new(ArcSwap::from_pointee(router)), shutdown).await;
 }
 
 async fn scrape(State(side): State<InjectorSide>, headers: HeaderMap) -> Response {

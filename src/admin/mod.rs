@@ -48,7 +48,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,6 +61,7 @@ use crate::admin::health::Readiness;
 use crate::admin::openapi::Document;
 use crate::admin::problem::Problem;
 use crate::admin::reload::Bell;
+use crate::door::Door;
 use crate::limits::Limits;
 use crate::privacy::Privacy;
 use crate::sinks::live::Live;
@@ -74,8 +75,6 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long requests in progress may go on once weir stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait before accepting again, when the process is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the operator writes of the admin side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -169,38 +168,31 @@ impl Desk {
 
 /// Serves the admin side until `shutdown`, then lets requests in progress end. Dropping the future stops accepting;
 /// open connections go on until the runtime ends.
-pub async fn run(listener: TcpListener, desk: Arc<Desk>, shutdown: impl Future<Output = ()>) {
+pub async fn run(door: Door, desk: Arc<Desk>, shutdown: impl Future<Output = ()>) {
     let ended = async {
         shutdown.await;
         // Those who watch would be in progress for ever.
         desk.live.end();
     };
-    serve_all(listener, Arc::clone(&desk.router), ended).await;
+    serve_all(door, Arc::clone(&desk.router), ended).await;
 }
 
 /// What answers requests now.
 type Shown = Arc<ArcSwap<Router>>;
 
 /// Serves what `shown` has until `shutdown`, then lets requests in progress end.
-async fn serve_all(listener: TcpListener, shown: Shown, shutdown: impl Future<Output = ()>) {
+async fn serve_all(door: Door, shown: Shown, shutdown: impl Future<Output = ()>) {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let stop = CancellationToken::new();
     let accept = async {
         while let Ok(seat) = Arc::clone(&seats).acquire_owned().await {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let connection = serve(stream, Peer(peer), Arc::clone(&shown), stop.clone());
-                    connections.spawn(async move {
-                        connection.await;
-                        drop(seat);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(error.message = %error, "admin connection not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (stream, peer) = door.next().await;
+            let connection = serve(stream, Peer(peer), Arc::clone(&shown), stop.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(seat);
+            });
         }
     };
     tokio::select! {
@@ -302,6 +294,7 @@ mod tests {
     use hyper_util::client::legacy::connect::HttpConnector;
     use hyper_util::rt::TokioExecutor;
     use serde_json::json;
+    use tokio::net::TcpListener;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
     use tower_service::Service;
@@ -309,6 +302,7 @@ mod tests {
     use super::*;
     use crate::admin::tokens::{Bearer, Bounds, Role, Token, Tokens};
     use crate::cache::Cache;
+    use crate::door::Side;
     use crate::sinks::Settings;
     use crate::sinks::metrics::{About, PriceTable};
     use crate::sinks::traces::Standing;
@@ -350,7 +344,7 @@ mod tests {
             let address = listener.local_addr().expect("a bound address");
             let (stop, stopped) = oneshot::channel();
             let admin = Admin { readiness: readiness.clone(), ..admin() };
-            let server = tokio::spawn(run(listener, Arc::new(Desk::of(admin)), async move {
+            let server = tokio::spawn(run(Door::new(listener, Side::Admin), Arc::new(Desk::of(admin)), async move {
                 let _ = stopped.await;
             }));
             Self { address, readiness, client: Client::builder(TokioExecutor::new()).build_http(), stop, server }

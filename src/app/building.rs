@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::InFlight;
 use crate::exchange::house::House;
+use crate::exchange::load::Load;
 use crate::exchange::recordings::Recordings;
 use crate::exchange::{Rooms, Who};
 use crate::fleet::Fleet;
@@ -37,6 +38,7 @@ use crate::sinks::traces::queue::{Exporter, Traces};
 use crate::sinks::{series, traces};
 use crate::store::Store;
 use crate::store::naming::{Installation, Names};
+use crate::units::Span;
 use crate::upstream::aws::Signer;
 use crate::upstream::trust::Trust;
 
@@ -98,17 +100,22 @@ impl Refitted {
             default_destination: default_destination(config, &destinations)?,
             destinations,
             idle_timeout: config.upstream.idle_timeout.get(),
+            total_timeout: config.upstream.total_timeout.map(Span::get),
             cache: Arc::new(old.cache.on_terms(&config.cache)),
             recordings: Arc::clone(&old.recordings),
             similar: old.similar.clone(),
             runs: old.runs.on_terms(&config.loops),
-            in_flight: if flights { Arc::clone(&old.in_flight) } else { Arc::new(in_flight(config)) },
+            in_flight: if flights { Arc::clone(&old.in_flight) } else { Arc::new(in_flight(config, &old.load)) },
             // Nothing can fail any more: from here on the rules that go on have the new terms.
             limits: Arc::new(old.limits.succeeded_by(&config.limits, &config.budgets)),
             privacy,
             prices,
             sinks: old.sinks.logging(CallLog::new(config.telemetry.log.calls)),
             estimator: old.estimator.on_terms(&config.calls),
+            load: {
+                old.load.bound(&config.calls);
+                Arc::clone(&old.load)
+            },
             tasks: old.tasks.clone(),
             hard_stop: old.hard_stop.clone(),
         });
@@ -135,6 +142,7 @@ impl Built {
         let cache = cache(&config.cache, store.as_ref(), &metrics);
         let similar = similar(&config.cache.similar, &config.upstream, &trust, &mut watched_keys)?;
         let (recordings, writer) = Recordings::open(&config.cache, &destinations).context("cache.recordings")?;
+        let load = Arc::new(Load::new(&config.calls));
         let rooms = Arc::new(Rooms {
             who: Who::new(&config.calls.identity).context("calls.identity: not the name of a header")?,
             settings: config.calls.clone(),
@@ -142,17 +150,19 @@ impl Built {
             destinations,
             default_destination,
             idle_timeout: config.upstream.idle_timeout.get(),
+            total_timeout: config.upstream.total_timeout.map(Span::get),
             cache: Arc::new(cache),
             recordings: Arc::new(recordings),
             similar: similar.map(Arc::new),
             runs: runs(&config.loops, &metrics),
-            in_flight: Arc::new(in_flight(config)),
+            in_flight: Arc::new(in_flight(config, &load)),
             limits: Arc::new(limits(config, store.as_ref())?),
             privacy: Arc::new(privacy),
             prices,
             sinks: Sinks::new(Arc::clone(&metrics), CallLog::new(config.telemetry.log.calls), traces)
                 .with_ledger(ledger.as_ref().map(|(ledger, _)| Arc::clone(ledger))),
             estimator: Estimator::new(&config.calls),
+            load,
             tasks: TaskTracker::new(),
             hard_stop: CancellationToken::new(),
         });
@@ -176,8 +186,8 @@ impl Built {
 }
 
 /// Calls in flight that equal ones may join; none yet.
-fn in_flight(config: &Config) -> InFlight {
-    InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len())
+fn in_flight(config: &Config, load: &Load) -> InFlight {
+    InFlight::new(&config.cache.single_flight, config.cache.max_entry_bytes.as_len(), &load.replies)
 }
 
 /// The cache, with a second level where replicas share a store.

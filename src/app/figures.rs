@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use crate::cache::memory::Occupancy;
 use crate::config::Config;
 use crate::exchange::house::House;
+use crate::exchange::load::Load;
 use crate::exchange::{Destination, Rooms};
 use crate::price::Edition;
 use crate::privacy::users::UserIds;
 use crate::provider::Provider;
 use crate::sinks::metrics::{About, Metrics, PriceTable};
-use crate::sinks::now::{Backend, CacheSize, Queue};
+use crate::sinks::now::{Backend, CacheSize, Overload, Queue};
 use crate::sinks::sides::Consumers;
 use crate::units::Backlog;
 
@@ -64,6 +65,8 @@ pub(super) fn watch_house(metrics: &Metrics, house: &Arc<House>) {
     metrics.watch_runs(Box::new(move || {
         look().map(|rooms| rooms.runs.active(Instant::now()).into_iter().collect()).unwrap_or_default()
     }));
+    let look = rooms.clone();
+    metrics.watch_overload(Box::new(move || look().map(|rooms| overload(&rooms.load)).unwrap_or_default()));
     let watch = |queue, backlog: fn(&Rooms) -> Option<Backlog>| {
         let look = rooms.clone();
         metrics.watch_queue(queue, Box::new(move || backlog(&*look()?)));
@@ -79,6 +82,11 @@ fn sizes(rooms: &Rooms) -> Vec<(Backend, CacheSize)> {
     let size =
         |now: Occupancy| CacheSize { entries: now.entries, bytes: now.bytes, capacity_bytes: now.capacity_bytes };
     memory.into_iter().chain(similar).map(|(backend, now)| (backend, size(now))).collect()
+}
+
+fn overload(load: &Load) -> Overload {
+    let shed = load.shed().map(|(why, calls)| (why.as_str(), calls)).collect();
+    Overload { shed, bodies: vec![("request", load.requests.standing()), ("reply", load.replies.standing())] }
 }
 
 fn connections(rooms: &Rooms) -> Vec<(Arc<str>, usize)> {

@@ -1,4 +1,5 @@
-//! Fit: what weir may keep in memory, held to what its container may use. A sidecar that is killed for its memory takes
+//! Fit: what weir may keep in memory, and how many connections it may take in, held to what its container and its system
+//! allow. A sidecar that is killed for its memory takes
 //! the app's calls with it; one that caches less does not.
 
 use crate::config::Config;
@@ -19,12 +20,42 @@ struct Lowered {
     now: String,
 }
 
-/// Lowers what does not fit into the memory that weir may use, and says so. Changes nothing where that is not limited.
+/// Descriptors beside those of the app's connections and of the calls on them: the operator's side, files, the store.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// The fewest connections that are of any use, however few descriptors there are.
+const FEWEST_CONNECTIONS: u64 = 16;
+
+/// Lowers what does not fit into the memory and the descriptors that weir may use, and says so. Changes nothing where
+/// those are not limited.
 pub(super) fn fit(config: &mut Config) {
-    let Some(limit) = config.memory_limit.map(ByteSize::bytes).or_else(Host::memory_limit) else { return };
-    for Lowered { knob, written, now } in lower(config, limit) {
-        tracing::info!(weir.memory_limit_bytes = limit, "{knob} is {now} rather than {written}: more would not fit");
+    if let Some(limit) = config.memory_limit.map(ByteSize::bytes).or_else(Host::memory_limit) {
+        for Lowered { knob, written, now } in lower(config, limit) {
+            tracing::info!(
+                weir.memory_limit_bytes = limit,
+                "{knob} is {now} rather than {written}: more would not fit"
+            );
+        }
     }
+    let Some(limit) = Host::max_fds() else { return };
+    if let Some(Lowered { knob, written, now }) = lower_to_descriptors(config, limit) {
+        tracing::info!(
+            weir.max_fds = limit,
+            "{knob} is {now} rather than {written}: there are no descriptors for more"
+        );
+    }
+}
+
+/// A call takes two descriptors: the app's connection, and one to the provider. More connections than that would have
+/// calls fail, where they could have waited.
+fn lower_to_descriptors(config: &mut Config, limit: u64) -> Option<Lowered> {
+    let most = (limit.saturating_sub(OTHER_DESCRIPTORS) / 2).max(FEWEST_CONNECTIONS);
+    let (most, count) = (usize::try_from(most).unwrap_or(usize::MAX), &mut config.connections.max_connections);
+    let (written, now) = (count.to_string(), most.to_string());
+    (std::mem::replace(count, most.min(*count)) > most).then_some(Lowered {
+        knob: "connections.max_connections",
+        written,
+        now,
+    })
 }
 
 /// Each kind of memory has a part of `limit`, in hundredths. Together they leave the rest to weir itself, and to what
@@ -41,6 +72,8 @@ fn lower(config: &mut Config, limit: u64) -> Vec<Lowered> {
         ("calls.max_estimate_bytes", &mut config.calls.max_estimate_bytes, 8),
         ("calls.max_request_bytes", &mut config.calls.max_request_bytes, 4),
         ("calls.max_reply_bytes", &mut config.calls.max_reply_bytes, 4),
+        ("calls.max_request_bytes_in_all", &mut config.calls.max_request_bytes_in_all, 8),
+        ("calls.max_reply_bytes_in_all", &mut config.calls.max_reply_bytes_in_all, 8),
     ] {
         let most = ByteSize::whole_kib(part(hundredths));
         if *size > most {
@@ -84,11 +117,24 @@ mod tests {
                 "calls.max_estimate_bytes: 64MiB → 10485KiB",
                 "calls.max_request_bytes: 8MiB → 5242KiB",
                 "calls.max_reply_bytes: 8MiB → 5242KiB",
+                "calls.max_request_bytes_in_all: 128MiB → 10485KiB",
+                "calls.max_reply_bytes_in_all: 128MiB → 10485KiB",
                 "connections.max_connections: 4096 → 819",
             ],
             "what a sidecar has by default"
         );
-        assert_eq!(lowered(1024 * MIB), Vec::<String>::new(), "there is room for all of it");
+        assert_eq!(lowered(2048 * MIB), Vec::<String>::new(), "there is room for all of it");
+    }
+
+    #[test]
+    fn no_more_connections_are_taken_in_than_calls_have_descriptors() {
+        for (limit, expected) in
+            [(1 << 20, 4096), (8320, 4096), (8318, 4095), (1024, 448), (256, 64), (64, 16), (0, 16)]
+        {
+            let mut config = Config::load(&Sources::default()).expect("the defaults are right");
+            let lowered = lower_to_descriptors(&mut config, limit);
+            assert_eq!((config.connections.max_connections, lowered.is_some()), (expected, expected < 4096), "{limit}");
+        }
     }
 
     #[test]

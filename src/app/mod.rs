@@ -34,6 +34,7 @@ use crate::app::fit::fit;
 use crate::app::running::{Fixed, Running};
 use crate::cache::recording::writer::Writer;
 use crate::config::Config;
+use crate::door::{Door, Side};
 use crate::exchange::Rooms;
 use crate::exchange::house::House;
 use crate::limits::Limits;
@@ -51,8 +52,8 @@ pub struct App {
     built: Built,
     kept: Option<Arc<Kept<Limits>>>,
     bell: (Bell, mpsc::Receiver<Asked>),
-    downstream: TcpListener,
-    operator: TcpListener,
+    downstream: Door,
+    operator: Door,
 }
 
 /// The configuration asks for something that cannot be had: a file that cannot be read, a price list nobody knows.
@@ -89,8 +90,11 @@ impl App {
             made.map_err(Unusable)?;
         }
         let kept = kept(&config, &built.house.rooms().limits, &built.metrics);
-        let downstream = bind(config.listen, "listen").await?;
-        let operator = bind(config.admin.listen, "admin.listen").await?;
+        let downstream = Door::new(bind(config.listen, "listen").await?, Side::App);
+        let operator = Door::new(bind(config.admin.listen, "admin.listen").await?, Side::Admin);
+        for door in [&downstream, &operator] {
+            built.metrics.watch_door(door);
+        }
         Ok(Self { config, built, kept, bell: Bell::new(), downstream, operator })
     }
 
@@ -99,7 +103,7 @@ impl App {
     /// # Errors
     /// If the system cannot tell.
     pub fn app_address(&self) -> std::io::Result<SocketAddr> {
-        self.downstream.local_addr()
+        self.downstream.address()
     }
 
     /// Where the operator looks.
@@ -107,7 +111,7 @@ impl App {
     /// # Errors
     /// If the system cannot tell.
     pub fn admin_address(&self) -> std::io::Result<SocketAddr> {
-        self.operator.local_addr()
+        self.operator.address()
     }
 
     /// The rooms, for those who watch them: the demo and the tests.
@@ -138,7 +142,7 @@ impl App {
         let sending = exporter.map(Sending::begin);
         let ledger = ledger.map(|(ledger, writer)| Writing::begin(ledger, writer));
         let (readiness, connections) = (Readiness::starting(), config.connections.clone());
-        let own = downstream.local_addr().ok().map(listener::reachable);
+        let own = downstream.address().ok().map(listener::reachable);
         let fixed = Fixed { house: Arc::clone(&house), metrics, readiness: readiness.clone(), store, bell, own };
         let desk = Arc::new(Desk::of(fixed.admin(&config, access)));
         let running = Running::begin(config, fixed, Arc::clone(&desk), kept, beside);

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::allowance::Allowance;
 use crate::cache::flight::log::Log;
 use crate::cache::invalidation::Asked;
 use crate::cache::key::Key;
@@ -80,6 +81,8 @@ pub enum Company {
 pub struct Flights<S: Source> {
     open: Open<S>,
     limit: usize,
+    /// What all of them keep together, where that is bounded.
+    allowance: Option<Allowance>,
 }
 
 type Open<S> = Arc<Mutex<HashMap<Question, Arc<Flight<S>>>>>;
@@ -101,7 +104,13 @@ impl<S: Source> Flights<S> {
     /// joined, as its beginning is gone.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { open: Arc::default(), limit }
+        Self { open: Arc::default(), limit, allowance: None }
+    }
+
+    /// The same, and what all of them keep together is within `allowance`: one for which there is no room cannot be joined.
+    #[must_use]
+    pub fn within(self, allowance: Allowance) -> Self {
+        Self { allowance: Some(allowance), ..self }
     }
 
     /// Joins the flight for `key` that was begun after the same rules, or begins one.
@@ -152,7 +161,8 @@ impl<S: Source> Flights<S> {
     }
 
     fn begin(&self, place: Entry<'_, Question, Arc<Flight<S>>>) -> Ride<S> {
-        let flight = Arc::new(Flight::new(*place.key(), &self.open, self.limit));
+        let share = self.allowance.as_ref().map(Allowance::share);
+        let flight = Arc::new(Flight::new(*place.key(), &self.open, Log::new(self.limit).within(share)));
         place.insert_entry(Arc::clone(&flight));
         Ride { flight, seat: 0, has_left: false }
     }
@@ -194,13 +204,13 @@ struct State<S: Source> {
 }
 
 impl<S: Source> Flight<S> {
-    fn new(question: Question, among: &Open<S>, limit: usize) -> Self {
+    fn new(question: Question, among: &Open<S>, log: Log) -> Self {
         let bell = Arc::<Bell>::default();
         let waker = Waker::from(Arc::clone(&bell));
         let state = Mutex::new(State {
             source: None,
             head: None,
-            log: Log::new(limit),
+            log,
             latest: Bytes::new(),
             end: None,
             seats: vec![Some(0)],

@@ -119,7 +119,7 @@ async fn only_calls(arguments: &Arguments, weir: SocketAddr) -> anyhow::Result<S
 async fn demo(arguments: &Arguments) -> anyhow::Result<Summary> {
     let end = told_or_after(arguments.duration)?;
     let client = Client::new();
-    let house = House::open(arguments, &client).await?;
+    let house = Box::pin(House::open(arguments, &client)).await?;
     let (enough, begun) = (CancellationToken::new(), Instant::now());
     let apps = traffic::run(client.clone(), house.place.app, arguments.pace(), enough.clone());
     let watched = async {

@@ -35,6 +35,8 @@ const MAY_BE_ZERO: &[&str] = &[
     "budgets.limit_usd",
     "budgets.unpriced_usd",
     "calls.max_estimate_bytes",
+    "calls.max_request_bytes_in_all",
+    "calls.max_reply_bytes_in_all",
     "connections.linger",
     "upstream.pool_max_idle",
     "upstream.retries.max",

@@ -276,7 +276,6 @@ impl<'a> Sending<'a> {
     }
 
     /// Where a second attempt goes beside one that went this `way`: the next one that lets it through, else the same.
-    #[expect(clippy::type_complexity, reason = "what an attempt is made of, once")]
     fn beside(
         &mut self,
         way: Option<&'a Fallback>,
@@ -412,9 +411,8 @@ fn ended(came: &Came, trouble: Option<Trouble>) -> Option<Ended> {
 
 /// Looks at what an error says of being asked again.
 async fn look(came: Came, trouble: Trouble) -> Step {
-    let mut answer = match came {
-        Ok(answer) => answer,
-        Err(_) => return Step::Unanswered(Unanswered { came, trouble, asked: None, is_spent: false }),
+    let Ok(mut answer) = came else {
+        return Step::Unanswered(Unanswered { came, trouble, asked: None, is_spent: false });
     };
     if answer.headers().get(SHOULD_RETRY).is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"false")) {
         return Step::Over(Ok(answer));

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{Response, Uri};
@@ -14,6 +13,7 @@ use http::{Response, Uri};
 use crate::exchange::admission;
 use crate::exchange::entry::Entry;
 use crate::exchange::kept::{self, Kept};
+use crate::exchange::load;
 use crate::exchange::recordings::{self, Recordings};
 use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
@@ -68,7 +68,7 @@ fn asked_of(rooms: &Rooms, asking: Asking, model: &str) -> Option<Asking> {
     let cheaper = substitute(route.endpoint, path, &plain, model)?;
     let before = &head.uri.path()[..head.uri.path().len() - path.len()];
     let uri = with_path(&head.uri, &[before, &cheaper.path].concat())?;
-    let body = Bytes::from(cheaper.body.into_owned());
+    let body = load::on_account(&rooms.load.requests, cheaper.body.into_owned())?;
     head.uri = uri;
     head.headers.remove(CONTENT_ENCODING);
     kept::announce_length(&mut head.headers, body.len());

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::exchange::again::{Effort, Tried};
 use crate::exchange::bill::{self, Estimable, was_cut};
 use crate::exchange::estimate::{self, Estimate, Job, Prompt};
+use crate::exchange::load::Place;
 use crate::exchange::meter::Meter;
 use crate::exchange::{Destination, Rooms};
 use crate::limits::running::Running;
@@ -56,6 +57,8 @@ struct Open {
     request: Option<Text>,
     /// How its prompt begins.
     prefixes: Option<Prefixes>,
+    /// Its place among the calls in progress; none where it is not one of the app's own.
+    place: Option<Place>,
     permit: Option<Permit>,
     /// What it told while it was under way, until its cost is known.
     meter: Option<Meter>,
@@ -177,6 +180,7 @@ impl Entry {
             capture: Capture::None,
             request: None,
             prefixes: None,
+            place: None,
             permit: None,
             meter: None,
             head: HeadFacts::default(),
@@ -298,6 +302,11 @@ impl Entry {
     /// Whether the provider might bill for it although weir does not read it.
     pub(super) fn may_be_billed(&self) -> bool {
         self.get().may_be_billed
+    }
+
+    /// It is in progress from now on, and has this place until it is over.
+    pub(super) fn has_place(&mut self, place: Place) {
+        self.get_mut().place = Some(place);
     }
 
     /// It may go, and holds this until it is over.
@@ -511,7 +520,9 @@ impl Entry {
 
     /// The app hung up, though its record waits for the end of a call that goes on for others.
     pub(super) fn hung_up(&mut self) {
-        self.get_mut().marks.ended = Some(Instant::now());
+        let open = self.get_mut();
+        open.marks.ended = Some(Instant::now());
+        open.place = None;
     }
 
     /// The entry itself, for another owner; what stays behind is closed.
@@ -563,6 +574,7 @@ pub(super) struct Kind {
 
 impl Open {
     fn close(mut self: Box<Self>, mut end: End) {
+        self.place = None;
         let ended = self.marks.ended.unwrap_or_else(Instant::now);
         self.sum_up_tries();
         if end.said.ending.is_success() && end.said.usage.is_none() {

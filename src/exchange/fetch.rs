@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Request;
+use tokio::time::{Instant, timeout_at};
 
+use crate::allowance::Allowance;
 use crate::cache::flight::log::Log;
 use crate::cache::flight::{self, Came, Company, Flights, Source};
 use crate::exchange::again::{self, Persistence};
@@ -16,6 +18,7 @@ use crate::exchange::pump::{self, Finished, Head, Pump, Wishes, cancelled};
 use crate::exchange::{Destination, OnDisconnect, Rooms, reply};
 use crate::provider::Said;
 use crate::provider::endpoint::Endpoint;
+use crate::record::call::RequestId;
 use crate::record::outcome::Role;
 use crate::upstream::reply::ReplyBody;
 use crate::upstream::{Failure, RequestBody};
@@ -25,6 +28,8 @@ pub(super) struct Asked {
     pub(super) rooms: Arc<Rooms>,
     pub(super) to: Arc<Destination>,
     pub(super) endpoint: Endpoint,
+    /// The exchange that it is for.
+    pub(super) id: RequestId,
     pub(super) request: Request<RequestBody>,
     pub(super) wishes: Wishes,
     /// What it takes to make more than one attempt, where the provider has a plan for that.
@@ -33,16 +38,24 @@ pub(super) struct Asked {
 
 /// Asks the provider, and waits for the head of its answer.
 pub(super) async fn ask(asked: Asked) -> Result<(Head, Pump), Failure> {
-    let Asked { rooms, to, endpoint, request, wishes, persistence } = asked;
-    let answer = match persistence {
-        None => to.upstream.send(request).await?.map(ReplyBody::from),
-        Some(Persistence { plan, tried, repeatable }) => {
-            let call = again::Call { rooms: &rooms, to: &to, plan: &plan, tried: &tried, repeatable };
-            // Boxed: calls of one attempt should not be as large as those of many.
-            Box::pin(again::ask(call, request)).await?
+    let Asked { rooms, to, endpoint, id, request, wishes, persistence } = asked;
+    let asking = async {
+        match persistence {
+            None => to.upstream.send(request).await.map(|answer| answer.map(ReplyBody::from)),
+            Some(Persistence { plan, tried, repeatable }) => {
+                let call = again::Call { rooms: &rooms, to: &to, plan: &plan, tried: &tried, repeatable };
+                // Boxed: calls of one attempt should not be as large as those of many.
+                Box::pin(again::ask(call, request)).await
+            }
         }
     };
-    Ok(pump::receive(&rooms, endpoint, answer, wishes))
+    let Some(total) = rooms.total_timeout else {
+        return Ok(pump::receive(&rooms, endpoint, id, asking.await?, wishes));
+    };
+    let deadline = Instant::now() + total;
+    let answer = timeout_at(deadline, asking).await.map_err(|_| Failure::TotalTimeout(total))??;
+    let (head, pump) = pump::receive(&rooms, endpoint, id, answer, wishes);
+    Ok((head, pump.over_by(deadline, total)))
 }
 
 /// Calls in flight that equal ones may join.
@@ -54,10 +67,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// None yet. A call that has brought more than `limit` bytes cannot be joined any more.
+    /// None yet. A call that has brought more than `limit` bytes, or more than there is room for within `replies`, cannot be
+    /// joined any more.
     #[must_use]
-    pub fn new(settings: &flight::Settings, limit: usize) -> Self {
-        Self { flights: settings.enabled.then(|| Flights::new(limit)), timeout: settings.timeout.get() }
+    pub fn new(settings: &flight::Settings, limit: usize, replies: &Allowance) -> Self {
+        let flights = || Flights::new(limit).within(replies.clone());
+        Self { flights: settings.enabled.then(flights), timeout: settings.timeout.get() }
     }
 
     /// How many calls there are of those that can be joined: those that asked, and those that follow them.

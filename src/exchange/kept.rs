@@ -1,4 +1,5 @@
-//! Kept: a bounded copy of a request's body. What is too large, or nothing weir reads, streams straight through.
+//! Kept: a bounded copy of a request's body. What is too large, by itself or beside those of other calls, and what is
+//! nothing weir reads, streams straight through.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,10 +13,12 @@ use hyper::body::Incoming;
 
 use serde_json_borrow::Value;
 
+use crate::allowance::Share;
 use crate::coding;
 use crate::exchange::form;
 use crate::units::ByteSize;
 use crate::upstream::RequestBody;
+use crate::upstream::incoming::{AppBody, BrokenBody};
 
 /// How much is read of a form that is too large to keep: enough for the fields that stand before the file.
 const FORM_BYTES: ByteSize = ByteSize::kib(64);
@@ -28,48 +31,72 @@ pub(super) fn limit(headers: &HeaderMap, body: &Incoming, most: ByteSize) -> Opt
     form::boundary(headers).map(|_| FORM_BYTES.min(most))
 }
 
+/// How much is wanted of a body.
+#[derive(Debug)]
+pub(super) struct Want {
+    /// As much as this.
+    pub(super) up_to: ByteSize,
+    /// On account of this.
+    pub(super) share: Share,
+    /// Whether it is of no use unless it is all there.
+    pub(super) must_be_whole: bool,
+}
+
 /// A request's body, as far as it was read.
 #[derive(Debug)]
 pub(super) enum Kept {
     /// All of it.
     Whole(Bytes),
     /// The beginning; the rest is still to come.
-    Beginning(Bytes, Incoming),
+    Beginning(Bytes, AppBody),
+}
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The app breaks off, or stalls.
+    Broken(BrokenBody),
+    /// It has to be whole, and there is no room for it beside those of other calls.
+    NoRoom,
 }
 
 impl Kept {
-    /// Reads up to `limit` bytes of `body`; nothing at all without a limit.
+    /// Reads as much of `body` as is wanted, and as there is room for; nothing at all if nothing is.
     ///
     /// # Errors
-    /// If the app breaks off.
-    pub(super) async fn read(mut body: Incoming, limit: Option<ByteSize>) -> Result<Self, hyper::Error> {
-        let announced = body.size_hint();
-        let Some(limit) = limit.map(ByteSize::as_len) else {
+    /// [`Unread`] if the app breaks off, or if there is no room for what has to be whole.
+    pub(super) async fn read(mut body: AppBody, want: Option<Want>) -> Result<Self, Unread> {
+        let Some(Want { up_to, mut share, must_be_whole }) = want else {
             return Ok(Self::Beginning(Bytes::new(), body));
         };
-        let mut first = Bytes::new();
-        let mut more = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
+        let limit = up_to.as_len();
+        let announced = body.size_hint().exact().map(|exact| usize::try_from(exact).unwrap_or(usize::MAX).min(limit));
+        let (mut first, mut more) = (Bytes::new(), BytesMut::new());
+        let mut has_room = share.grow_to(announced.unwrap_or(0));
+        while has_room {
+            let Some(frame) = body.frame().await else {
+                return Ok(Self::Whole(share.keep(joined(first, more))));
+            };
+            let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
             if first.is_empty() {
                 first = data;
             } else {
                 if more.is_empty() {
-                    more.reserve(
-                        announced
-                            .exact()
-                            .map_or(first.len() + data.len(), |exact| exact.try_into().unwrap_or(0))
-                            .min(limit),
-                    );
+                    more.reserve(announced.unwrap_or(first.len() + data.len()));
                     more.extend_from_slice(&first);
                 }
                 more.extend_from_slice(&data);
             }
-            if first.len().max(more.len()) > limit {
-                return Ok(Self::Beginning(if more.is_empty() { first } else { more.freeze() }, body));
+            let length = first.len().max(more.len());
+            if length > limit {
+                return Ok(Self::Beginning(share.keep(joined(first, more)), body));
             }
+            has_room = share.grow_to(length);
         }
-        Ok(Self::Whole(if more.is_empty() { first } else { more.freeze() }))
+        if must_be_whole {
+            return Err(Unread::NoRoom);
+        }
+        Ok(Self::Beginning(share.keep(joined(first, more)), body))
     }
 
     /// The body to send; `received` counts what comes after the part that was read.
@@ -94,6 +121,11 @@ impl Kept {
             Self::Whole(body) | Self::Beginning(body, _) => body.len() as u64,
         }
     }
+}
+
+/// The pieces of a body: one as it came, or several put together.
+fn joined(first: Bytes, more: BytesMut) -> Bytes {
+    if more.is_empty() { first } else { more.freeze() }
 }
 
 /// `body` without its content coding, for reading; `None` if it cannot be undone within `limit` bytes.

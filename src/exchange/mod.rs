@@ -15,6 +15,7 @@ mod filter;
 pub mod form;
 pub mod house;
 mod kept;
+pub mod load;
 mod loops;
 mod meter;
 mod opened;
@@ -37,7 +38,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
@@ -58,7 +58,8 @@ use crate::exchange::again::{Persistence, Repeatable};
 use crate::exchange::entry::{Entry, Kind};
 use crate::exchange::estimate::Estimator;
 use crate::exchange::fetch::{Asked, Ended, Fetch, InFlight};
-use crate::exchange::kept::Kept;
+use crate::exchange::kept::{Kept, Unread, Want};
+use crate::exchange::load::{Load, Shed};
 use crate::exchange::meter::Meter;
 use crate::exchange::pump::{Head, Pump, Wishes};
 use crate::exchange::recall::{Question, Recalled};
@@ -81,6 +82,7 @@ use crate::sinks::Sinks;
 use crate::units::{ByteSize, Span};
 use crate::upstream::Upstream;
 use crate::upstream::credential::Credential;
+use crate::upstream::incoming::AppBody;
 use crate::upstream::plan::Plan;
 use crate::upstream::sign;
 
@@ -99,6 +101,17 @@ pub struct Settings {
     /// The largest unstreamed reply, and the largest event of a streamed one or message of a WebSocket session, read
     /// for its usage.
     pub max_reply_bytes: ByteSize,
+    /// Most calls in progress at once; further ones are turned away with a 503 and a `Retry-After`. Those that go on for
+    /// their bill alone count, and sessions for as long as they last. Without it (`null`), there is no such bound.
+    pub max_in_flight: Option<usize>,
+    /// Most bytes of request bodies held at once, of all calls together, beside 16 KiB for each. A body for which there is
+    /// no room streams straight through, as one that is too large; one that weir has to sign is turned away with a 503.
+    pub max_request_bytes_in_all: ByteSize,
+    /// Most bytes of replies held at once, to be read or stored, of all calls together, beside 16 KiB for each. One for
+    /// which there is no room is forwarded all the same: not stored, or not read for its usage.
+    pub max_reply_bytes_in_all: ByteSize,
+    /// How long an app may fall silent in the middle of a request's body.
+    pub body_timeout: Span,
     /// Whether the tokens of calls whose provider does not say (streams that break off, servers that report no usage)
     /// are estimated. Without it, such calls are unpriced.
     pub estimate_usage: bool,
@@ -152,6 +165,10 @@ impl Default for Settings {
             max_drains: 64,
             max_request_bytes: ByteSize::mib(8),
             max_reply_bytes: ByteSize::mib(8),
+            max_in_flight: None,
+            max_request_bytes_in_all: ByteSize::mib(128),
+            max_reply_bytes_in_all: ByteSize::mib(128),
+            body_timeout: Span::from_secs(60),
             estimate_usage: true,
             max_estimate_bytes: ByteSize::mib(64),
             response_headers: true,
@@ -189,6 +206,10 @@ pub struct Rooms {
     pub default_destination: Arc<Destination>,
     /// How long a provider may fall silent in the middle of an answer.
     pub idle_timeout: Duration,
+    /// How long a call to a provider may take in all, if that is bounded.
+    pub total_timeout: Option<Duration>,
+    /// How much goes on at once.
+    pub load: Arc<Load>,
     /// Stored answers.
     pub cache: Arc<Cache>,
     /// What it takes to answer similar requests, where the operator wants that.
@@ -347,6 +368,10 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
         Entry::open(&rooms, route.as_ref().map(|route| &route.to), kind(&head.method, route.as_ref()), caller);
     entry.placed(trace::begin(&rooms, &head, route.as_ref()));
     let Some(route) = route else { return reply::not_found(&rooms, head.uri.path(), entry) };
+    let Some(place) = rooms.load.enter() else {
+        return reply::shed(&rooms, &route.to.provider, Shed::Concurrency, entry);
+    };
+    entry.has_place(place);
 
     if relay::is_asked(&head, &body) {
         if entry.runaway().is_some() {
@@ -357,9 +382,13 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
     }
     let needs_body = route.endpoint.is_read() || route.to.upstream.signs() || rooms.recordings.are_on();
     let most = needs_body.then_some(rooms.settings.max_request_bytes);
-    let keep_up_to = most.and_then(|most| kept::limit(&head.headers, &body, most));
-    let Ok(body) = Kept::read(body, keep_up_to).await else {
-        return reply::broken_request(&rooms, &route.to.provider, entry);
+    let up_to = most.and_then(|most| kept::limit(&head.headers, &body, most));
+    let must_be_whole = route.to.upstream.signs();
+    let want = up_to.map(|up_to| Want { up_to, share: rooms.load.requests.share(), must_be_whole });
+    let body = match Kept::read(AppBody::new(body, rooms.settings.body_timeout.get()), want).await {
+        Ok(body) => body,
+        Err(Unread::Broken(broken)) => return reply::broken_request(&rooms, &route.to.provider, &broken, entry),
+        Err(Unread::NoRoom) => return reply::shed(&rooms, &route.to.provider, Shed::Memory, entry),
     };
     entry.body_kept(body.len());
 
@@ -449,7 +478,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
     }
     let Unanswered { asking, understood, ride, mut entry } = unanswered;
     let Asking { route, mut head, mut body } = asking;
-    let weir_asked = understood.asks_for_usage && ask_for_usage(&route, &mut body, &mut head.headers);
+    let weir_asked = understood.asks_for_usage && ask_for_usage(rooms, &route, &mut body, &mut head.headers);
     let meter = Meter::of(rooms, &route.to, &entry, understood.size);
     if meter.is_some() {
         // A stream that may have to be ended must come as it is.
@@ -467,6 +496,7 @@ async fn ask(rooms: &Arc<Rooms>, mut unanswered: Unanswered) -> Response<Body> {
         rooms: Arc::clone(rooms),
         to: Arc::clone(&route.to),
         endpoint: route.endpoint,
+        id: entry.id(),
         request: upward,
         wishes: Wishes {
             reusable: understood.reusable.filter(|reusable| reusable.terms.may_store()),
@@ -598,8 +628,9 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
     }
 }
 
-/// Asks for usage in the app's place. The reply must then come uncompressed, so that the chunk can be taken out.
-fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> bool {
+/// Asks for usage in the app's place, if there is room for the request that does. The reply must then come uncompressed, so
+/// that the chunk can be taken out.
+fn ask_for_usage(rooms: &Rooms, route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> bool {
     let (Kept::Whole(bytes), Some(request_usage)) = (&*body, route.endpoint.format().request_usage) else {
         return false;
     };
@@ -607,9 +638,10 @@ fn ask_for_usage(route: &Route, body: &mut Kept, headers: &mut HeaderMap) -> boo
         return false;
     }
     let Some(asking) = request_usage(bytes) else { return false };
+    let Some(asking) = load::on_account(&rooms.load.requests, asking) else { return false };
     kept::announce_length(headers, asking.len());
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    *body = Kept::Whole(Bytes::from(asking));
+    *body = Kept::Whole(asking);
     true
 }
 

@@ -29,7 +29,8 @@ use crate::exchange::{Rooms, recall, route};
 use crate::limits::tally::Deed;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
-use crate::provider::{Ending, EventKind, Said, headers};
+use crate::provider::{Ending, EventKind, Problem, Said, headers};
+use crate::record::call::RequestId;
 use crate::record::head::HeadFacts;
 use crate::record::outcome::{ErrorType, Outcome, Role, StoreResult};
 use crate::record::trace::Context as Origin;
@@ -45,13 +46,16 @@ pub enum BrokenReply {
     /// The provider fell silent.
     #[error("the provider was silent for {}", humantime::format_duration(*.0))]
     Silent(Duration),
+    /// The provider took longer than a call may.
+    #[error("the call was not over within {}", humantime::format_duration(*.0))]
+    TooLong(Duration),
 }
 
 impl BrokenReply {
     fn end(&self, said: Said) -> End {
         let (outcome, error_type) = match self {
             Self::Reset(_) => (Outcome::UpstreamError, ErrorType::StreamAborted),
-            Self::Silent(_) => (Outcome::Timeout, ErrorType::Timeout),
+            Self::Silent(_) | Self::TooLong(_) => (Outcome::Timeout, ErrorType::Timeout),
         };
         End { outcome, error_type: Some(error_type), detail: Some(self.to_string().into()), said }
     }
@@ -118,6 +122,8 @@ impl<T> ForLeader<T> {
 /// An answer on its way.
 pub(super) struct Pump {
     rooms: Arc<Rooms>,
+    /// The exchange that it is for.
+    id: RequestId,
     upstream: Option<ReplyBody>,
     status: StatusCode,
     is_stream: bool,
@@ -131,7 +137,11 @@ pub(super) struct Pump {
     fetched: Fetched,
     last_byte: Instant,
     silence: Option<Pin<Box<Sleep>>>,
+    /// When it has to be over, and within how much time that was, if that is bounded.
+    over_by: Option<(Instant, Duration)>,
     broken: Option<BrokenReply>,
+    /// Whether the app has been told in the stream itself how it broke off.
+    has_told: bool,
     trailers: Option<HeaderMap>,
 }
 
@@ -147,6 +157,7 @@ struct Keep {
 pub(super) fn receive(
     rooms: &Arc<Rooms>,
     endpoint: Endpoint,
+    id: RequestId,
     answer: Response<ReplyBody>,
     wishes: Wishes,
 ) -> (Head, Pump) {
@@ -155,7 +166,9 @@ pub(super) fn receive(
     route::remove_hop_by_hop(&mut head.headers);
     let mut reader = endpoint.is_read().then(|| {
         let limit = rooms.settings.max_reply_bytes.as_len();
-        Reader::open(endpoint, head.status, &head.headers, limit)
+        let mut reader = Reader::open(endpoint, head.status, &head.headers, limit);
+        reader.hold_within(rooms.load.replies.share());
+        reader
     });
     if let Some((reader, most)) = reader.as_mut().zip(wishes.keeps_text) {
         reader.keep_text(most);
@@ -172,6 +185,7 @@ pub(super) fn receive(
     let take = wishes.recordable.and_then(|asked| Take::begin(rooms, asked, &head.headers, is_stream));
     let pump = Pump {
         rooms: Arc::clone(rooms),
+        id,
         upstream: Some(body),
         status: head.status,
         is_stream,
@@ -192,7 +206,9 @@ pub(super) fn receive(
         ),
         last_byte: Instant::now(),
         silence: None,
+        over_by: None,
         broken: None,
+        has_told: false,
         trailers: None,
     };
     (Head { status: head.status, is_stream, headers: ForLeader::new(head.headers), kept, origin: wishes.origin }, pump)
@@ -209,6 +225,11 @@ fn version(version: Version) -> Option<&'static str> {
 }
 
 impl Pump {
+    /// The same, and it has to be over by then, which is within `total`.
+    pub(super) fn over_by(self, deadline: Instant, total: Duration) -> Self {
+        Self { over_by: Some((deadline, total)), ..self }
+    }
+
     /// The most that it is worth keeping of the answer, in bytes: nothing where it is not to be stored.
     pub(super) fn worth_keeping(&self) -> usize {
         self.keep.as_ref().map_or(0, |_| self.rooms.cache.max_entry_bytes())
@@ -229,13 +250,34 @@ impl Pump {
                     // Trailers are the last thing a reply says.
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
-                Some(Err(broken)) => self.broken = Some(broken),
+                Some(Err(broken)) => {
+                    let last = self.tell(&broken);
+                    self.broken = Some(broken);
+                    self.has_told = last.is_some();
+                    self.upstream = None;
+                    if let Some(last) = last {
+                        return Poll::Ready(Some(last));
+                    }
+                }
                 None => {}
             }
             self.upstream = None;
         }
         let held = self.filter.as_mut().map(Filter::finish).unwrap_or_default();
         Poll::Ready(Some(held).filter(|held| !held.is_empty()).map(|held| self.record(held)))
+    }
+
+    /// What a stream has to end with that is out of time: its API's own error. SDKs raise that, with its words; a connection
+    /// that breaks off says nothing. `None` where there is no place for one, or where what comes was announced to its length.
+    fn tell(&self, broken: &BrokenReply) -> Option<Bytes> {
+        let is_late = matches!(broken, BrokenReply::Silent(_) | BrokenReply::TooLong(_));
+        let is_open = self.upstream.as_ref().is_some_and(|upstream| upstream.size_hint().exact().is_none());
+        let reader = self.reader.as_ref().filter(|_| is_late && is_open)?;
+        let (message, id) = (format!("weir ended this stream: {broken}"), self.id.to_string());
+        let (status, code) = (StatusCode::GATEWAY_TIMEOUT, ErrorType::Timeout.as_str());
+        reader
+            .failure(&Problem { status, code, message: &message, request_id: &id, retry_after: None })
+            .map(Bytes::from)
     }
 
     fn record(&mut self, piece: Bytes) -> Bytes {
@@ -266,7 +308,9 @@ impl Pump {
         let said = self.said();
         if let Some(broken) = self.broken.take() {
             let end = broken.end(said);
-            return Finished { broken: Some(broken), ..self.finished(end, None, log, company) };
+            let all = self.has_told.then_some(log.total());
+            let broken = Some(broken).filter(|_| !self.has_told);
+            return Finished { broken, all, ..self.finished(end, None, log, company) };
         }
         if let Some(budget) = &self.ended_by {
             let end = ended_early(budget, said);
@@ -316,22 +360,33 @@ impl Pump {
 
     /// The next chunk from the provider, or an error if it stays silent for too long.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, BrokenReply>>> {
+        if let Some(broken) = self.is_late() {
+            return Poll::Ready(Some(Err(broken)));
+        }
         let Some(upstream) = self.upstream.as_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = Pin::new(upstream).poll_frame(cx) {
             self.last_byte = Instant::now();
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BrokenReply::Reset(Arc::new(error)))));
         }
         let idle_timeout = self.rooms.idle_timeout;
+        let silent_until = self.last_byte + idle_timeout;
+        let until = self.over_by.map_or(silent_until, |(over_by, _)| over_by.min(silent_until));
         // One timer a stream, set anew only when it fires: chunks that come in time do not touch it.
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(self.last_byte + idle_timeout)));
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep_until(until)));
         while silence.as_mut().poll(cx).is_ready() {
-            let deadline = self.last_byte + idle_timeout;
-            if deadline <= Instant::now() {
-                return Poll::Ready(Some(Err(BrokenReply::Silent(idle_timeout))));
+            if until <= Instant::now() {
+                let broken = self.is_late().unwrap_or(BrokenReply::Silent(idle_timeout));
+                return Poll::Ready(Some(Err(broken)));
             }
-            silence.as_mut().reset(deadline);
+            silence.as_mut().reset(until);
         }
         Poll::Pending
+    }
+
+    /// Whether it has taken all the time that it may in all.
+    fn is_late(&self) -> Option<BrokenReply> {
+        let (over_by, total) = self.over_by?;
+        (over_by <= Instant::now()).then_some(BrokenReply::TooLong(total))
     }
 
     /// Reads a copy of `chunk` and gives back what of it goes on to the app now.

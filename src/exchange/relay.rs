@@ -97,7 +97,7 @@ pub(super) async fn walk(
     };
     entry.attempted(Attempt::Answered(answer.status().as_u16()));
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (head, pump) = pump::receive(rooms, route.endpoint, answer.map(Into::into), Wishes::NONE);
+        let (head, pump) = pump::receive(rooms, route.endpoint, entry.id(), answer.map(Into::into), Wishes::NONE);
         return forward(rooms, &head, pump, entry);
     }
     let provider = hyper::upgrade::on(&mut answer);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
@@ -15,6 +15,7 @@ use crate::cache::{Replay, Usable, recording};
 use crate::exchange::Rooms;
 use crate::exchange::crossing::Crossed;
 use crate::exchange::entry::{End, Entry};
+use crate::exchange::load::Shed;
 use crate::exchange::paced::Paced;
 use crate::exchange::pump::{BrokenReply, Head, cancelled, end_of};
 use crate::exchange::route;
@@ -30,6 +31,7 @@ use crate::record::head::QuotaKind;
 use crate::record::outcome::{BypassReason, CacheStatus, ErrorType, Outcome};
 use crate::record::{Attempt, Downgrade};
 use crate::upstream::Failure;
+use crate::upstream::incoming::BrokenBody;
 use crate::upstream::sign::Unsigned;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -264,11 +266,19 @@ pub(super) fn switched(rooms: &Rooms, mut headers: HeaderMap, entry: &mut Entry)
 /// The provider could not be asked, or did not answer.
 pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut entry: Entry) -> Response<Body> {
     let (status, outcome) = match failure {
-        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, Outcome::Timeout),
+        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout | Failure::TotalTimeout(_) => {
+            (StatusCode::GATEWAY_TIMEOUT, Outcome::Timeout)
+        }
         Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) => {
             (StatusCode::BAD_GATEWAY, Outcome::UpstreamError)
         }
         Failure::RequestBody(_) => (StatusCode::BAD_REQUEST, Outcome::Cancelled),
+        Failure::RequestStalled(patience) => {
+            blame(failure, &mut entry);
+            return stalled(rooms, provider, *patience, entry);
+        }
+        // It is weir that cannot, and may a moment later.
+        Failure::NoDescriptor(_) => (StatusCode::SERVICE_UNAVAILABLE, Outcome::InternalError),
         Failure::Unsigned(why) => return unsigned(rooms, provider, why, entry),
         Failure::CircuitOpen(wait) => return left_alone(rooms, provider, failure, *wait, entry),
     };
@@ -279,18 +289,48 @@ pub(super) fn failed(rooms: &Rooms, provider: &Provider, failure: &Failure, mut 
     let message = format!("weir got no answer from provider `{name}` at {host}: {failure}");
     let error_type = failure.error_type();
     let end = End { detail: Some(causes(failure).into()), ..End::unread(outcome, Some(error_type)) };
-    let words = Words { api: provider.api, status, code: error_type.as_str(), message: &message, retry_after: None };
-    in_words(rooms, &words, end, entry)
+    let again = if status == StatusCode::SERVICE_UNAVAILABLE { Again::In(SOON) } else { Again::Soon };
+    let words =
+        Words { api: provider.api, status, code: error_type.as_str(), message: &message, retry_after: again.wait() };
+    let mut response = in_words(rooms, &words, end, entry);
+    quotas::write(response.headers_mut(), None, &[], again, SystemTime::now());
+    response
+}
+
+/// When to try again where weir itself is short of something that calls in progress give back.
+const SOON: Duration = Duration::from_secs(1);
+
+/// weir turns the call away: it has too much to do.
+pub(super) fn shed(rooms: &Rooms, provider: &Provider, why: Shed, entry: Entry) -> Response<Body> {
+    rooms.load.turn_away(why);
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let outcome = match why {
+        // As the operator wants it.
+        Shed::Concurrency => Outcome::RateLimited,
+        Shed::Memory => Outcome::InternalError,
+    };
+    let end = End::unread(outcome, Some(ErrorType::Status(status.as_u16())));
+    let (message, again) = (why.to_string(), Again::In(SOON));
+    let words = Words { api: provider.api, status, code: "overloaded", message: &message, retry_after: again.wait() };
+    let mut response = in_words(rooms, &words, end, entry);
+    quotas::write(response.headers_mut(), None, &[], again, SystemTime::now());
+    response
 }
 
 /// Notes what a call came to that was not answered.
 pub(super) fn blame(failure: &Failure, entry: &mut Entry) {
     match failure {
         Failure::Unsigned(_) | Failure::CircuitOpen(_) => return entry.unsent(),
-        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout => entry.attempted(Attempt::TimedOut),
-        Failure::Dns(_) | Failure::Connect(_) | Failure::Tls(_) | Failure::Reset(_) | Failure::RequestBody(_) => {
-            entry.attempted(Attempt::Failed);
+        Failure::FirstByteTimeout(_) | Failure::ConnectTimeout | Failure::TotalTimeout(_) => {
+            entry.attempted(Attempt::TimedOut);
         }
+        Failure::Dns(_)
+        | Failure::Connect(_)
+        | Failure::Tls(_)
+        | Failure::NoDescriptor(_)
+        | Failure::Reset(_)
+        | Failure::RequestBody(_)
+        | Failure::RequestStalled(_) => entry.attempted(Attempt::Failed),
     }
     if !failure.reached_the_provider() {
         entry.unreached();
@@ -446,8 +486,11 @@ pub(super) fn runaway(rooms: &Rooms, entry: Entry) -> Response<Body> {
     response
 }
 
-/// The app's body broke off; nobody is likely to read the answer.
-pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -> Response<Body> {
+/// The app's body broke off, and nobody is likely to read the answer; or it stalled.
+pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, broken: &BrokenBody, entry: Entry) -> Response<Body> {
+    if let BrokenBody::Stalled(patience) = broken {
+        return stalled(rooms, provider, *patience, entry);
+    }
     let message = "the request's body broke off before all of it had come";
     let words = Words {
         api: provider.api,
@@ -457,6 +500,22 @@ pub(super) fn broken_request(rooms: &Rooms, provider: &Provider, entry: Entry) -
         retry_after: None,
     };
     in_words(rooms, &words, End::unread(Outcome::Cancelled, Some(ErrorType::Cancelled)), entry)
+}
+
+/// The app said nothing more in the middle of its request, for so long.
+fn stalled(rooms: &Rooms, provider: &Provider, patience: Duration, entry: Entry) -> Response<Body> {
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let message = format!(
+        "nothing more of the request's body came within {}: send it without pauses, or raise `calls.body_timeout`",
+        humantime::format_duration(patience)
+    );
+    let words = Words { api: provider.api, status, code: "request_timeout", message: &message, retry_after: None };
+    let end = End::unread(Outcome::ClientError, Some(ErrorType::Status(status.as_u16())));
+    let mut response = in_words(rooms, &words, end, entry);
+    // "The server SHOULD send the `close` connection option": what is still to come of the body would be taken for the
+    // next request (RFC 9110, section 15.5.9). HTTP/2 has its own end of a stream, and hyper leaves this out there.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// An error of weir's own, still to be put in an API's shape.

@@ -44,7 +44,8 @@ enum From {
 impl Tee {
     /// What `pump` brings goes to one app alone.
     pub(super) fn alone(rooms: &Arc<Rooms>, pump: Pump, entry: Entry) -> Self {
-        let log = Log::new(pump.worth_keeping());
+        let most = pump.worth_keeping();
+        let log = Log::new(most).within((most > 0).then(|| rooms.load.replies.share()));
         Self::new(rooms, From::Alone(pump, log), Role::Leader, entry)
     }
 

@@ -66,6 +66,12 @@ impl Host {
         Container::read(root, &Mounts::read(root)).memory.limit
     }
 
+    /// The most files and connections that this process may have open, if that is limited. Asks nothing else.
+    #[must_use]
+    pub fn max_fds() -> Option<u64> {
+        process::max_fds(Path::new("/"))
+    }
+
     /// What there is to say now. Reads some twenty small files: a fraction of a millisecond.
     #[must_use]
     pub fn read(&self) -> Reading {

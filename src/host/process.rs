@@ -42,6 +42,11 @@ impl BootedAt {
     }
 }
 
+/// The most files and connections that this process may have open.
+pub(super) fn max_fds(root: &Path) -> Option<u64> {
+    limit(&text(&root.join("proc/self/limits"))?, "Max open files")
+}
+
 impl Process {
     /// This process, or what is said of it below `root`.
     pub(super) fn read(root: &Path, booted_at: Option<BootedAt>) -> Self {

@@ -10,6 +10,7 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::stop::Stop;
+use crate::provider::tree::Object;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, has_part, is_given, quotas,
     refers_outside, text,
@@ -35,6 +36,7 @@ pub(super) static FORMAT: Format = Format {
     with_model: |_, _| None,
     reader: |endpoint| reply::reader(endpoint),
     stop: |endpoint| (endpoint == Endpoint::Messages).then(|| Box::<stop::Notes>::default() as Box<dyn Stop>),
+    fail: |_, problem, out| out.push("error", &Object::read(&error(problem))?),
     key_headers: &["anthropic-beta", "anthropic-version"],
     forms: |endpoint| (endpoint == Endpoint::Messages).then_some(&forms::FORMS),
 };

@@ -19,6 +19,7 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::substitute::in_a_path;
+use crate::provider::tree::Object;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, Request, Reuse, UsageRequest,
     anthropic, is_sampled, openai, refers_outside, text,
@@ -46,6 +47,7 @@ pub(super) static FORMAT: Format = Format {
     with_model,
     reader,
     stop: stop::notes,
+    fail: |_, problem, out| out.push_exception("modelStreamErrorException", &Object::read(&error(problem))?),
     key_headers: &[
         "x-amzn-bedrock-accept",
         "x-amzn-bedrock-guardrailidentifier",

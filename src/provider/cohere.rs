@@ -35,8 +35,16 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 /// How its requests and replies read.
-pub(super) static FORMAT: Format =
-    Format { asked, request_usage: None, with_model: |_, _| None, reader, stop: stop::notes, key_headers: &[], forms };
+pub(super) static FORMAT: Format = Format {
+    asked,
+    request_usage: None,
+    with_model: |_, _| None,
+    reader,
+    stop: stop::notes,
+    fail: stop::fail,
+    key_headers: &[],
+    forms,
+};
 
 /// Paths by their ends.
 const ENDPOINTS: &[(&str, Endpoint)] = &[

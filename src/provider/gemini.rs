@@ -18,6 +18,7 @@ use serde_json::json;
 pub(super) use self::request::{model_in, with_model};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
+use crate::provider::tree::Object;
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, openai};
 
 /// Where the Gemini API has what.
@@ -40,6 +41,13 @@ pub(super) static FORMAT: Format = Format {
     with_model,
     reader,
     stop: stop::notes,
+    fail: |endpoint, problem, out| {
+        let error = Object::read(&error(problem))?;
+        match endpoint {
+            Endpoint::Interactions => out.push("error", &error.with("event_type", "error")),
+            _ => out.push("", &error),
+        }
+    },
     key_headers: &[],
     forms,
 };

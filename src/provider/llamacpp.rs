@@ -13,7 +13,7 @@ use crate::provider::forms::{Events, numbered};
 use crate::provider::lenient::{self, Count, Filled, List, Text};
 use crate::provider::stop::{Stop, UsedSoFar};
 use crate::provider::tree::{Json, Object};
-use crate::provider::{Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Request, Reuse, Said};
+use crate::provider::{Asked, Ending, EventKind, Format, MAX_NAMES, ReadReply, Request, Reuse, Said, openai};
 use crate::record::usage::{Counter, Usage};
 
 /// How its requests and replies read.
@@ -23,6 +23,7 @@ pub(super) static FORMAT: Format = Format {
     with_model: |_, _| None,
     reader: |_| Box::<Reply>::default(),
     stop: |_| Some(Box::<Notes>::default()),
+    fail: |_, problem, out| out.push("", &Object::read(&openai::error(problem))?),
     key_headers: &[],
     forms: |_| None,
 };

@@ -46,7 +46,7 @@ use serde_json_borrow::Value;
 
 use crate::frames::Event;
 use crate::provider::endpoint::Endpoint;
-use crate::provider::forms::Forms;
+use crate::provider::forms::{Events, Forms};
 use crate::provider::output::Output;
 use crate::provider::quotas::Words;
 use crate::provider::stop::Stop;
@@ -371,6 +371,8 @@ pub struct Format {
     pub reader: fn(Endpoint) -> Box<dyn ReadReply>,
     /// What is noted of a stream so that it can be ended early; `None` where it cannot be.
     stop: fn(Endpoint) -> Option<Box<dyn Stop>>,
+    /// Writes an error as the last event of a stream; `None` where a stream has no events for that.
+    fail: fn(Endpoint, &Problem<'_>, &mut Events) -> Option<()>,
     /// Request headers that change the answer, and so are part of a cache key.
     pub key_headers: &'static [&'static str],
     /// The forms that one answer may have, where they can be turned into each other.

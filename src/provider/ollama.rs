@@ -13,6 +13,7 @@ use serde_json_borrow::Value;
 
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Forms;
+use crate::provider::tree::Object;
 use crate::provider::{
     Asked, CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, Request, Reuse, anthropic, openai, text,
 };
@@ -38,6 +39,7 @@ pub(super) static FORMAT: Format = Format {
     with_model: |_, _| None,
     reader: |endpoint| reply::reader(endpoint),
     stop: stop::notes,
+    fail: |_, problem, out| out.push("", &Object::read(&error(problem))?),
     key_headers: &[],
     forms,
 };

@@ -22,8 +22,9 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 
 use crate::provider::endpoint::Endpoint;
-use crate::provider::forms::Forms;
+use crate::provider::forms::{Events, Forms};
 use crate::provider::stop::Stop;
+use crate::provider::tree::{Json, Object};
 use crate::provider::{CREDENTIAL_HEADERS, Dialect, Format, NamesModel, Problem, ReadReply, has_part, quotas};
 
 /// Where the OpenAI API has what.
@@ -46,6 +47,7 @@ pub(super) static FORMAT: Format = Format {
     with_model: request::with_deployment,
     reader,
     stop,
+    fail,
     key_headers: &["openai-beta", "openai-organization", "openai-project"],
     forms,
 };
@@ -136,7 +138,17 @@ fn forms(endpoint: Endpoint) -> Option<&'static Forms> {
     }
 }
 
-fn error(problem: &Problem<'_>) -> Vec<u8> {
+/// An error within a stream: SDKs raise it for its member `error`. Responses have a kind of event for it besides.
+fn fail(endpoint: Endpoint, problem: &Problem<'_>, out: &mut Events) -> Option<()> {
+    let error = Object::read(&error(problem))?;
+    if endpoint != Endpoint::Responses {
+        return out.push("", &error);
+    }
+    let event = Object::new().with("type", "error").with("code", problem.code).with("message", problem.message);
+    out.push("error", &event.with("param", Json::null()).with_all(error))
+}
+
+pub(super) fn error(problem: &Problem<'_>) -> Vec<u8> {
     let kind = match problem.status.as_u16() {
         401 => "authentication_error",
         403 => "permission_error",

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::allowance::Share;
 use crate::coding;
 use crate::frames::{self, Event};
 use crate::provider::endpoint::Endpoint;
-use crate::provider::forms::Framing;
+use crate::provider::forms::{Events, Framing};
 use crate::provider::stop::{Stopper, UsedSoFar};
-use crate::provider::{Ending, EventKind, ReadReply, Said};
+use crate::provider::{Ending, EventKind, Problem, ReadReply, Said};
 use crate::record::content::Text;
 
 /// Reads one reply.
@@ -30,6 +31,8 @@ pub struct Reader {
     received: u64,
     /// How much is kept of what it says, in bytes.
     keeps: usize,
+    /// What accounts for what is held until it can be read, where that is bounded for all replies together.
+    share: Option<Share>,
 }
 
 enum Body {
@@ -43,8 +46,12 @@ enum Body {
 
 /// A stream that is read.
 struct Stream {
+    endpoint: Endpoint,
     framing: Framing,
     events: frames::Decoder,
+    has_begun: bool,
+    /// Bytes taken in, without their coding.
+    plain: u64,
     reply: Box<dyn ReadReply>,
     stopper: Option<Stopper>,
 }
@@ -75,7 +82,15 @@ impl Reader {
             Body::Opaque
         } else if let Some(framing) = framing(endpoint, &essence).filter(|_| status.is_success()) {
             let events = framing.decoder(max_bytes);
-            Body::Events(Box::new(Stream { framing, events, reply: reply(), stopper: None }))
+            Body::Events(Box::new(Stream {
+                endpoint,
+                framing,
+                events,
+                has_begun: false,
+                plain: 0,
+                reply: reply(),
+                stopper: None,
+            }))
         } else if essence == "application/json" || essence.ends_with("+json") {
             Body::Whole(Kept { first: Bytes::new(), joined: Vec::new(), max_bytes }, reply())
         } else {
@@ -83,7 +98,12 @@ impl Reader {
         };
         // Gemini says of each candidate why it ended, not how many there are, nor whether more is to come.
         let marks_its_end = endpoint != Endpoint::StreamGenerateContent;
-        Self { status, coding, body, marks_its_end, received: 0, keeps: 0 }
+        Self { status, coding, body, marks_its_end, received: 0, keeps: 0, share: None }
+    }
+
+    /// Holds what cannot be read yet on account of `share`. Where there is no room, the reply is not read on.
+    pub fn hold_within(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// Keeps up to `most` bytes of what it says: of the body without its coding, or of the texts of its events, joined.
@@ -106,6 +126,23 @@ impl Reader {
     pub fn ending(&self, used: UsedSoFar) -> Option<Vec<u8>> {
         let Body::Events(stream) = &self.body else { return None };
         stream.stopper.as_ref()?.end(used)
+    }
+
+    /// What has to follow, if nothing more is to come because of `problem`: an error of the stream's own format. `None` if
+    /// there is no place for one here: what has come ends in the middle of an event, or is no stream that is read as it is.
+    #[must_use]
+    pub fn failure(&self, problem: &Problem<'_>) -> Option<Vec<u8>> {
+        /// Far more than any error has.
+        const MAX_BYTES: usize = 64 << 10;
+        let Body::Events(stream) = &self.body else { return None };
+        let Stream { endpoint, framing, events, has_begun, .. } = &**stream;
+        let is_between_events = events.incomplete_from() == self.received && (*has_begun || self.received == 0);
+        if !self.is_plain() || !is_between_events {
+            return None;
+        }
+        let mut out = Events::going_on(*framing, *has_begun, MAX_BYTES);
+        (endpoint.format().fail)(*endpoint, problem, &mut out)?;
+        Some(out.finish())
     }
 
     /// Bytes taken in, as they came.
@@ -146,26 +183,40 @@ impl Reader {
     pub fn push(&mut self, chunk: &Bytes, on_event: &mut dyn FnMut(EventKind, Range<u64>)) {
         self.received += chunk.len() as u64;
         let Some(coding) = &mut self.coding else { return };
+        let share = &mut self.share;
+        let mut has_room = |bytes: usize| share.as_mut().is_none_or(|share| share.grow_to(bytes));
         let readable = match &mut self.body {
             Body::Events(stream) => {
-                let Stream { events, reply, stopper, .. } = &mut **stream;
+                let Stream { events, has_begun, plain, reply, stopper, .. } = &mut **stream;
                 let mut read = |event: Event<'_>| {
+                    *has_begun = true;
                     if let Some(stopper) = stopper {
                         stopper.note(&event);
                     }
                     on_event(reply.event(&event), event.span);
                 };
-                coding.push(chunk, &mut |bytes| events.push(bytes, &mut read)).is_ok()
+                let decoded = coding.push(chunk, &mut |bytes| {
+                    *plain += bytes.len() as u64;
+                    events.push(bytes, &mut read);
+                });
+                let held = plain.saturating_sub(events.incomplete_from());
+                decoded.is_ok() && has_room(usize::try_from(held).unwrap_or(usize::MAX))
             }
-            Body::Whole(kept, _) if coding.is_identity() => kept.add(chunk),
+            Body::Whole(kept, _) if coding.is_identity() => {
+                has_room(kept.bytes().len() + chunk.len()) && kept.add(chunk)
+            }
             Body::Whole(kept, _) => {
                 let mut fits = true;
-                coding.push(chunk, &mut |bytes| fits = fits && kept.add_copy(bytes)).is_ok() && fits
+                let mut add = |bytes: &[u8]| {
+                    fits = fits && has_room(kept.bytes().len() + bytes.len()) && kept.add_copy(bytes);
+                };
+                coding.push(chunk, &mut add).is_ok() && fits
             }
             Body::Opaque => true,
         };
         if !readable {
             self.body = Body::Opaque;
+            self.share = None;
         }
     }
 

@@ -23,6 +23,9 @@ pub(super) static FORMAT: Format = Format {
     with_model: |_, _| None,
     reader: |_| Box::<Reply>::default(),
     stop: |endpoint| (endpoint == Endpoint::TgiGenerateStream).then(|| Box::<Notes>::default() as Box<dyn Stop>),
+    fail: |_, problem, out| {
+        out.push("", &tree::Object::new().with("error", problem.message).with("error_type", problem.code))
+    },
     key_headers: &[],
     forms: |_| None,
 };

@@ -32,6 +32,7 @@ pub(super) static MESSAGES: Format = Format {
     with_model,
     reader: |_| (anthropic::FORMAT.reader)(Endpoint::Messages),
     stop: |_| (anthropic::FORMAT.stop)(Endpoint::Messages),
+    fail: |_, problem, out| (anthropic::FORMAT.fail)(Endpoint::Messages, problem, out),
     key_headers: anthropic::FORMAT.key_headers,
     forms: |_| Some(&MESSAGES_FORMS),
 };

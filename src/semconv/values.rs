@@ -7,8 +7,8 @@ use crate::semconv::{
     ADMIN_DENIED, BILLABLE_REQUESTS, CACHE_ERRORS, CACHE_EVICTIONS, CACHE_LOOKUP_DURATION, CACHE_REQUESTS,
     CACHE_STORES, CONFIG_RELOADS, COST_DRIFT, CUSTOM_METRICS_REJECTED, HTTP_BYTES, INJECT_RESULTS, LEDGER_DROPPED,
     LOOP_DURATION, LOOP_RUNAWAYS, LOOP_TOKENS, Metric, NAMESPACE_REQUESTS, OTLP_DROPPED_SPANS, PRICE_TABLE_INFO,
-    REDACTIONS, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS, UPSTREAM_RETRIES,
-    UPSTREAM_UP, label,
+    REDACTIONS, SHED, SIMILAR_EMBEDDINGS, SIMILAR_REQUESTS, TOKENS, UNPRICED_LAST_SEEN, UNPRICED_REQUESTS,
+    UPSTREAM_RETRIES, UPSTREAM_UP, label,
 };
 
 /// What a label may say.
@@ -194,6 +194,14 @@ pub const VALUES: &[Values] = &[
         "what the attempt before met: `429` `5xx` `timeout` (no answer in time, or a 408) `connect` (no connection, or it \
          broke before an answer came); `hedge` for second attempts beside slow ones; `app` for those that the app's SDK makes, of which weir only knows that",
     ),
+    of(
+        label::REASON,
+        &[&SHED],
+        Closed(2),
+        "`concurrency` (as many calls are in progress as there may be) `memory` (no room for a body that has to be signed)",
+    ),
+    of_all(label::BODY, Closed(2), "`request` `reply`"),
+    of_all(label::SIDE, Closed(2), "whose connections: `app` `admin`"),
     of(label::REASON, &[&CACHE_EVICTIONS], Closed(3), "`size` `ttl` `invalidated`"),
     of(
         label::REASON,

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache;
 use crate::cache::invalidation::Strategy;
 use crate::cache::shared::Event;
+use crate::door::Door;
 use crate::host::Host;
 use crate::host::process::Process;
 use crate::labels::{self, Limiter};
@@ -40,8 +41,8 @@ use crate::sinks::families::{Families, Origin};
 use crate::sinks::loops::{Loops, WatchRuns};
 use crate::sinks::money::Amount;
 use crate::sinks::now::{
-    Now, Queue, WatchCache, WatchCircuits, WatchConnections, WatchLedger, WatchLimits, WatchQueue, WatchState,
-    WatchStore, WatchTraces, Watched,
+    Now, Queue, WatchCache, WatchCircuits, WatchConnections, WatchLedger, WatchLimits, WatchOverload, WatchQueue,
+    WatchState, WatchStore, WatchTraces, Watched,
 };
 use crate::sinks::reloads::{Reloads, WatchedFile};
 use crate::sinks::samples::Samples;
@@ -228,6 +229,8 @@ impl Metrics {
             denials: Denials::default(),
             reloads: Arc::new(Reloads::new(SystemTime::now())),
             queues: RwLock::default(),
+            overload: OnceLock::new(),
+            doors: RwLock::default(),
             connections: OnceLock::new(),
             circuits: OnceLock::new(),
             host: OnceLock::new(),
@@ -396,6 +399,17 @@ impl Metrics {
     /// Has `watch` asked at each scrape whether circuits are closed. The first one stays.
     pub fn watch_circuits(&self, watch: WatchCircuits) {
         let _ = self.now.circuits.set(watch);
+    }
+
+    /// Has `watch` asked at each scrape how much goes on at once. The first one stays.
+    pub fn watch_overload(&self, watch: WatchOverload) {
+        let _ = self.now.overload.set(watch);
+    }
+
+    /// Shows from now on how often the system refused at `door`.
+    pub fn watch_door(&self, door: &Door) {
+        let mut doors = self.now.doors.write().unwrap_or_else(PoisonError::into_inner);
+        doors.push((door.side(), Arc::clone(door.refused())));
     }
 
     /// Has `host` looked at, at each scrape. The first one stays.

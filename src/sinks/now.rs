@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
 
@@ -14,6 +15,8 @@ use prometheus_client::metrics::info::Info;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::allowance::Standing;
+use crate::door::Side;
 use crate::host::Host;
 use crate::labels::Limiter;
 use crate::ledger::Standing as Ledger;
@@ -31,7 +34,7 @@ use crate::sinks::quotas::Quotas;
 use crate::sinks::reloads::Reloads;
 use crate::sinks::rules;
 use crate::sinks::series::{MEMORY, ProviderSeries};
-use crate::sinks::traces::Standing;
+use crate::sinks::traces;
 use crate::units::{Backlog, PicoUsd};
 
 /// How full the cache is.
@@ -102,6 +105,18 @@ impl Queue {
     }
 }
 
+/// What there is of bodies in progress, and how many calls were turned away.
+#[derive(Clone, Debug, Default)]
+pub struct Overload {
+    /// Calls turned away, by the label `reason`.
+    pub shed: Vec<(&'static str, u64)>,
+    /// What is held of requests, by the label `body`, then of replies.
+    pub bodies: Vec<(&'static str, Standing)>,
+}
+
+/// Says how much goes on now.
+pub type WatchOverload = Box<dyn Fn() -> Overload + Send + Sync>;
+
 /// Says how full a queue is now; `None` once it is gone.
 pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
 
@@ -109,7 +124,7 @@ pub type WatchQueue = Box<dyn Fn() -> Option<Backlog> + Send + Sync>;
 pub type WatchLimits = Box<dyn Fn() -> Option<Arc<Limits>> + Send + Sync>;
 
 /// Says how the queue of spans stands now.
-pub type WatchTraces = Arc<dyn Fn() -> Standing + Send + Sync>;
+pub type WatchTraces = Arc<dyn Fn() -> traces::Standing + Send + Sync>;
 
 /// Says how the ledger stands now.
 pub type WatchLedger = Arc<dyn Fn() -> Ledger + Send + Sync>;
@@ -141,6 +156,10 @@ pub(super) struct Now {
     pub(super) reloads: Arc<Reloads>,
     /// The queues there are.
     pub(super) queues: RwLock<Vec<(Queue, WatchQueue)>>,
+    /// Set once calls can come in.
+    pub(super) overload: OnceLock<WatchOverload>,
+    /// Where connections come in, and how often the system refused.
+    pub(super) doors: RwLock<Vec<(Side, Arc<AtomicU64>)>>,
     /// Set once there are providers to connect to.
     pub(super) connections: OnceLock<WatchConnections>,
     /// Set once there are providers that may be left alone.
@@ -225,6 +244,7 @@ impl Collector for Now {
         self.write_queues(encoder)?;
         let tasks = Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks());
         write(encoder, &semconv::TASKS, tasks.map(|tasks| ([], ConstGauge::new(whole(tasks)))))?;
+        self.write_overload(encoder)?;
         let store = self.store.get().map(|is_up| ([], ConstGauge::new(u64::from(is_up()))));
         write(encoder, &semconv::SHARED_STORE_UP, store)?;
         let state = self.state.get().map(|is_kept| ([], ConstGauge::new(u64::from(is_kept()))));
@@ -263,6 +283,21 @@ impl Now {
         write(encoder, &semconv::QUEUE_CAPACITY, capacities)?;
         let dropped = queues.iter().map(|(name, it)| (*name, ConstCounter::new(it.dropped)));
         write(encoder, &semconv::QUEUE_DROPPED, dropped)
+    }
+
+    fn write_overload(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Overload { shed, bodies } = self.overload.get().map(|watch| watch()).unwrap_or_default();
+        let each = |part: fn(&Standing) -> u64| bodies.iter().map(move |(body, standing)| ([*body], part(standing)));
+        let shed = shed.into_iter().map(|(reason, calls)| ([reason], ConstCounter::new(calls)));
+        write(encoder, &semconv::SHED, shed)?;
+        let unread = each(|it| it.declined).map(|(body, times)| (body, ConstCounter::new(times)));
+        write(encoder, &semconv::BODIES_UNREAD, unread)?;
+        let gauge = |(body, bytes)| (body, ConstGauge::new(bytes));
+        write(encoder, &semconv::BODIES_HELD, each(|it| it.held).map(gauge))?;
+        write(encoder, &semconv::BODIES_BOUND, each(|it| it.most).map(gauge))?;
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = doors.iter().map(|(side, times)| ([side.as_str()], times.load(Ordering::Relaxed)));
+        write(encoder, &semconv::ACCEPT_REFUSED, refused.map(|(side, times)| (side, ConstCounter::new(times))))
     }
 
     /// Providers that have the same value of the label are one series.
@@ -334,8 +369,9 @@ fn write_price_table(encoder: &mut DescriptorEncoder<'_>, prices: &PriceTable) -
     info.encode(encoder.encode_descriptor(metric.stem(), &format!("{}.", metric.help), None, info.metric_type())?)
 }
 
-fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: Standing) -> fmt::Result {
-    let Standing { exported, queue_full, export_failed, length, capacity, last_taken: _, is_failing: _ } = standing;
+fn write_traces(encoder: &mut DescriptorEncoder<'_>, standing: traces::Standing) -> fmt::Result {
+    let traces::Standing { exported, queue_full, export_failed, length, capacity, last_taken: _, is_failing: _ } =
+        standing;
     let dropped = [("queue_full", queue_full), ("export_failed", export_failed)];
     write(encoder, &semconv::OTLP_EXPORTED_SPANS, [([], ConstCounter::new(exported))])?;
     write(encoder, &semconv::OTLP_DROPPED_SPANS, dropped.map(|(why, count)| ([why], ConstCounter::new(count))))?;

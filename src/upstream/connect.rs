@@ -45,6 +45,27 @@ pub(super) enum ConnectError {
     Timeout(Duration),
 }
 
+/// What the system says where a process (24) or the machine (23) has no descriptor left: `EMFILE` and `ENFILE`, the same
+/// on Linux and on BSDs.
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+
+impl ConnectError {
+    /// Whether the system had no descriptor left for it.
+    pub(super) fn is_for_want_of_descriptors(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let of_system = error.downcast_ref::<io::Error>();
+            let code =
+                of_system.or_else(|| Some(&error.downcast_ref::<NoAddress>()?.0)).and_then(io::Error::raw_os_error);
+            if code.is_some_and(|code| NO_DESCRIPTOR.contains(&code)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// How many connections are open.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Open(Arc<AtomicUsize>);

@@ -10,6 +10,7 @@ pub mod breaker;
 mod connect;
 pub mod credential;
 pub mod hedge;
+pub mod incoming;
 pub mod plan;
 pub mod reply;
 pub mod retry;
@@ -40,6 +41,7 @@ use crate::record::outcome::{ErrorType, Trouble};
 use crate::units::Span;
 use crate::upstream::aws::Signer;
 use crate::upstream::connect::{ConnectError, Connector, Open, cause_of};
+use crate::upstream::incoming::{AppBody, BrokenBody};
 use crate::upstream::sign::Unsigned;
 use crate::upstream::trust::{Offer, Speaks, Trust};
 
@@ -53,6 +55,9 @@ pub struct Settings {
     pub first_byte_timeout: Span,
     /// How long a provider may fall silent in the middle of an answer, and both sides of a WebSocket session.
     pub idle_timeout: Span,
+    /// How long a call may take in all, from when it goes to the provider to the end of its answer. A stream that takes
+    /// longer ends with an error of its API's own. Without it (`null`), there is no such bound; sessions have none.
+    pub total_timeout: Option<Span>,
     /// How long an unused connection is kept for the next call.
     pub pool_idle_timeout: Span,
     /// Most unused connections kept for each provider.
@@ -93,6 +98,7 @@ impl Default for Settings {
             connect_timeout: Span::from_secs(10),
             first_byte_timeout: Span::from_secs(600),
             idle_timeout: Span::from_secs(300),
+            total_timeout: None,
             pool_idle_timeout: Span::from_secs(60),
             pool_max_idle: 64,
             ca_files: Vec::new(),
@@ -127,9 +133,18 @@ pub enum Failure {
     /// The connection broke, or what came was not HTTP.
     #[error("the connection broke before an answer came")]
     Reset(#[source] BoxError),
+    /// No end of the answer within the time that a call may take in all.
+    #[error("the call was not over within {}", humantime::format_duration(*.0))]
+    TotalTimeout(Duration),
+    /// The process has no descriptor left for another connection: the provider was not asked, and has no part in it.
+    #[error("weir has no descriptor left for another connection")]
+    NoDescriptor(#[source] BoxError),
     /// The app's own body broke off while it was being forwarded.
     #[error("the request's body broke off")]
     RequestBody(#[source] BoxError),
+    /// The app's own body stalled while it was being forwarded.
+    #[error("the request's body stalled: nothing more of it came within {}", humantime::format_duration(*.0))]
+    RequestStalled(Duration),
     /// It should carry a signature for AWS, and cannot.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
@@ -152,11 +167,13 @@ impl Failure {
     pub const fn error_type(&self) -> ErrorType {
         match self {
             Self::Dns(_) => ErrorType::Dns,
-            Self::Connect(_) => ErrorType::Connect,
+            Self::Connect(_) | Self::NoDescriptor(_) => ErrorType::Connect,
             Self::Tls(_) => ErrorType::Tls,
-            Self::ConnectTimeout | Self::FirstByteTimeout(_) => ErrorType::Timeout,
+            Self::ConnectTimeout | Self::FirstByteTimeout(_) | Self::TotalTimeout(_) => ErrorType::Timeout,
             Self::Reset(_) => ErrorType::ConnectionReset,
             Self::RequestBody(_) => ErrorType::Cancelled,
+            // What the app is told.
+            Self::RequestStalled(_) => ErrorType::Status(408),
             Self::Unsigned(_) => ErrorType::Other,
             Self::CircuitOpen(_) => ErrorType::CircuitOpen,
         }
@@ -170,25 +187,32 @@ impl Failure {
             | Self::Connect(_)
             | Self::Tls(_)
             | Self::ConnectTimeout
+            | Self::NoDescriptor(_)
             | Self::Unsigned(_)
             | Self::CircuitOpen(_) => false,
-            Self::FirstByteTimeout(_) | Self::Reset(_) | Self::RequestBody(_) => true,
+            Self::FirstByteTimeout(_)
+            | Self::TotalTimeout(_)
+            | Self::Reset(_)
+            | Self::RequestBody(_)
+            | Self::RequestStalled(_) => true,
         }
     }
 
     fn of(error: ClientError) -> Self {
         if let Some(connect) = cause_of::<ConnectError>(&error) {
             return match connect {
+                connect if connect.is_for_want_of_descriptors() => Self::NoDescriptor(error.into()),
                 ConnectError::Dns(_) => Self::Dns(error.into()),
                 ConnectError::Tcp(_) | ConnectError::Proxy(_) => Self::Connect(error.into()),
                 ConnectError::Tls(_) => Self::Tls(error.into()),
                 ConnectError::Timeout(_) => Self::ConnectTimeout,
             };
         }
-        if cause_of::<BrokenBody>(&error).is_some() {
-            return Self::RequestBody(error.into());
+        match cause_of::<BrokenBody>(&error) {
+            Some(BrokenBody::Stalled(patience)) => Self::RequestStalled(*patience),
+            Some(BrokenBody::BrokenOff(_)) => Self::RequestBody(error.into()),
+            None => Self::Reset(error.into()),
         }
-        Self::Reset(error.into())
     }
 }
 
@@ -326,14 +350,9 @@ impl Upstream {
 #[derive(Debug)]
 pub struct RequestBody {
     kept: Option<Bytes>,
-    rest: Option<Incoming>,
+    rest: Option<AppBody>,
     received: Arc<AtomicU64>,
 }
-
-/// The app's body broke off while it was being forwarded.
-#[derive(Debug, thiserror::Error)]
-#[error("the app's request body broke off")]
-pub struct BrokenBody(#[source] hyper::Error);
 
 impl RequestBody {
     /// A body that is all there.
@@ -344,7 +363,7 @@ impl RequestBody {
 
     /// A body whose beginning is `kept` and whose rest streams through, adding its length to `received`.
     #[must_use]
-    pub fn through(kept: Bytes, rest: Incoming, received: Arc<AtomicU64>) -> Self {
+    pub fn through(kept: Bytes, rest: AppBody, received: Arc<AtomicU64>) -> Self {
         Self { kept: Some(kept).filter(|kept| !kept.is_empty()), rest: Some(rest), received }
     }
 
@@ -378,7 +397,7 @@ impl Body for RequestBody {
         let Some(rest) = self.rest.as_mut() else { return Poll::Ready(None) };
         let frame = match ready!(Pin::new(rest).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(BrokenBody(error)))),
+            Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
             None => return Poll::Ready(None),
         };
         if let Some(data) = frame.data_ref() {

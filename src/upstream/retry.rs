@@ -83,7 +83,13 @@ pub const fn of_failure(failure: &Failure) -> Option<Trouble> {
             Some(Trouble::Connect)
         }
         Failure::FirstByteTimeout(_) => Some(Trouble::Timeout),
-        Failure::RequestBody(_) | Failure::Unsigned(_) | Failure::CircuitOpen(_) => None,
+        // Of these no provider is to blame, or there is no time left for another attempt.
+        Failure::RequestBody(_)
+        | Failure::RequestStalled(_)
+        | Failure::NoDescriptor(_)
+        | Failure::TotalTimeout(_)
+        | Failure::Unsigned(_)
+        | Failure::CircuitOpen(_) => None,
     }
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
 use weir::provider::stop::UsedSoFar;
-use weir::provider::{Ending, Said};
+use weir::provider::{Ending, Problem, Said};
 use weir::record::usage::Counter;
 
 use crate::fixture::{Fixture, fixtures};
@@ -111,6 +111,48 @@ fn a_stream_is_complete_wherever_it_is_ended() {
         }
     }
     assert_eq!(by_error.iter().map(String::as_str).collect::<Vec<_>>(), ENDED_BY_AN_ERROR);
+    assert!(told > 300, "{told}");
+}
+
+#[test]
+fn a_stream_that_is_out_of_time_fails_in_the_words_of_its_api() {
+    let problem = Problem {
+        status: StatusCode::GATEWAY_TIMEOUT,
+        code: "timeout",
+        message: "out of \"time\"",
+        request_id: "1",
+        retry_after: None,
+    };
+    let mut told = 0;
+    for fixture in fixtures().iter().filter(|fixture| fixture.streams() && fixture.status == StatusCode::OK) {
+        for end in ends(fixture) {
+            let beginning = &fixture.reply[..end];
+            if read(fixture, beginning).ending == Ending::Failed {
+                continue;
+            }
+            let failure = |beginning: &[u8]| {
+                let mut reader = reader(fixture);
+                reader.push(&Bytes::copy_from_slice(beginning), &mut |_, _| {});
+                reader.failure(&problem)
+            };
+            // Where an event ends by what follows it, nothing can follow it but the rest.
+            let Some(failure) = failure(beginning) else { continue };
+            let after = read(fixture, &[beginning, &failure].concat());
+            let text = String::from_utf8_lossy(&failure);
+            let is_over = matches!(read(fixture, beginning).ending, Ending::Complete | Ending::Declined);
+            assert!(
+                after.ending == Ending::Failed || is_over,
+                "{:?}: {} at {end}: {text}",
+                after.ending,
+                fixture.name()
+            );
+            assert!(failure.windows(7).any(|part| part == b"out of "), "{}: {text}", fixture.name());
+            told += 1;
+        }
+        let mut torn = reader(fixture);
+        torn.push(&Bytes::copy_from_slice(&fixture.reply[..ends(fixture)[0] - 3]), &mut |_, _| {});
+        assert_eq!(torn.failure(&problem), None, "{}: in the middle of an event", fixture.name());
+    }
     assert!(told > 300, "{told}");
 }
 

@@ -13,6 +13,7 @@ mod cardinality;
 mod costs;
 mod cross_mode;
 mod custom_metrics;
+mod descriptors;
 mod ended_early;
 mod estimates;
 mod faults;
@@ -42,6 +43,7 @@ mod measured;
 mod memory_limit;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
+mod overload;
 mod pod_life;
 mod pricing;
 #[cfg(all(feature = "otlp", feature = "parquet"))]
@@ -52,6 +54,7 @@ mod realtime;
 mod recording;
 mod reload;
 mod resilience;
+mod schedules;
 #[cfg(feature = "redis")]
 mod shared_limits;
 #[cfg(feature = "redis")]

@@ -3,6 +3,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::allowance::Share;
+
 /// The most that is copied for a rider at once.
 const MAX_COPIED: usize = 64 << 10;
 
@@ -17,13 +19,23 @@ pub struct Log {
     from: u64,
     total: u64,
     limit: usize,
+    /// Whether all that came is kept.
+    is_whole: bool,
+    /// What accounts for what is kept, where that is bounded for all logs together.
+    share: Option<Share>,
 }
 
 impl Log {
     /// An empty log that keeps all of what is no larger than `limit`.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { kept: BytesMut::new(), frozen: Bytes::new(), from: 0, total: 0, limit }
+        Self { kept: BytesMut::new(), frozen: Bytes::new(), from: 0, total: 0, limit, is_whole: true, share: None }
+    }
+
+    /// The same, and what it keeps is on account of `share`. Where there is no room, it keeps no more than it must.
+    #[must_use]
+    pub fn within(self, share: Option<Share>) -> Self {
+        Self { share, ..self }
     }
 
     /// Adds a piece that nobody needs to read again.
@@ -34,14 +46,29 @@ impl Log {
     /// Adds a piece. Beyond the limit, only what lies behind `needed_from` is kept.
     pub(super) fn push(&mut self, piece: &[u8], needed_from: Option<u64>) {
         self.total += piece.len() as u64;
-        if self.is_whole() {
+        self.is_whole = self.is_whole && self.has_room();
+        if self.is_whole {
             return self.kept.extend_from_slice(piece);
         }
         self.let_go(needed_from.unwrap_or(self.total));
         match needed_from {
             Some(_) => self.kept.extend_from_slice(piece),
-            None => self.from = self.total,
+            None => {
+                self.from = self.total;
+                self.share = None;
+            }
         }
+    }
+
+    /// Whether all that has come may be kept.
+    fn has_room(&mut self) -> bool {
+        let Some(all) = usize::try_from(self.total).ok().filter(|all| *all <= self.limit) else { return false };
+        let has_room = self.share.as_mut().is_none_or(|share| share.grow_to(all));
+        if !has_room {
+            // From now on the slowest may be behind by no more than what nobody accounts for.
+            self.limit = self.limit.min(MAX_COPIED);
+        }
+        has_room
     }
 
     /// How much has come.
@@ -53,7 +80,7 @@ impl Log {
     /// Whether all that came is kept.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.total <= self.limit as u64
+        self.is_whole
     }
 
     /// All that came, once nothing more comes; `None` if it was too much.
@@ -64,7 +91,11 @@ impl Log {
 
     /// Nothing more comes.
     pub fn freeze(&mut self) {
-        self.frozen = std::mem::take(&mut self.kept).freeze();
+        let kept = std::mem::take(&mut self.kept).freeze();
+        self.frozen = match self.share.take() {
+            Some(share) => share.keep(kept),
+            None => kept,
+        };
     }
 
     /// Whether no more should come before somebody has taken of what is kept.

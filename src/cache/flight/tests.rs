@@ -209,49 +209,72 @@ fn whoever_joins_and_leaves_whenever_the_others_get_all_of_it() {
 #[test]
 fn whatever_happens_in_whatever_order_nobody_misses_a_byte_or_sleeps_on() {
     for seed in 0..3000 {
-        let mut chance = Chance(seed);
         // Most of what comes is far larger than the smaller limit.
         let limit = if seed % 2 == 0 { 100_000 } else { 40 };
-        let flights = Flights::new(limit);
-        let (first, script) = lead(&flights);
-        let mut riders = vec![first];
-        let mut came = Vec::new();
-        script.goes_on(Step::Head);
-        for _ in 0..chance.below(120) {
-            match chance.below(10) {
-                0 => match board(&flights) {
-                    (ride, false) => riders.push(Rider::new(ride)),
-                    // Too late, or everybody has left.
-                    (ride, true) => drop(ride),
-                },
-                1 if riders.len() > 1 => drop(riders.swap_remove(chance.below(riders.len()))),
-                2 | 3 => {
-                    let piece = vec![u8::try_from(came.len() % 251).expect("below"); 1 + chance.below(30)];
-                    came.extend_from_slice(&piece);
-                    script.goes_on(Step::Piece(piece));
-                }
-                4 => script.goes_on(Step::WakesAtOnce),
-                _ => {
-                    let at = chance.below(riders.len());
-                    if riders[at].is_woken() {
-                        riders[at].step();
-                    }
+        schedule(seed, &Flights::new(limit), limit, 30);
+    }
+}
+
+#[test]
+fn nor_where_there_is_less_room_than_they_need() {
+    let mut declined = 0;
+    for seed in 0..3000 {
+        let room = Allowance::of((seed % 5) << 14);
+        // Somebody else may have some of it.
+        let mut taken = (seed % 3 == 0).then(|| room.share());
+        let _ = taken.as_mut().is_some_and(|share| share.grow_to(20_000));
+        let (limit, before) = (1_000_000, room.standing());
+        let flights = Flights::new(limit).within(room.clone());
+        schedule(seed, &flights, limit, 9000);
+        drop(flights);
+        let after = room.standing();
+        declined += after.declined - before.declined;
+        assert_eq!(after.held, before.held, "seed {seed}: what the flight had is given back");
+    }
+    assert!(declined > 500, "{declined}");
+}
+
+/// One flight, whose riders come, go and are polled by chance; all that it can come to is checked.
+fn schedule(seed: u64, flights: &Flights<Script>, limit: usize, most: usize) {
+    let mut chance = Chance(seed);
+    let (first, script) = lead(flights);
+    let mut riders = vec![first];
+    let mut came = Vec::new();
+    script.goes_on(Step::Head);
+    for _ in 0..chance.below(120) {
+        match chance.below(10) {
+            0 => match board(flights) {
+                (ride, false) => riders.push(Rider::new(ride)),
+                // Too late, or everybody has left.
+                (ride, true) => drop(ride),
+            },
+            1 if riders.len() > 1 => drop(riders.swap_remove(chance.below(riders.len()))),
+            2 | 3 => {
+                let piece = vec![u8::try_from(came.len() % 251).expect("below"); 1 + chance.below(most)];
+                came.extend_from_slice(&piece);
+                script.goes_on(Step::Piece(piece));
+            }
+            4 => script.goes_on(Step::WakesAtOnce),
+            _ => {
+                let at = chance.below(riders.len());
+                if riders[at].is_woken() {
+                    riders[at].step();
                 }
             }
-            let flight = riders.iter().find_map(|rider| rider.ride.as_ref()).map(|ride| &ride.flight);
-            let kept = flight.map_or(0, |flight| lock(&flight.state).log.kept.len());
-            assert!(kept <= limit + 30, "seed {seed}: {kept} bytes are kept");
         }
-        script.ends();
-        while let Some(rider) = riders.iter_mut().find(|rider| rider.ride.is_some() && rider.is_woken()) {
-            rider.step();
-        }
-        for rider in &riders {
-            assert!(rider.over, "seed {seed}: it sleeps on");
-            assert_eq!(rider.read, came, "seed {seed}");
-        }
-        assert!(flights.is_empty(), "seed {seed}");
+        let flight = riders.iter().find_map(|rider| rider.ride.as_ref()).map(|ride| &ride.flight);
+        let kept = flight.map_or(0, |flight| lock(&flight.state).log.kept.len());
+        assert!(kept <= limit + most, "seed {seed}: {kept} bytes are kept");
     }
+    script.ends();
+    while let Some(rider) = riders.iter_mut().find(|rider| rider.ride.is_some() && rider.is_woken()) {
+        rider.step();
+    }
+    for rider in &riders {
+        assert!(rider.over, "seed {seed}: it sleeps on");
+        assert_eq!(rider.read, came, "seed {seed}");
+    }
+    assert!(flights.is_empty(), "seed {seed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

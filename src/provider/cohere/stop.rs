@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::provider::Problem;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Events;
 use crate::provider::lenient::{Count, Text};
@@ -16,6 +17,22 @@ pub(super) fn notes(endpoint: Endpoint) -> Option<Box<dyn Stop>> {
         Endpoint::CohereChat => Some(Box::<Chat>::default()),
         Endpoint::CohereChatV1 => Some(Box::new(Lines::default())),
         Endpoint::CohereGenerate => Some(Box::new(Lines { generates: true, ..Lines::default() })),
+        _ => None,
+    }
+}
+
+/// The last event of a stream that failed.
+pub(super) fn fail(endpoint: Endpoint, problem: &Problem<'_>, out: &mut Events) -> Option<()> {
+    let failed = Object::new().with("finish_reason", "ERROR").with("error", problem.message);
+    match endpoint {
+        Endpoint::CohereChat => {
+            out.push("message-end", &Object::new().with("type", "message-end").with("delta", failed))?;
+            out.push_done()
+        }
+        Endpoint::CohereChatV1 | Endpoint::CohereGenerate => {
+            let line = Object::new().with("is_finished", Json::truth()).with("event_type", "stream-error");
+            out.push("", &line.with_all(failed))
+        }
         _ => None,
     }
 }

@@ -51,6 +51,13 @@ impl Process {
         Self::run(shell, provider, more, &[]).await
     }
 
+    /// The same, with so many descriptors at most.
+    pub(crate) async fn start_with_descriptors(most: &str, provider: &str, more: &[&str]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", r#"ulimit -n "$0" && exec "$@""#, most, WEIR]);
+        Self::run(shell, provider, more, &[]).await
+    }
+
     async fn run(mut weir: Command, provider: &str, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = weir
             .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -118,6 +125,13 @@ impl Process {
         let pid = self.child.id().to_string();
         let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
         assert!(limited.unwrap().success(), "a limit on files");
+    }
+
+    /// From now on it may have so many descriptors.
+    pub(crate) fn limit_descriptors(&self, most: &str) {
+        let pid = self.child.id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
+        assert!(limited.unwrap().success(), "a limit on descriptors");
     }
 
     /// `kill -9`.
