@@ -108,9 +108,9 @@ pub fn coding(data: &[u8]) {
     };
     for piece in pieces(data) {
         let mut came = 0;
-        let decoded = decoder.push(piece, &mut |bytes| came += bytes.len());
+        let taken = decoder.push(piece, &mut |bytes| came += bytes.len());
         assert!(came <= MOST.max(piece.len()), "a piece expands to {came}");
-        if decoded.is_err() {
+        if taken.is_err() {
             return;
         }
     }

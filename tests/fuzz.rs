@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use allocation_counter::measure;
+use tokio::time::Instant;
 
 use crate::random::Random;
 use crate::targets::{TARGETS, Target};

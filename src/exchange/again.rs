@@ -276,10 +276,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Where a second attempt goes beside one that went this `way`: the next one that lets it through, else the same.
-    fn beside(
-        &mut self,
-        way: Option<&'a Fallback>,
-    ) -> Option<(Option<&'a Fallback>, Option<Pass<'a>>, Request<RequestBody>)> {
+    fn beside(&mut self, way: Option<&'a Fallback>) -> Option<Beside<'a>> {
         let (plan, to) = (self.call.plan, self.call.to);
         let here = plan.fallbacks.iter().position(|it| way.is_some_and(|way| std::ptr::eq(it, way)));
         let others = plan.fallbacks.iter().skip(here.map_or(0, |here| here + 1)).map(Some);
@@ -370,6 +367,9 @@ impl<'a> Sending<'a> {
     }
 }
 
+/// What a second attempt is made of: its way, that it may be made, and what is sent.
+type Beside<'a> = (Option<&'a Fallback>, Option<Pass<'a>>, Request<RequestBody>);
+
 /// What an attempt came to, and what trouble it met.
 type Done = (Came, Option<Trouble>);
 
@@ -411,8 +411,11 @@ fn ended(came: &Came, trouble: Option<Trouble>) -> Option<Ended> {
 
 /// Looks at what an error says of being asked again.
 async fn look(came: Came, trouble: Trouble) -> Step {
-    let Ok(mut answer) = came else {
-        return Step::Unanswered(Unanswered { came, trouble, asked: None, is_spent: false });
+    let mut answer = match came {
+        Ok(answer) => answer,
+        Err(failure) => {
+            return Step::Unanswered(Unanswered { came: Err(failure), trouble, asked: None, is_spent: false });
+        }
     };
     if answer.headers().get(SHOULD_RETRY).is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"false")) {
         return Step::Over(Ok(answer));

@@ -59,6 +59,11 @@ async fn weir(first: &str, fallbacks: &str, upstream: &str) -> Weir {
     Weir::start(&format!("providers: {{ {openai} }}\nupstream: {{ {upstream} }}\n{NO_CACHE}\n")).await
 }
 
+/// As metrics have it.
+fn count(things: usize) -> f64 {
+    f64::from(u32::try_from(things).unwrap())
+}
+
 async fn attempts(weir: &Weir, code: &str) -> f64 {
     weir.metric(&format!(r#"weir_upstream_requests_total{{provider="openai",code="{code}"}}"#)).await
 }
@@ -121,10 +126,10 @@ async fn what_is_tried_again_and_what_the_app_gets() {
         assert_eq!(received.len(), asked, "{rule}");
         assert!(received.iter().all(|it| it.body == ASK), "{rule}: every attempt has the whole body");
         weir.settled().await;
-        assert_eq!(weir.metric_sum("weir_upstream_requests_total{").await, asked as f64, "{rule}");
-        assert_eq!(weir.metric_sum("weir_upstream_retries_total{").await, (asked - 1) as f64, "{rule}");
+        assert_eq!(weir.metric_sum("weir_upstream_requests_total{").await, count(asked), "{rule}");
+        assert_eq!(weir.metric_sum("weir_upstream_retries_total{").await, count(asked - 1), "{rule}");
         if let Some(reason) = reason {
-            assert_eq!(retries(&weir, reason).await, (asked - 1) as f64, "{rule}");
+            assert_eq!(retries(&weir, reason).await, count(asked - 1), "{rule}");
         }
         assert_eq!(weir.metric_sum("weir_requests_total{").await, 1.0, "{rule}: one call");
         assert_eq!(
@@ -270,8 +275,8 @@ async fn a_thousand_failing_calls_are_no_storm() {
     let asked = fake.received().len();
     // A fifth of the calls, what a minute earns from the beginning on, and what it earns while this runs.
     assert!((1100..=1000 + 200 + 10 + 10).contains(&asked), "{asked} attempts");
-    assert_eq!(attempts(&weir, "503").await, asked as f64);
-    assert_eq!(retries(&weir, "5xx").await, (asked - 1000) as f64);
+    assert_eq!(attempts(&weir, "503").await, count(asked));
+    assert_eq!(retries(&weir, "5xx").await, count(asked - 1000));
     assert_eq!(weir.metric_sum("weir_requests_total{").await, 1000.0);
     weir.stop().await;
 }

@@ -310,7 +310,7 @@ struct Row {
 }
 
 impl Books {
-    pub(crate) fn new(bill: Bill, metrics: Metrics, ledger: Ledger, made: &Made) -> Self {
+    pub(crate) fn new(bill: &Bill, metrics: &Metrics, ledger: &Ledger, made: &Made) -> Self {
         let row = |model: usize| {
             let ((requests, billed), (counted, exposed)) = (bill.of(model), metrics.of(model));
             let (calls, sent, kept) = ledger.of(model);

@@ -165,7 +165,7 @@ impl House {
             sleep(Duration::from_millis(100)).await;
         };
         let ledger = Ledger::ask(self, begun).await;
-        Books::new(self.bill().await, metrics, ledger, made)
+        Books::new(&self.bill().await, &metrics, &ledger, made)
     }
 
     /// Ends weir first, which has to go in peace.

@@ -83,8 +83,11 @@ impl Ask {
     }
 }
 
+/// Makes calls of one kind.
+type Asks = fn(u64, &mut Dice) -> Vec<Ask>;
+
 /// What is asked next: how often, of a hundred, and what, with a number that no other call has.
-const ASKS: [(u64, fn(u64, &mut Dice) -> Vec<Ask>); 12] = [
+const ASKS: [(u64, Asks); 12] = [
     (20, chats),
     (8, responses_and_embeddings),
     (12, claudes),

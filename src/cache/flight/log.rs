@@ -51,12 +51,11 @@ impl Log {
             return self.kept.extend_from_slice(piece);
         }
         self.let_go(needed_from.unwrap_or(self.total));
-        match needed_from {
-            Some(_) => self.kept.extend_from_slice(piece),
-            None => {
-                self.from = self.total;
-                self.share = None;
-            }
+        if needed_from.is_some() {
+            self.kept.extend_from_slice(piece);
+        } else {
+            self.from = self.total;
+            self.share = None;
         }
     }
 
