@@ -102,7 +102,9 @@ fn plain(value: &Value<'_>, out: &mut String) {
     let done = match value {
         Value::Array(items) => {
             out.push('[');
-            items.iter().for_each(|item| plain(item, out));
+            for item in items {
+                plain(item, out);
+            }
             write!(out, "]")
         }
         Value::Object(members) => {
@@ -129,7 +131,7 @@ fn plain(value: &Value<'_>, out: &mut String) {
 /// exactly if they are one value; where one is odd, they have not unless they are.
 pub fn key(data: &[u8]) {
     let texts: [&[u8]; 2] = two_parts(data).into();
-    let [Ok(one), Ok(other)] = texts.map(|text| serde_json::from_slice::<Value<'_>>(text)) else { return };
+    let [Ok(one), Ok(other)] = texts.map(serde_json::from_slice::<Value<'_>>) else { return };
     let spaced = |text: &[u8]| [b" ", text, b"\r\n"].concat();
     let is_odd = key_of(&spaced(texts[0]), &one) != key_of(texts[0], &one);
     let mut plainly = [String::new(), String::new()];

@@ -58,7 +58,7 @@ pub fn warm_lines(data: &[u8]) {
     as_file("requests.jsonl", data, |path| match Lines::check(path) {
         Ok(count) => assert!(count <= data.len()),
         Err(BadFile::Mistaken { mistakes, .. }) => {
-            assert!(mistakes.iter().all(|(line, why)| *line > 0 && !why.is_empty()))
+            assert!(mistakes.iter().all(|(line, why)| *line > 0 && !why.is_empty()));
         }
         Err(BadFile::Unreadable { .. }) => {}
     });

@@ -43,7 +43,9 @@ fn same_however_cut(data: &[u8], mut read: impl FnMut(&[&[u8]], &mut Found)) {
 pub fn sse(data: &[u8]) {
     same_however_cut(data, |pieces, found| {
         let mut decoder = events::Decoder::new(MAX_BYTES);
-        pieces.iter().for_each(|piece| decoder.push(piece, &mut |event| found.note(&event)));
+        for piece in pieces {
+            decoder.push(piece, &mut |event| found.note(&event));
+        }
         decoder.finish(&mut |event| found.note(&event));
     });
 }
@@ -52,7 +54,9 @@ pub fn sse(data: &[u8]) {
 pub fn lines(data: &[u8]) {
     same_however_cut(data, |pieces, found| {
         let mut decoder = of_lines::Decoder::new(MAX_BYTES);
-        pieces.iter().for_each(|piece| decoder.push(piece, &mut |event| found.note(&event)));
+        for piece in pieces {
+            decoder.push(piece, &mut |event| found.note(&event));
+        }
         decoder.finish(&mut |event| found.note(&event));
     });
 }
@@ -61,7 +65,9 @@ pub fn lines(data: &[u8]) {
 pub fn array(data: &[u8]) {
     same_however_cut(data, |pieces, found| {
         let mut decoder = arrays::Decoder::new(MAX_BYTES);
-        pieces.iter().for_each(|piece| decoder.push(piece, &mut |event| found.note(&event)));
+        for piece in pieces {
+            decoder.push(piece, &mut |event| found.note(&event));
+        }
         decoder.finish();
     });
 }
@@ -71,7 +77,9 @@ pub fn eventstream(data: &[u8]) {
     for stream in [data.to_vec(), event_stream(data)] {
         same_however_cut(&stream, |pieces, found| {
             let mut decoder = messages::Decoder::new(MAX_BYTES);
-            pieces.iter().for_each(|piece| decoder.push(piece, &mut |event| found.note(&event)));
+            for piece in pieces {
+                decoder.push(piece, &mut |event| found.note(&event));
+            }
             decoder.finish();
         });
     }
@@ -89,7 +97,9 @@ pub fn eventstream(data: &[u8]) {
 pub fn websocket(data: &[u8]) {
     same_however_cut(data, |pieces, found| {
         let mut decoder = ws::Decoder::new(MAX_BYTES);
-        pieces.iter().for_each(|piece| decoder.push(piece, &mut |event| found.note(&event)));
+        for piece in pieces {
+            decoder.push(piece, &mut |event| found.note(&event));
+        }
     });
     let [code, reason @ ..] = data else { return };
     let goodbye = ws::goodbye(1000 + u16::from(*code), &String::from_utf8_lossy(reason));

@@ -134,7 +134,9 @@ fn neither_seeds_nor_what_chance_makes_of_them_break_anything() {
     let (kept, seeds) = (corpora(&repository().join("fuzz/corpus-kept")), seeds());
     each_target(|name, target| {
         let corpus: Corpus = [&kept, &seeds].iter().filter_map(|all| all.get(name)).flatten().cloned().collect();
-        corpus.iter().for_each(|input| give(name, target, input));
+        for input in &corpus {
+            give(name, target, input);
+        }
         let mut random = Random(name.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())));
         let began = Instant::now();
         while began.elapsed() < FOR_CHANCE {

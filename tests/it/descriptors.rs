@@ -1,10 +1,11 @@
 //! A process without descriptors: it takes in no connection, and neither spins nor dies for it; what is open goes on, and all
 //! is well again once there are some. For real, with limits set from outside.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::fake::{Fake, Script};

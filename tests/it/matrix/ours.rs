@@ -258,18 +258,31 @@ pub(super) struct House {
 const OVERLAY: &str = r#"{ "schema_version": 1, "currency": "USD", "providers": [{ "id": "openai", "models":
     [{ "id": "mine", "match": { "eq": ["mine"] }, "rates": { "input_tokens": "1", "output_tokens": "2" } }] }] }"#;
 
+/// What the fleet has spent, as a Prometheus says it.
+const FLEET: &[u8] =
+    br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.5"]}]}}"#;
+
+/// What the operator wrote, where it is damaged at first.
+fn files_of(row: Row) -> TempDir {
+    let files = tempfile::tempdir().unwrap();
+    let texts = [("secret", "0123456789abcdef0123456789abcdef"), ("prices.json", OVERLAY), ("key", "sk-good")];
+    for (name, text) in texts {
+        fs::write(files.path().join(name), text).unwrap();
+    }
+    if let How::File(name, damage) = row.how
+        && damage.is_at_first()
+    {
+        damage.done_to(&files.path().join(name));
+    }
+    files
+}
+
 impl House {
     async fn of(row: Row, disk: Option<Disk>) -> Self {
         let gate = Arc::<Notify>::default();
         let at = Arc::clone(&gate);
         let provider = Fake::start(move |asked| Kind::asked(asked).script(Manner::All, &at)).await;
-        let prometheus = Fake::start(|_| {
-            Script::json(
-                200,
-                br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0.5"]}]}}"#,
-            )
-        })
-        .await;
+        let prometheus = Fake::always(Script::json(200, FLEET)).await;
         let collector = Collector::http(Takes::Takes).await;
         let port = free_port();
         let redis = Redis::with(&["--port", &port.to_string(), "--bind", "127.0.0.1"]).await;
@@ -279,19 +292,11 @@ impl House {
             Toxic::before(collector.address),
             Toxic::before(prometheus.address),
         ];
-        let files = tempfile::tempdir().unwrap();
+        let files = files_of(row);
         let state = disk.as_ref().map_or_else(|| files.path().join("state"), |disk| disk.path().to_owned());
-        fs::write(files.path().join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
-        fs::write(files.path().join("prices.json"), OVERLAY).unwrap();
-        fs::write(files.path().join("key"), "sk-good").unwrap();
         fs::create_dir_all(&state).unwrap();
         if let (How::Disk(Trouble::ReadOnly), Some(disk)) = (row.how, &disk) {
             disk.remount("ro");
-        }
-        if let How::File(name, damage) = row.how
-            && damage.is_at_first()
-        {
-            damage.done_to(&files.path().join(name));
         }
         let store_url = match row.how {
             How::Server(_) => store.url(),

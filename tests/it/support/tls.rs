@@ -33,22 +33,22 @@ pub(crate) struct Identity {
 impl Identity {
     /// Offers these protocols.
     pub(crate) fn new(protocols: &[&[u8]]) -> Self {
-        Self::made(protocols, CertificateParams::new(["localhost".to_owned()]).unwrap())
+        Self::made(protocols, &CertificateParams::new(["localhost".to_owned()]).unwrap())
     }
 
     /// Says that it is somebody else.
     pub(crate) fn of_another() -> Self {
-        Self::made(&[], CertificateParams::new(["somebody.invalid".to_owned()]).unwrap())
+        Self::made(&[], &CertificateParams::new(["somebody.invalid".to_owned()]).unwrap())
     }
 
     /// Was good some time ago.
     pub(crate) fn expired() -> Self {
         let mut about = CertificateParams::new(["localhost".to_owned()]).unwrap();
         (about.not_before, about.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
-        Self::made(&[], about)
+        Self::made(&[], &about)
     }
 
-    fn made(protocols: &[&[u8]], about: CertificateParams) -> Self {
+    fn made(protocols: &[&[u8]], about: &CertificateParams) -> Self {
         let pair = KeyPair::generate().unwrap();
         let cert = about.self_signed(&pair).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -146,7 +146,8 @@ impl Toxic {
 
     fn accept(&self) {
         let listener = socket(self.address).listen(1024).unwrap();
-        let (server, fault, broken, held) = (self.server, self.fault.clone(), self.broken.clone(), self.held.clone());
+        let (server, fault, broken, held) =
+            (self.server, self.fault.clone(), self.broken.clone(), Arc::clone(&self.held));
         let accepting = tokio::spawn(async move {
             // Dropped with the task: then connections break.
             let mut connections = JoinSet::new();
@@ -174,7 +175,7 @@ impl Toxic {
         *self.fillers.lock().unwrap() = fillers;
         *self.accepting.lock().unwrap() = Some(tokio::spawn(async move {
             let _listens = listener;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }));
     }
 }
@@ -295,7 +296,7 @@ impl Flow {
     /// What has come goes on, as far as it may; how the direction ends, if it does.
     async fn forward(&mut self, bytes: &mut [u8], from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Option<Ended> {
         let fault = *self.fault.borrow_and_update();
-        let Some((at, harm)) = (self.own)(fault) else { return written(to.write_all(bytes).await) };
+        let Some((at, harm)) = (self.own)(fault) else { return written(&to.write_all(bytes).await) };
         let (good, bad) = self.part(at, bytes);
         if to.write_all(good).await.is_err() {
             return Some(Ended::Over(Harm::Reset));
@@ -320,7 +321,7 @@ impl Flow {
                     return Some(Ended::Over(Harm::HangUp));
                 }
                 self.begin_anew();
-                written(to.write_all(&held).await)
+                written(&to.write_all(&held).await)
             }
             Harm::Trickle => {
                 let (one_by_one, rest) = bad.split_at(bad.len().min(MOST_ONE_BY_ONE));
@@ -330,15 +331,17 @@ impl Flow {
                     }
                     yield_now().await;
                 }
-                written(to.write_all(rest).await)
+                written(&to.write_all(rest).await)
             }
             Harm::Flip => {
-                bad.iter_mut().for_each(|byte| *byte ^= 0x80);
-                written(to.write_all(bad).await)
+                for byte in &mut *bad {
+                    *byte ^= 0x80;
+                }
+                written(&to.write_all(bad).await)
             }
             Harm::Late(by) => {
                 sleep(by).await;
-                written(to.write_all(bad).await)
+                written(&to.write_all(bad).await)
             }
         }
     }
@@ -367,6 +370,6 @@ impl Flow {
     }
 }
 
-fn written(result: std::io::Result<()>) -> Option<Ended> {
+fn written(result: &std::io::Result<()>) -> Option<Ended> {
     result.is_err().then_some(Ended::Over(Harm::Reset))
 }
