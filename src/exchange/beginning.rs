@@ -8,15 +8,16 @@ use serde_json_borrow::Value;
 use crate::exchange::Rooms;
 use crate::provider::beginning::{Piece, pieces};
 use crate::provider::endpoint::Endpoint;
-use crate::record::prefix::{Prefixes, Reading};
+use crate::record::prefix::{Prefixes, Reading, SHORTEST};
 
 /// What fingerprints are made with: `SipHash` with a key of this process, which nobody else ever has. What began before a
 /// restart is then not known again; no provider's cache that is looked for would have lasted much longer.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// The beginnings of the prompt of a request with this body, if there is a ledger to keep them.
-pub(super) fn prefixes(rooms: &Rooms, endpoint: Endpoint, body: &Value<'_>) -> Option<Prefixes> {
-    rooms.sinks.ledger()?;
+/// The beginnings of the prompt of a request whose body is `text` and says `body`, if there is a ledger to keep them. A short
+/// one is not looked at: in JSON, a text is no shorter than it is.
+pub(super) fn prefixes(rooms: &Rooms, endpoint: Endpoint, text: &[u8], body: &Value<'_>) -> Option<Prefixes> {
+    rooms.sinks.ledger().filter(|_| text.len() as u64 >= SHORTEST)?;
     let mut reading = Reading::new(&*KEY);
     pieces(endpoint, body, &mut |piece| match piece {
         Piece::Text(text) => reading.text(text),

@@ -612,7 +612,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         return Understood { preferences, recordable, repeatable, ..Understood::default() };
     };
     entry.says(plain);
-    entry.begins(beginning::prefixes(rooms, endpoint, &json));
+    entry.begins(beginning::prefixes(rooms, endpoint, plain, &json));
     if rooms.settings.estimate_usage && bill::Estimable::of(asked.operation).is_some() {
         entry.keep_prompt(rooms.estimator.keep(plain, &json));
     }

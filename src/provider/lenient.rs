@@ -105,7 +105,13 @@ struct WrittenPart<'a> {
     refusal: Written<'a>,
 }
 
-impl Written<'_> {
+impl<'a> Written<'a> {
+    /// The text, if it is one that is spelt as it reads.
+    pub(crate) fn as_spelt(&self) -> Option<&'a str> {
+        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        (!inside.contains('\\')).then_some(inside)
+    }
+
     /// Whether there is anything.
     pub(crate) fn is_filled(&self) -> bool {
         !self.0.is_empty() && Filled::of_json(self.0).0

@@ -4,6 +4,7 @@
 //! requests and replies read ([`Format`]), whoever offers it. Adding an API is one file here and one row of [`Api`];
 //! adding a vendor that speaks a known API is one row of [`KNOWN`]. Knows nothing of caches, prices or metrics.
 
+mod alike;
 pub mod anthropic;
 pub mod azure;
 pub mod bedrock;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::provider::alike::Alike;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::openai::usage::{Head, Reported, Tally};
 use crate::provider::output::Output;
@@ -24,6 +25,8 @@ pub(super) struct Reply {
     arrival: Arrival,
     refused: bool,
     failed: bool,
+    /// The last chunk that brought some text of the only choice, and nothing else.
+    alike: Alike,
 }
 
 /// Why a choice stops that is an answer for anybody who asks the same: of OpenAI, its copies, and the APIs that some of
@@ -168,6 +171,10 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
+        if let Some(text) = self.alike.text_of(event.data) {
+            self.output.push(text);
+            return EventKind::Content;
+        }
         if event.data.trim_ascii() == b"[DONE]" {
             self.arrival = Arrival::Marked;
             return EventKind::Other;
@@ -206,6 +213,10 @@ impl Reply {
         let mut has_content = false;
         for choice in completion.choices.items() {
             has_content |= self.read_choice(choice);
+        }
+        if let Some(text) = completion.only_text() {
+            let start = text.as_ptr().addr() - json.as_ptr().addr();
+            self.alike.remember(json, start..start + text.len());
         }
         Some(if has_content { EventKind::Content } else { completion.kind_without_content() })
     }
@@ -275,7 +286,24 @@ impl<'a> Choice<'a> {
     }
 }
 
-impl Completion<'_> {
+impl<'a> Completion<'a> {
+    /// The text of a chunk that brings nothing else: were the same chunk to come again, only its text would count again.
+    fn only_text(&self) -> Option<&'a str> {
+        let [choice] = self.choices.items() else { return None };
+        let Message { content, refusal, reasoning, reasoning_content, .. } = choice.delta.get()?;
+        let is_else = self.usage.get().is_some()
+            || self.x_groq.get().is_some()
+            || self.error.0
+            || self.object.get() == Some("error")
+            || choice.reason().get().is_some()
+            || choice.error.0
+            || choice.message.get().is_some()
+            || choice.text.is_filled()
+            || [refusal, reasoning, reasoning_content].into_iter().any(Written::is_filled)
+            || choice.delta.get()?.audio.0
+            || choice.delta.get()?.called().next().is_some();
+        content.as_spelt().filter(|_| !is_else)
+    }
     /// Azure's first chunk and moderation chunks have no choices either, but say something of their own.
     fn kind_without_content(&self) -> EventKind {
         let says_more = self.moderation.0 || self.prompt_filter_results.0 || self.error.0;
@@ -321,6 +349,57 @@ mod tests {
 
     fn kind(data: &str) -> EventKind {
         Reply::default().event(&Event { name: "", data: data.as_bytes(), span: 0..0 })
+    }
+
+    #[test]
+    fn a_stream_says_the_same_whether_its_chunks_are_compared_or_read() {
+        let chunk = |delta: &str, rest: &str| {
+            format!(r#"{{"id":"c","model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]{rest}}}"#)
+        };
+        let text = |text: &str| chunk(&format!(r#"{{"content":"{text}"}}"#), "");
+        let tool = r#"{"content":"x","tool_calls":[{"index":0,"function":{"name":"f","arguments":"{"}}]}"#;
+        let usage = r#","usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}"#;
+        let chunks = [
+            chunk(r#"{"role":"assistant","content":""}"#, ""),
+            chunk(r#"{"role":"assistant","content":"a"}"#, ""),
+            chunk(r#"{"role":"assistant","content":"b"}"#, ""),
+            text("one"),
+            text("two"),
+            text(r#"an \"escape\"\n"#),
+            text(""),
+            text("three"),
+            chunk(r#"{"content":"x","reasoning":"why"}"#, ""),
+            chunk(r#"{"content":"y","reasoning":"why"}"#, ""),
+            chunk(tool, ""),
+            chunk(tool, ""),
+            chunk(r#"{"content":"z"}"#, usage),
+            chunk(r#"{"content":"z"}"#, usage),
+            text("four").replace("null", r#""stop""#),
+            text("five").replace("null", r#""stop""#),
+            text("six").replace(r#""index":0"#, r#""index":1"#),
+            text("seven").replace(r#""index":0"#, r#""index":1"#),
+            text("eight").replace(r#""id""#, r#""object":"error","id""#),
+            text("nine"),
+            "[DONE]".to_owned(),
+        ];
+        let read = |compares: bool| {
+            let (mut reply, mut kinds) = (Box::<Reply>::default(), Vec::new());
+            for chunk in &chunks {
+                if !compares {
+                    reply.alike = Alike::default();
+                }
+                kinds.push(reply.event(&Event { name: "", data: chunk.as_bytes(), span: 0..0 }));
+            }
+            (kinds, format!("{reply:?}").split("alike:").next().map(str::to_owned), reply.finish())
+        };
+        let (compared, one_by_one) = (read(true), read(false));
+        assert_eq!(compared.0, one_by_one.0);
+        assert_eq!(compared.1, one_by_one.1);
+        assert_eq!(compared.2.output.text(), one_by_one.2.output.text());
+        let mut reply = Reply::default();
+        let first = text("one");
+        reply.event(&Event { name: "", data: first.as_bytes(), span: 0..0 });
+        assert_eq!(reply.alike.text_of(text("two").as_bytes()), Some("two"), "chunks of text are compared");
     }
 
     #[test]
