@@ -5,15 +5,19 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     self as proto, LabelPair, MetricFamily, MetricType,
 };
 use prost::Message;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use weir::allowance::Allowance;
 use weir::cache::invalidation::Strategy;
 use weir::cache::shared::{Event, Found, Work};
+use weir::door::{self, Door};
 use weir::host::Host;
 use weir::limits::budget::{self, Enforce};
 use weir::limits::matching::Asker;
@@ -37,7 +41,7 @@ use weir::semconv::values::{self, Most, VALUES};
 use weir::semconv::{Kind, METRICS, label};
 use weir::sinks::exposition::Exposition;
 use weir::sinks::metrics::{About, Histograms, Metrics, PriceTable, Settings};
-use weir::sinks::now::{Backend, CacheSize, Queue};
+use weir::sinks::now::{Backend, CacheSize, Overload, Queue};
 use weir::sinks::series::Eviction;
 use weir::sinks::sides::Consumers;
 use weir::sinks::traces::Standing;
@@ -273,12 +277,28 @@ fn watched(histograms: Histograms) -> Metrics {
     metrics.watch_queue(Queue::LogLines, Box::new(backlog(None)));
     metrics.watch_queue(Queue::Recordings, Box::new(|| None));
     metrics.watch_connections(Arc::new(|| vec![("openai".into(), 2), ("local".into(), 0), ("openai".into(), 1)]));
+    metrics.watch_circuits(Arc::new(|| vec![("openai".into(), true)]));
+    metrics.may_fall_back("openai", "openai/second");
+    metrics.watch_overload(Box::new(|| Overload {
+        shed: vec![("concurrency", 0), ("memory", 0)],
+        bodies: ["request", "reply"].map(|body| (body, Allowance::of(1 << 20).standing())).into(),
+    }));
+    metrics.watch_door(&door());
     metrics.watch_host(host());
     // How busy a machine is, takes two looks that are not too close.
     while !text_of(&metrics).contains("weir_system_cpu_usage_ratio") {
         std::thread::yield_now();
     }
     metrics
+}
+
+/// A door that nobody comes to.
+fn door() -> Door {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
+    let _within = RUNTIME.enter();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    Door::new(TcpListener::from_std(listener).expect("a socket"), door::Side::App)
 }
 
 /// A process in a container, of which files tell.
@@ -930,7 +950,7 @@ async fn what_is_exposed_is_what_is_declared() {
 #[test]
 fn a_retry_is_an_attempt_of_the_app_s() {
     let metrics = metrics(&Settings::default());
-    let retries = r#"weir_upstream_retries_total{provider="openai"}"#;
+    let retries = r#"weir_upstream_retries_total{provider="openai",reason="app"}"#;
     Samples::of(&metrics).expect(&[(retries, 0.0)]);
     let again = |record: Record| {
         let caller = Caller { is_retry: true, ..Caller::default() };

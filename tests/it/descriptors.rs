@@ -81,7 +81,7 @@ async fn no_more_connections_are_taken_in_than_there_are_descriptors_for() {
     assert_eq!(told.len(), 1, "(192 - 128) / 2");
     let address = weir.app.trim_start_matches("http://");
     let mut idle = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..100 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     // Those who wait are not turned away, and those who are in have what their calls need.

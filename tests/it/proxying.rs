@@ -203,7 +203,7 @@ async fn a_configured_key_takes_the_place_of_the_apps_and_is_read_again() {
 async fn an_attempt_that_the_sdk_calls_a_retry_counts_as_one() {
     let fake = Fake::always(ok()).await;
     let weir = Weir::before_with(&fake.url(), "cache: { mode: off }").await;
-    let retries = r#"weir_upstream_retries_total{provider="openai"}"#;
+    let retries = r#"weir_upstream_retries_total{provider="openai",reason="app"}"#;
     assert!(weir.metrics().await.contains(&format!("{retries} 0\n")), "from the start");
     for count in ["0", "1", "2"] {
         weir.post(CHAT, &[("x-stainless-retry-count", count)], ASK).await;

@@ -23,6 +23,7 @@ use crate::support::redis::{self, Redis, free_port};
 use crate::support::toxic::At::Byte;
 use crate::support::toxic::Harm::{Flip, HalfClose, HangUp, Late, Reset, Stall, Trickle};
 use crate::support::toxic::{Fault, Toxic};
+use crate::support::until;
 use crate::support::weir::Weir;
 
 /// What weir needs for itself.
@@ -352,7 +353,9 @@ impl House {
             How::Server(fault) => fault.begin(&mut self.redis, &self.store).await,
             How::File(_, damage) if damage.is_at_first() => {}
             How::File(name, damage) => {
-                damage.done_to(&self.place(name));
+                let place = self.place(name);
+                until("there is something to be damaged", || place.exists()).await;
+                damage.done_to(&place);
                 // It is looked at again at once.
                 self.weir.read_again().await;
             }
