@@ -270,6 +270,7 @@ fn files_of(row: Row) -> TempDir {
     for (name, text) in texts {
         fs::write(files.path().join(name), text).unwrap();
     }
+    fs::create_dir(files.path().join("state")).unwrap();
     if let How::File(name, damage) = row.how
         && damage.is_at_first()
     {
@@ -295,7 +296,6 @@ impl House {
         ];
         let files = files_of(row);
         let state = disk.as_ref().map_or_else(|| files.path().join("state"), |disk| disk.path().to_owned());
-        fs::create_dir_all(&state).unwrap();
         if let (How::Disk(Trouble::ReadOnly), Some(disk)) = (row.how, &disk) {
             disk.remount("ro");
         }
