@@ -200,8 +200,11 @@ impl Node {
     }
 }
 
-/// What a text without quotes means.
+/// What a text without quotes means. Where there is none, nothing: YAML 1.2, section 10.3.2.
 fn meaning(text: &str) -> Value {
+    if text.is_empty() {
+        return Value::Null;
+    }
     match Scalar::parse_from_cow(text.into()) {
         Scalar::Null => Value::Null,
         Scalar::Boolean(truth) => Value::from(truth),
@@ -461,6 +464,14 @@ mod tests {
             let expected = if value == json!(u64::MAX) { json!(1.844_674_407_370_955_2e19) } else { value };
             assert_eq!(documents[0].to_value(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_null_before_and_after_it_is_written() {
+        let documents = read("a:\nb: \"\"\n").expect("it is YAML");
+        let expected = json!({ "a": null, "b": "" });
+        assert_eq!(documents[0].to_value(), expected);
+        assert_eq!(read(&write(&documents)).expect("it is YAML")[0].to_value(), expected);
     }
 
     #[test]

@@ -164,6 +164,13 @@ const WIRES: [(&str, Fault); 13] = [
     ("is sent garbage", Fault::Up(Byte(0), Flip)),
 ];
 
+/// Removes a directory that weir may be writing into.
+fn remove_all(path: &Path) {
+    while let Err(error) = fs::remove_dir_all(path) {
+        assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{}", path.display());
+    }
+}
+
 impl Damage {
     const fn describe(self) -> &'static str {
         match self {
@@ -183,13 +190,13 @@ impl Damage {
         let was_dir = path.is_dir();
         let content = fs::read(path).unwrap_or_default();
         match self {
-            Self::Gone if was_dir => fs::remove_dir_all(path).unwrap(),
+            Self::Gone if was_dir => remove_all(path),
             Self::Gone => fs::remove_file(path).unwrap(),
             Self::Empty => fs::write(path, "").unwrap(),
             Self::Garbage | Self::GarbageAtFirst => fs::write(path, [0xfe; 5000]).unwrap(),
             Self::Half => fs::write(path, &content[..content.len() / 2]).unwrap(),
             Self::Other | Self::OtherAtFirst if was_dir => {
-                fs::remove_dir_all(path).unwrap();
+                remove_all(path);
                 fs::write(path, "not a directory").unwrap();
             }
             Self::Other | Self::OtherAtFirst => {
