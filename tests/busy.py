@@ -21,7 +21,7 @@ ROUND_S = 1.0
 # Beside house.CONFIG, whose braces are doubled for `format`.
 CONFIG = """
 state_dir: "{folder}/state"
-upstream: {{{{ first_byte_timeout: 2s }}}}
+upstream: {{{{ first_byte_timeout: 2s, breaker: {{{{ enabled: true, min_attempts: 1000000 }}}} }}}}
 cache:
   similar:
     url: "{{simulator}}/v1"

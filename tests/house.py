@@ -39,7 +39,7 @@ providers:
   groq: {{ base_url: "{simulator}/groq" }}
   mistral: {{ base_url: "{simulator}/mistral" }}
   openrouter: {{ base_url: "{simulator}/openrouter" }}
-  perplexity: {{ base_url: "{simulator}/perplexity" }}
+  perplexity: {{ base_url: "{simulator}/perplexity", fallbacks: [{{ name: other, base_url: "{simulator}/other" }}] }}
   together: {{ base_url: "{simulator}/together" }}
   xai: {{ base_url: "{simulator}/xai" }}
 telemetry: {{ log: {{ format: json }} }}

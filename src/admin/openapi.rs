@@ -139,7 +139,7 @@ pub(super) struct ToRead;
 
 impl IntoResponses for ToRead {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[400, 401, 403, 404, 500])
+        problems(&[400, 401, 403, 404, 429, 500])
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) struct ToAsk;
 
 impl IntoResponses for ToAsk {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[400, 401, 403, 404, 500, 503])
+        problems(&[400, 401, 403, 404, 429, 500, 503])
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) struct ToChange;
 
 impl IntoResponses for ToChange {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[400, 401, 403, 404, 408, 413, 422, 500])
+        problems(&[400, 401, 403, 404, 408, 413, 422, 429, 500])
     }
 }
 
@@ -174,7 +174,7 @@ impl IntoResponses for ToNeighbours {
 }
 
 /// Every status that a problem may have.
-const STATUSES: [u16; 10] = [400, 401, 403, 404, 408, 409, 413, 422, 500, 503];
+const STATUSES: [u16; 11] = [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503];
 
 fn problems(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
     let each = statuses.iter().map(|status| (status.to_string(), Ref::from_response_name(name_of(*status)).into()));
@@ -200,6 +200,7 @@ const fn meaning(status: u16) -> &'static str {
         409 => "Nothing is cached there.",
         413 => "The body is too large.",
         422 => "The body says something that cannot be done.",
+        429 => "Too many wrong tokens came from this address: `Retry-After` says when another is looked at.",
         503 => "Not now: `Retry-After` says when to ask again.",
         _ => "weir failed; its log says why.",
     }
