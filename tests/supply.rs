@@ -94,6 +94,30 @@ fn every_test_that_is_named_exists() {
     assert_eq!(unproven.collect::<Vec<_>>(), [] as [&str; 0], "rows of three");
 }
 
+/// Whoever writes a hostile test says which threat it is of.
+#[test]
+fn every_hostile_test_is_named() {
+    let page = text("SECURITY.md");
+    let test = Regex::new(r"#\[(?:tokio::)?test\]\n(?:async )?fn (\w+)\(").expect("a pattern");
+    let mut files = Vec::new();
+    sources(&root().join("tests/it"), &mut files);
+    files.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("hostile")));
+    files.push(root().join("tests/fuzz.rs"));
+    assert!(files.len() > 5, "{files:?}");
+    let unnamed: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            let file_in_here = file.strip_prefix(root()).expect("a file of this repository").display().to_string();
+            let source = fs::read_to_string(file).expect("a source");
+            let names: Vec<String> = test.captures_iter(&source).map(|found| found[1].to_owned()).collect();
+            assert!(!names.is_empty(), "{file_in_here} has none");
+            names.into_iter().map(move |name| format!("`{file_in_here}::{name}`"))
+        })
+        .filter(|named| !page.contains(named))
+        .collect();
+    assert!(unnamed.is_empty(), "SECURITY.md does not name {}", unnamed.join("\n"));
+}
+
 #[test]
 fn nothing_here_is_unsafe() {
     assert!(section(&text("Cargo.toml"), "[lints.rust]").any(|line| line == "unsafe_code = \"forbid\""));

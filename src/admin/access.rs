@@ -192,8 +192,8 @@ impl Denied {
             ),
             Self::TooMany(wait) => Problem::too_many(
                 wait,
-                "too many wrong tokens came from this address, and no other is looked at for a while: show the one that \
-                 `admin.token_file` holds once the time in `Retry-After` is over",
+                "too many wrong tokens came from this address, and no other is looked at for a while: show the right one \
+                 once the time in `Retry-After` is over, or none where none is needed",
             ),
             Self::ReadsOnly(name) => {
                 let detail = format!("the token `{name}` is for reading: changes need one with the role `admin`");
@@ -205,11 +205,16 @@ impl Denied {
 
 /// Who reads: the token they showed, or nobody in particular on this machine.
 pub(super) fn reader<'a>(access: &'a Access, peer: Peer, headers: &HeaderMap) -> Result<Option<&'a Bearer>, Denied> {
-    // They may read without one: a token that they show all the same says which part they want.
-    if is_neighbour(peer, headers) && !access.require_token {
+    let needs_none = is_neighbour(peer, headers) && !access.require_token;
+    // Where none is bound, all show the same: it is for the log alone, and nothing tells a right one from a wrong one.
+    if needs_none && !access.tokens.are_any_bound() {
         return Ok(authenticated(&access.tokens, headers).ok());
     }
-    looked_at(access, peer, headers).map(Some).map_err(|denied| noted(access, peer, denied))
+    // A bound one says which part they want, and what they see tells that it is one: so it could be guessed.
+    match looked_at(access, peer, headers).map_err(|denied| noted(access, peer, denied)) {
+        Err(Denied::NotShown | Denied::Wrong) if needs_none => Ok(None),
+        shown => shown.map(Some),
+    }
 }
 
 /// Who changes something.
@@ -230,7 +235,7 @@ fn looked_at<'a>(access: &'a Access, Peer(peer): Peer, headers: &HeaderMap) -> R
     }
 }
 
-/// Notes a wrong token. (One that nobody needed to show is none: apps show their provider's.)
+/// Notes a wrong token.
 fn noted(access: &Access, peer: Peer, denied: Denied) -> Denied {
     if denied == Denied::Wrong && access.attempts.failed(peer.0.ip(), Instant::now()) {
         audit::shut_out(peer);
@@ -332,6 +337,57 @@ mod tests {
         let at = Peer("10.0.0.1:1".parse().expect("an address"));
         let denied = operator(&access, at, &headers(&[("authorization", "Bearer look")])).map(|bearer| &bearer.name);
         assert_eq!(denied, Err(Denied::NoToken), "there is none for changes");
+    }
+
+    /// The name of the token that reads, as far as one was shown and looked at.
+    fn reads<'a>(access: &'a Access, peer: &str, shown: Option<&'static str>) -> Result<Option<&'a str>, Denied> {
+        let fields = shown.map(|shown| headers(&[("authorization", shown)])).unwrap_or_default();
+        let at = Peer(peer.parse().expect("an address"));
+        reader(access, at, &fields).map(|bearer| bearer.map(|bearer| &*bearer.name))
+    }
+
+    fn is_shut_out<T>(found: &Result<T, Denied>) -> bool {
+        matches!(found, Err(Denied::TooMany(_)))
+    }
+
+    #[test]
+    fn a_bound_token_is_not_guessed_on_this_machine_either() {
+        let access = access(false);
+        for _ in 0..10 {
+            let found = reads(&access, "127.0.0.1:1", Some("Bearer of-the-provider"));
+            assert_eq!(found, Ok(None), "who needs none reads, whatever is shown");
+        }
+        for peer in ["127.0.0.1:2", "127.0.0.2:1", "[::1]:1"] {
+            for shown in ["Bearer mine", "Bearer sesame", "Bearer guess"] {
+                assert!(
+                    is_shut_out(&reads(&access, peer, Some(shown))),
+                    "{peer}, {shown}: rather nothing than everything"
+                );
+            }
+            assert_eq!(reads(&access, peer, None), Ok(None), "{peer}: who shows none reads on");
+        }
+        let at = Peer("127.0.0.1:1".parse().expect("an address"));
+        assert!(is_shut_out(&operator(&access, at, &headers(&[("authorization", "Bearer sesame")]))));
+        assert_eq!(reads(&access, "10.0.0.1:1", Some("Bearer mine")), Ok(Some("team-a")), "somebody else");
+    }
+
+    #[test]
+    fn where_no_token_is_bound_what_is_shown_to_read_on_this_machine_tells_nothing_and_counts_for_nothing() {
+        let unbound = || Access {
+            tokens: Arc::new(Tokens::of(vec![bearer("admin", "sesame", Role::Admin, Bounds::default())]).expect("one")),
+            ..Access::default()
+        };
+        let access = unbound();
+        for _ in 0..30 {
+            assert_eq!(reads(&access, "127.0.0.1:1", Some("Bearer of-the-provider")), Ok(None));
+        }
+        assert_eq!(reads(&access, "127.0.0.1:1", Some("Bearer sesame")), Ok(Some("admin")));
+
+        let access = Access { require_token: true, ..unbound() };
+        for _ in 0..10 {
+            assert_eq!(reads(&access, "127.0.0.1:1", Some("Bearer guess")), Err(Denied::Wrong));
+        }
+        assert!(is_shut_out(&reads(&access, "127.0.0.1:1", Some("Bearer sesame"))), "where one is needed, it opens");
     }
 
     #[test]

@@ -57,11 +57,16 @@ impl Attempts {
     }
 }
 
-/// What one party usually has: an address, or the last half of one of version 6.
+/// What one party usually has: an address, or the last half of one of version 6; and this machine has all that lead back
+/// to it.
 fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+    let address = address.to_canonical();
+    if address.is_loopback() {
+        return Ipv4Addr::LOCALHOST.into();
+    }
+    match address {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address @ IpAddr::V4(_) => address,
+        IpAddr::V4(_) => address,
     }
 }
 
@@ -99,6 +104,16 @@ mod tests {
         }
         assert!(attempts.wait(at("2001:db8::ffff"), now).is_some());
         assert_eq!(attempts.wait(at("2001:db8:0:1::1"), now), None);
+    }
+
+    #[test]
+    fn this_machine_is_one_party_whichever_of_its_addresses_it_uses() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        for attempt in 0..10 {
+            attempts.failed(at(&format!("127.0.{attempt}.1")), now);
+        }
+        assert!(attempts.wait(at("::1"), now).is_some() && attempts.wait(at("127.9.9.9"), now).is_some());
+        assert_eq!(attempts.wait(at("10.0.0.1"), now), None);
     }
 
     #[test]

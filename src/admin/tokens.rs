@@ -184,6 +184,11 @@ impl Tokens {
         self.0.iter().any(|bearer| bearer.role == Role::Admin)
     }
 
+    /// Whether there is one that shows a part alone.
+    pub(super) fn are_any_bound(&self) -> bool {
+        self.0.iter().any(|bearer| !bearer.bounds.are_none())
+    }
+
     /// Whose token was shown, if it is anybody's. As long for any of them.
     pub(super) fn shown_by(&self, presented: &str) -> Option<&Bearer> {
         let presented = digest(presented);

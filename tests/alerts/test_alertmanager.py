@@ -60,6 +60,7 @@ MUTED = {
     "WeirSpendSpikeSameHour": {"WeirSpendSpikeZScore"},
     "WeirLoopRunaway": {"WeirLoopManyCalls"},
     "WeirProviderDown": {
+        "WeirCircuitOpen",
         "WeirErrorBudgetBurnFast",
         "WeirErrorBudgetBurnSlow",
         "WeirErrorBudgetBurnTicket",
@@ -69,6 +70,7 @@ MUTED = {
         "WeirTTFTRegression",
         "WeirUpstream429",
     },
+    "WeirCircuitOpen": {"WeirLatencyP95Regression", "WeirRetryStorm", "WeirTTFTRegression"},
     "WeirErrorBudgetBurnFast": {"WeirErrorBudgetBurnSlow", "WeirErrorBudgetBurnTicket"},
     "WeirErrorBudgetBurnSlow": {"WeirErrorBudgetBurnTicket"},
     "WeirSharedStoreDown": {"WeirCacheBackendErrors"},
@@ -204,6 +206,15 @@ def test_another_budget_is_not_muted(alertmanager):
     alertmanager.tell([alert("WeirBudgetExceeded", job=job), alert("WeirBudget90Percent", job=job, budget="other")])
     eventually(lambda: len(alertmanager.muted(job)) == 2)
     assert not any(alertmanager.muted(job).values())
+
+
+def test_the_circuit_of_another_provider_mutes_nothing(alertmanager):
+    job = "two-providers"
+    alertmanager.tell([alert("WeirProviderDown", job=job), alert("WeirCircuitOpen", job=job, provider="eu")])
+    alertmanager.tell([alert("WeirTTFTRegression", job="other")])
+    alertmanager.tell([alert("WeirCircuitOpen", job="other", provider="eu")])
+    eventually(lambda: len(alertmanager.muted(job)) == 2 and len(alertmanager.muted("other")) == 2)
+    assert not any((alertmanager.muted(job) | alertmanager.muted("other")).values())
 
 
 def alert(name, **labels):

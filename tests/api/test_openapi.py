@@ -74,6 +74,8 @@ def test_no_answer_is_another_than_described(described, token):
     headers = {"authorization": f"Bearer {TOKENS[token]}"} if token else {}
 
     def check(case):
+        # One that is made up is a guess, and after ten of them nothing but refusals is seen.
+        case.headers.pop("Authorization", None)
         answer = case.call_and_validate(headers=headers, checks=CHECKS)
         if token == "team-a" and case.method == "GET" and not case.query:
             assert b"of-b" not in answer.content

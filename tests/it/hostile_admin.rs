@@ -34,6 +34,35 @@ async fn who_guesses_tokens_is_not_heard_after_ten_and_reads_what_everybody_may_
 }
 
 #[tokio::test]
+async fn who_guesses_at_what_a_token_narrows_sees_no_more_for_it() {
+    let files = tempfile::tempdir().unwrap();
+    let team = files.path().join("team-a");
+    std::fs::write(&team, "mine").unwrap();
+    let tokens = format!(", tokens: [{{ name: team-a, file: {}, workspace: a }}]", team.display());
+    let weir = Weir::operated_with("http://127.0.0.1:9", &tokens, "").await;
+    // A bound token may not see what is of the whole instance: that it may not would tell that it is one.
+    let read = async |shown: &str| {
+        let url = format!("{}/api/v1/cache/stats", weir.admin);
+        collect(weir.client.open(Method::GET, &url, &[("authorization", shown)], b"").await).await
+    };
+    assert_eq!(read("Bearer mine").await.status, StatusCode::FORBIDDEN);
+    for guess in 0..10 {
+        assert_eq!(read(&format!("Bearer guess{guess}")).await.status, StatusCode::OK, "what needs none");
+    }
+    for shown in ["Bearer mine", "Bearer guess10"] {
+        let answer = read(shown).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{shown}: {:?}", answer.body);
+        assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|wait| (1..=6).contains(&wait)));
+    }
+    let answer = weir.command(CLEAR, &[("authorization", &format!("Bearer {TOKEN}"))], b"{}").await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "nor is the other one guessed by that way");
+    let url = format!("{}/api/v1/cache/stats", weir.admin);
+    assert_eq!(weir.client.open(Method::GET, &url, &[], b"").await.status(), StatusCode::OK, "who shows none reads on");
+    has_sane_metrics(&weir).await;
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn tokens_that_nobody_had_to_show_count_for_nothing() {
     let weir = Weir::operated("http://127.0.0.1:9", "").await;
     for _ in 0..30 {
