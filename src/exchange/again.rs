@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json_borrow::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -53,33 +53,42 @@ impl Repeatable {
 
 /// The attempts of one call so far: noted by whoever makes them, read when the call's record is closed.
 #[derive(Debug, Default)]
-pub(super) struct Tried(Mutex<Noted>);
+pub(super) struct Tried(Mutex<Effort>);
 
-#[derive(Debug, Default)]
-struct Noted {
-    tries: Tries,
+/// What is known of a call's attempts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effort {
+    pub(super) tries: Tries,
     /// Where the call went last, if that was not where it was meant to go.
-    target: Option<Uri>,
-    /// What the last attempt came to, while it waits for the next one.
-    waits_after: Option<Met>,
+    pub(super) target: Option<Uri>,
+    /// What the last attempt met, while the call waits for the next one: at its end, if it was given up before that.
+    pub(super) waits_after: Option<Met>,
 }
 
 /// What an attempt met.
-#[derive(Clone, Copy, Debug)]
-struct Met {
-    attempt: Attempt,
-    /// Whether the provider may have worked on it.
-    reached: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) attempt: Attempt,
+    /// Whether it may have reached the provider.
+    pub(super) reached: bool,
 }
 
-/// What is known of a call's attempts at its end.
-#[derive(Debug)]
-pub(super) struct Effort {
-    pub(super) tries: Tries,
-    pub(super) target: Option<Uri>,
-    /// What the last attempt came to, if the call was given up before the next one; and whether the provider may have
-    /// worked on it.
-    pub(super) waited_after: Option<(Attempt, bool)>,
+impl Met {
+    fn of(came: &Came) -> Self {
+        match came {
+            Ok(answer) => Self { attempt: Attempt::Answered(answer.status().as_u16()), reached: true },
+            Err(failure @ (Failure::FirstByteTimeout(_) | Failure::ConnectTimeout)) => {
+                Self { attempt: Attempt::TimedOut, reached: failure.reached_the_provider() }
+            }
+            Err(failure) => Self { attempt: Attempt::Failed, reached: failure.reached_the_provider() },
+        }
+    }
+
+    /// Whether the provider may have done what was asked, and may bill it, although nothing of it came. An answer that is an
+    /// error says that nothing was done.
+    const fn may_have_run(self) -> bool {
+        self.reached && !matches!(self.attempt, Attempt::Answered(_))
+    }
 }
 
 impl Tried {
@@ -90,13 +99,10 @@ impl Tried {
 
     /// What there is to tell; `None` if there was one attempt at most, where it was meant to go.
     pub(super) fn effort(&self) -> Option<Effort> {
-        let Noted { tries, target, waits_after } = &*self.noted();
-        let waited_after = waits_after.map(|met| (met.attempt, met.reached));
-        let effort = Effort { tries: tries.clone(), target: target.clone(), waited_after };
-        (effort.waited_after.is_some() || effort.target.is_some() || effort.tries != Tries::default()).then_some(effort)
+        Some(self.noted().clone()).filter(|effort| *effort != Effort::default())
     }
 
-    fn noted(&self) -> MutexGuard<'_, Noted> {
+    fn noted(&self) -> MutexGuard<'_, Effort> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +120,7 @@ pub(super) struct Call<'a> {
 /// there is no other.
 pub(super) async fn ask(call: Call<'_>, request: Request<RequestBody>) -> Came {
     let mut sending = Sending { parcel: Parcel::of(request), call, has_begun: false, retries: 0 };
-    sending.call.plan.allowance.earn();
+    sending.call.plan.budget.earn();
     let mut before = None;
     loop {
         let unanswered = match sending.round(before).await {
@@ -136,41 +142,6 @@ struct Unanswered {
     asked: Option<Duration>,
     /// Whether another way, to another account, is all that can help.
     is_spent: bool,
-}
-
-impl Unanswered {
-    fn met(&self) -> Met {
-        met(&self.came)
-    }
-
-    /// Whether the provider may have done what was asked, and may bill it, although nothing of it came.
-    fn may_have_run(&self) -> bool {
-        Reached::of(self.met()) == Reached::Perhaps
-    }
-}
-
-fn met(came: &Came) -> Met {
-    match came {
-        Ok(answer) => Met { attempt: Attempt::Answered(answer.status().as_u16()), reached: true },
-        Err(failure @ (Failure::FirstByteTimeout(_) | Failure::ConnectTimeout)) => {
-            Met { attempt: Attempt::TimedOut, reached: failure.reached_the_provider() }
-        }
-        Err(failure) => Met { attempt: Attempt::Failed, reached: failure.reached_the_provider() },
-    }
-}
-
-/// Whether the provider may have done what was asked, and may bill it, although nothing of it came.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    No,
-    Perhaps,
-}
-
-impl Reached {
-    /// An answer that is an error says that nothing was done.
-    fn of(met: Met) -> Self {
-        if met.reached && !matches!(met.attempt, Attempt::Answered(_)) { Self::Perhaps } else { Self::No }
-    }
 }
 
 /// Why there is another attempt.
@@ -249,11 +220,11 @@ impl<'a> Sending<'a> {
             let (came, trouble) = first.await;
             return (way, came, trouble);
         };
-        hedging.allowance.earn();
+        hedging.budget.earn();
         if let Ok((came, trouble)) = timeout(hedging.after, first.as_mut()).await {
             return (way, came, trouble);
         }
-        let Some((other, pass, request)) = self.beside(way).filter(|_| hedging.allowance.spend(Instant::now())) else {
+        let Some((other, pass, request)) = self.beside(way).filter(|_| hedging.budget.spend(Instant::now())) else {
             let (came, trouble) = first.await;
             return (way, came, trouble);
         };
@@ -265,13 +236,14 @@ impl<'a> Sending<'a> {
             done = second.as_mut() => (true, done),
         };
         if trouble.is_none() {
-            self.won(is_second.then_some((other, &target)), Attempt::Abandoned, Reached::Perhaps);
+            let abandoned = Met { attempt: Attempt::Abandoned, reached: true };
+            self.won(is_second.then_some((other, &target)), abandoned);
             return (if is_second { other } else { way }, came, trouble);
         }
         // The first to end was not answered: the other one is all there is.
-        let met = met(&came);
+        let met = Met::of(&came);
         let (came, trouble) = if is_second { first.await } else { second.await };
-        self.won((!is_second).then_some((other, &target)), met.attempt, Reached::of(met));
+        self.won((!is_second).then_some((other, &target)), met);
         (if is_second { way } else { other }, came, trouble)
     }
 
@@ -296,12 +268,12 @@ impl<'a> Sending<'a> {
     }
 
     /// Notes that one of two attempts counts: the second, if there is something to say of where that went. The other one
-    /// came to this.
-    fn won(&self, second: Option<(Option<&Fallback>, &Uri)>, other: Attempt, reached: Reached) {
+    /// met this.
+    fn won(&self, second: Option<(Option<&Fallback>, &Uri)>, other: Met) {
         let Call { rooms, to, tried, .. } = &self.call;
-        rooms.sinks.attempted(&to.provider.label, other);
+        rooms.sinks.attempted(&to.provider.label, other.attempt);
         let mut noted = tried.noted();
-        if reached == Reached::No {
+        if !other.may_have_run() {
             noted.tries.left -= 1;
         }
         if let Some((way, target)) = second {
@@ -310,7 +282,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Notes which way it goes.
-    fn goes(&self, noted: &mut Noted, way: Option<&Fallback>, target: &Uri) {
+    fn goes(&self, noted: &mut Effort, way: Option<&Fallback>, target: &Uri) {
         let Call { rooms, to, .. } = &self.call;
         let name = way.map(|way| &way.name);
         if let Some(name) = name.filter(|name| noted.tries.fallback.as_ref() != Some(*name)) {
@@ -327,8 +299,9 @@ impl<'a> Sending<'a> {
         let mut noted = tried.noted();
         noted.waits_after = None;
         if let Some((unanswered, next)) = before {
-            rooms.sinks.attempted(provider, unanswered.met().attempt);
-            noted.tries.left += u32::from(unanswered.may_have_run());
+            let met = Met::of(&unanswered.came);
+            rooms.sinks.attempted(provider, met.attempt);
+            noted.tries.left += u32::from(met.may_have_run());
             if matches!(next, Next::Retry) {
                 noted.tries.retries += 1;
                 rooms.sinks.retried(provider, unanswered.trouble);
@@ -342,10 +315,10 @@ impl<'a> Sending<'a> {
         let retries = &self.call.plan.retries;
         let may = self.retries < retries.max && retries.on.contains(&unanswered.trouble) && !unanswered.is_spent;
         let wait = may.then(|| retries.wait(self.retries, unanswered.asked, random())).flatten()?;
-        if !self.call.plan.allowance.spend(Instant::now()) {
+        if !self.call.plan.budget.spend(Instant::now()) {
             return None;
         }
-        self.call.tried.noted().waits_after = Some(unanswered.met());
+        self.call.tried.noted().waits_after = Some(Met::of(&unanswered.came));
         Some(wait)
     }
 
@@ -469,7 +442,9 @@ impl Parcel {
         };
         if let Some(way) = way {
             *request.uri_mut() = readdressed(request.uri(), to, way)?;
-            show_credential(request.headers_mut(), to, way);
+            if let Some(credential) = &way.credential {
+                to.show(credential, request.headers_mut());
+            }
         }
         Some(request)
     }
@@ -491,15 +466,6 @@ fn readdressed(target: &Uri, to: &Destination, way: &Fallback) -> Option<Uri> {
     let mut parts = way.base_url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()
-}
-
-fn show_credential(headers: &mut HeaderMap, to: &Destination, way: &Fallback) {
-    let Some(credential) = &way.credential else { return };
-    let dialect = to.provider.api.dialect();
-    for name in dialect.credential_headers {
-        headers.remove(name);
-    }
-    headers.insert(dialect.credential.0.clone(), credential.header_value());
 }
 
 /// What a call needs to be made again, where its provider's plan has that.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::units::{Share, Span};
-use crate::upstream::allowance::{self, Allowance};
+use crate::upstream::retry_budget::{self, RetryBudget};
 
 /// What the operator writes of hedging.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,14 +34,14 @@ pub struct Hedging {
     /// After how long.
     pub after: Duration,
     /// How many there may be.
-    pub allowance: Allowance,
+    pub budget: RetryBudget,
 }
 
 impl Hedging {
     /// What `settings` ask for, if anything.
     #[must_use]
     pub fn of(settings: &Settings, now: Instant) -> Option<Self> {
-        let allowance = || Allowance::new(&allowance::Settings { share: settings.share, per_minute: 0 }, now);
-        settings.after.map(|after| Self { after: after.get(), allowance: allowance() })
+        let budget = || RetryBudget::new(&retry_budget::Settings { share: settings.share, per_minute: 0 }, now);
+        settings.after.map(|after| Self { after: after.get(), budget: budget() })
     }
 }

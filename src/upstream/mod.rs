@@ -3,7 +3,6 @@
 //!
 //! Knows how to reach one provider and how that fails; not what is asked, nor what it costs.
 
-pub mod allowance;
 #[cfg_attr(not(feature = "aws"), path = "aws_absent.rs")]
 pub mod aws;
 pub mod breaker;
@@ -14,6 +13,7 @@ pub mod incoming;
 pub mod plan;
 pub mod reply;
 pub mod retry;
+pub mod retry_budget;
 pub mod sign;
 pub mod trust;
 

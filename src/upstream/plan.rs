@@ -7,10 +7,10 @@ use http::Uri;
 use tokio::time::Instant;
 
 use crate::record::outcome::Trouble;
-use crate::upstream::allowance::Allowance;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::credential::Credential;
 use crate::upstream::hedge::Hedging;
+use crate::upstream::retry_budget::RetryBudget;
 use crate::upstream::{Settings, Upstream, retry};
 
 /// What is done about attempts that fail, for one provider.
@@ -19,7 +19,7 @@ pub struct Plan {
     /// When a call is made again, and how often.
     pub retries: retry::Settings,
     /// How many retries there may be in all.
-    pub allowance: Allowance,
+    pub budget: RetryBudget,
     /// When a call is made a second time beside a slow first one, if ever.
     pub hedging: Option<Hedging>,
     /// After what a call moves to the next way.
@@ -53,7 +53,7 @@ impl Plan {
         let is_needed = retries.max > 0 || breaker.enabled || hedging.after.is_some() || !fallbacks.is_empty();
         is_needed.then(|| Self {
             retries: retries.clone(),
-            allowance: Allowance::new(&retries.budget, now),
+            budget: RetryBudget::new(&retries.budget, now),
             hedging: Hedging::of(hedging, now),
             fallback_on: fallback_on.clone(),
             breaker: Breaker::new(breaker, now),

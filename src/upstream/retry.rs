@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::outcome::Trouble;
 use crate::units::Span;
-use crate::upstream::{Failure, allowance};
+use crate::upstream::{Failure, retry_budget};
 
 /// What the operator writes of retries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub struct Settings {
     /// and `server_error` (a 5xx).
     pub on: Vec<Trouble>,
     /// How many retries there may be in all, so that they never become a storm.
-    pub budget: allowance::Settings,
+    pub budget: retry_budget::Settings,
 }
 
 impl Default for Settings {
@@ -40,7 +40,7 @@ impl Default for Settings {
             max_delay: Span::from_secs(8),
             max_wait: Span::from_secs(30),
             on: Trouble::ALL.to_vec(),
-            budget: allowance::Settings::default(),
+            budget: retry_budget::Settings::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Allowance: how many further attempts there may be beside the calls themselves. Each call earns a part of one, and
+//! Retry budget: how many further attempts there may be beside the calls themselves. Each call earns a part of one, and
 //! time earns a few, so that however many calls fail, attempts stay near the number of calls. Takes the time it is given.
 
 use std::sync::{Mutex, PoisonError};
@@ -34,7 +34,7 @@ const MOST_SAVED: f64 = 100.0;
 
 /// What there is left of further attempts. All calls to one provider share it.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct RetryBudget {
     share: f64,
     per_minute: f64,
     saved: Mutex<Saved>,
@@ -47,7 +47,7 @@ struct Saved {
     until: Instant,
 }
 
-impl Allowance {
+impl RetryBudget {
     /// What time earns in a minute is there from the beginning, `now`.
     #[must_use]
     pub fn new(settings: &Settings, now: Instant) -> Self {
@@ -86,25 +86,25 @@ impl Allowance {
 mod tests {
     use super::*;
 
-    fn allowance(hundredths: u8, per_minute: u32, now: Instant) -> Allowance {
-        Allowance::new(&Settings { share: Share::percent(hundredths), per_minute }, now)
+    fn budget(hundredths: u8, per_minute: u32, now: Instant) -> RetryBudget {
+        RetryBudget::new(&Settings { share: Share::percent(hundredths), per_minute }, now)
     }
 
     /// How many of `times` attempts are let go at once.
-    fn spent(allowance: &Allowance, times: usize, now: Instant) -> usize {
-        (0..times).filter(|_| allowance.spend(now)).count()
+    fn spent(budget: &RetryBudget, times: usize, now: Instant) -> usize {
+        (0..times).filter(|_| budget.spend(now)).count()
     }
 
     #[test]
     fn calls_earn_their_share_and_time_a_few() {
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
-        let of_calls = allowance(25, 0, now);
+        let of_calls = budget(25, 0, now);
         assert_eq!(spent(&of_calls, 9, later(600)), 0, "time earns nothing here");
         (0..40).for_each(|_| of_calls.earn());
         assert_eq!(spent(&of_calls, 99, now), 10);
 
-        let of_time = allowance(0, 6, now);
+        let of_time = budget(0, 6, now);
         assert_eq!(spent(&of_time, 99, now), 6, "a minute's worth is there from the beginning");
         assert_eq!(spent(&of_time, 99, later(10)), 1);
         assert_eq!(spent(&of_time, 99, later(5)), 0, "time that was counted is not counted again");
@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn a_quiet_day_is_not_saved_up_for_a_storm() {
         let now = Instant::now();
-        let allowance = allowance(100, 5, now);
-        (0..1_000_000).for_each(|_| allowance.earn());
-        assert_eq!(spent(&allowance, 1000, now), 100);
+        let budget = budget(100, 5, now);
+        (0..1_000_000).for_each(|_| budget.earn());
+        assert_eq!(spent(&budget, 1000, now), 100);
     }
 
     #[test]
@@ -129,20 +129,17 @@ mod tests {
         for _ in 0..50 {
             let begin = Instant::now();
             let (hundredths, per_minute) = (random(101), random(20));
-            let allowance = allowance(
-                u8::try_from(hundredths).expect("below 101"),
-                u32::try_from(per_minute).expect("small"),
-                begin,
-            );
+            let budget =
+                budget(u8::try_from(hundredths).expect("below 101"), u32::try_from(per_minute).expect("small"), begin);
             let (mut now, mut calls, mut retries) = (begin, 0_u64, 0_u64);
             for _ in 0..2000 {
                 match random(3) {
                     0 => now += Duration::from_millis(random(2000)),
                     1 => {
-                        allowance.earn();
+                        budget.earn();
                         calls += 1;
                     }
-                    _ => retries += u64::from(allowance.spend(now)),
+                    _ => retries += u64::from(budget.spend(now)),
                 }
                 let minutes = now.duration_since(begin).as_secs() / 60 + 1;
                 let most = calls * hundredths / 100 + per_minute * (minutes + 1) + 1;
