@@ -117,9 +117,18 @@ impl std::iter::Sum for PicoUsd {
 /// Decimal US dollars without an exponent and without trailing zeros: `0.02504`.
 impl fmt::Display for PicoUsd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, part) = (self.0 / Self::PER_USD, self.0 % Self::PER_USD);
+        const PER_USD: u64 = 1_000_000_000_000;
+        const { assert!(PER_USD as u128 == PicoUsd::PER_USD) };
+        // Nearly every amount is less than eighteen million dollars, and division of so few bits takes a tenth of the time.
+        let part = if let Ok(pico) = u64::try_from(self.0) {
+            write!(f, "{}", pico / PER_USD)?;
+            pico % PER_USD
+        } else {
+            write!(f, "{}", self.0 / Self::PER_USD)?;
+            u64::try_from(self.0 % Self::PER_USD).unwrap_or_default()
+        };
         if part == 0 {
-            return write!(f, "{whole}");
+            return Ok(());
         }
         let (mut digits, mut rest) = ([b'0'; 12], part);
         for digit in digits.iter_mut().rev() {
@@ -127,7 +136,8 @@ impl fmt::Display for PicoUsd {
             rest /= 10;
         }
         let digits = std::str::from_utf8(&digits).expect("digits");
-        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+        f.write_str(".")?;
+        f.write_str(digits.trim_end_matches('0'))
     }
 }
 

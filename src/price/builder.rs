@@ -2,7 +2,7 @@
 //!
 //! Knows how files are laid over each other; not how a table is searched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use crate::price::{Mistake, table};
 pub(super) struct Builder {
     table: Table,
     drafts: Vec<Draft>,
-    sets: HashMap<Box<[Rate]>, RateSet>,
+    sets: BTreeMap<Box<[Rate]>, RateSet>,
     /// What is odd, but may be meant.
     remarks: Vec<Mistake>,
 }
@@ -119,10 +119,11 @@ impl Builder {
         }
         let mut ids = Vec::new();
         for (number, model) in file.models.into_iter().enumerate() {
-            let at = format!("{at}.models[{number}]");
-            match file::read::<file::Model>(model.get(), &at) {
+            let at = || format!("{at}.models[{number}]");
+            match file::read::<file::Model>(model.get(), at) {
                 Ok(model) => {
                     if let Some(bounds) = manner.bounds {
+                        let at = at();
                         check(model.r#match.patterns().into_iter(), &format!("{at}.match"), out);
                         self.remarks.extend(bounds.check(&provider.id, &model, &at, out));
                     }
@@ -235,12 +236,18 @@ impl Builder {
 /// Everything but the models, checked.
 fn read_head(text: &str) -> Result<file::Table<'_>, Mistake> {
     let mistake = |field: &str, problem| Mistake { field: field.to_owned(), problem };
-    let version = file::read::<file::Versioned>(text, "")?.schema_version;
-    if version != SCHEMA_VERSION {
-        let problem = format!("version {version} of the format is not known: write {SCHEMA_VERSION}");
-        return Err(mistake("schema_version", problem));
-    }
-    let table: file::Table<'_> = file::read(text, "")?;
+    let known = |version: u32| {
+        if version == SCHEMA_VERSION {
+            return Ok(());
+        }
+        Err(mistake("schema_version", format!("version {version} of the format is not known: write {SCHEMA_VERSION}")))
+    };
+    let table: file::Table<'_> = file::read(text, String::new).or_else(|unread| {
+        // Of another version, what is wrong with it is that.
+        known(file::read::<file::Versioned>(text, String::new)?.schema_version)?;
+        Err(unread)
+    })?;
+    known(table.schema_version)?;
     for (counter, unit) in &table.units {
         let counter = counter.0;
         if unit.per != cost::per(counter) {
@@ -285,7 +292,7 @@ fn check<'a>(patterns: impl Iterator<Item = &'a str>, at: &str, mistakes: &mut V
 
 /// Adds a mistake for every id that another one of the same list has already.
 fn twice<'a>(ids: impl Iterator<Item = (usize, &'a str)>, at: &str, mistakes: &mut Vec<Mistake>) {
-    let mut first = HashMap::new();
+    let mut first = BTreeMap::new();
     for (number, id) in ids {
         if let Some(before) = first.insert(id, number) {
             let problem = format!("`{id}` is the id of {at}[{before}] already: give it another, or remove one of them");

@@ -12,7 +12,7 @@ use crate::units::PicoUsd;
 pub(super) type PerCounter<T> = [T; Counter::ALL.len()];
 
 /// A rate of one counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rate {
     /// What it is the rate of.
     pub(super) counter: Counter,

@@ -22,14 +22,14 @@ use crate::units::PicoUsd;
 /// The only version of the format there is.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
-/// Reads `text` as a `T`; `at` is the path of what it is a part of.
-pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str, at: &str) -> Result<T, Mistake> {
+/// Reads `text` as a `T`; `at` tells the path of what it is a part of.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str, at: impl Fn() -> String) -> Result<T, Mistake> {
     // Keeping the path costs more than reading: it is kept only for a text that is known to be wrong.
     serde_json::from_str(text).or_else(|_| {
         let read = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text));
         read.map_err(|error| {
-            let inner = error.path().to_string();
-            let parts = [at, &inner].into_iter().filter(|part| !matches!(*part, "" | "." | "?"));
+            let (at, inner) = (at(), error.path().to_string());
+            let parts = [&*at, &inner].into_iter().filter(|part| !matches!(*part, "" | "." | "?"));
             let field = parts.collect::<Vec<_>>().join(".");
             let field = if field.is_empty() { "the file".to_owned() } else { field };
             Mistake { field, problem: error.inner().to_string() }
@@ -47,8 +47,7 @@ pub(super) struct Versioned {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table<'a> {
-    #[serde(rename = "schema_version")]
-    _schema_version: IgnoredAny,
+    pub(super) schema_version: u32,
     pub(super) generated_from: Option<GeneratedFrom>,
     #[serde(rename = "as_of")]
     _as_of: Option<Day>,
@@ -276,7 +275,9 @@ fn decimal(text: &str) -> Option<(&str, &str)> {
 }
 
 fn trillionths(whole: &str, part: &str) -> Option<u64> {
-    let part: u64 = format!("{part:0<12}").parse().ok()?;
+    // Fewer digits stand for more each.
+    let missing = u32::try_from(12_usize.checked_sub(part.len())?).ok()?;
+    let part = part.parse::<u64>().ok()? * 10_u64.pow(missing);
     whole.parse::<u64>().ok()?.checked_mul(ONE)?.checked_add(part)
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Thousands of models are kept as a few long lists: text, rules, models, rates. Equal sets of rates are kept once.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::price::cost::{self, PerCounter, Rate};
@@ -60,6 +60,33 @@ pub(super) struct Provider {
     pub(super) uplifts: Vec<Uplift>,
     pub(super) rules: Vec<Rule>,
     pub(super) models: Vec<Model>,
+    /// What the names meant that were asked for, as far as they are remembered.
+    pub(super) meant: Meant,
+}
+
+/// What a name means: the provider that lists the model, and which of its rules the name passes; `None` if it means none.
+type Meaning = Option<(u32, u32)>;
+
+/// What names mean. Whoever asks nearly always asks for a few, and to try every rule of a long table takes longer than all the
+/// rest of a bill.
+#[derive(Debug, Default)]
+pub(super) struct Meant(RwLock<HashMap<Box<str>, Meaning>>);
+
+/// Most names whose meaning is remembered for each provider: an app may call a model anything.
+const MOST_MEANT: usize = 256;
+
+impl Meant {
+    fn of(&self, name: &str, find: impl FnOnce() -> Meaning) -> Meaning {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return *known;
+        }
+        let found = find();
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < MOST_MEANT {
+            names.insert(name.into(), found);
+        }
+        found
+    }
 }
 
 /// A test, and the position of the model whose name passes it.
@@ -178,23 +205,27 @@ impl Table {
     /// The model that `provider` calls `name`: one of its own, else of those it falls back to; as spelt, else with its
     /// compact dates spelt out; then the same without what Google's APIs put before it.
     pub(super) fn find(&self, provider: usize, name: &str) -> Option<Found<'_>> {
-        if name.len() > LONGEST_NAME {
-            return None;
-        }
-        let name = lower_case(name);
-        self.find_dated(provider, &name).or_else(|| self.find_dated(provider, undecorated(&name)?))
+        let asked = self.providers.get(provider).filter(|_| name.len() <= LONGEST_NAME)?;
+        let (lister, rule) = asked.meant.of(name, || {
+            let name = lower_case(name);
+            self.find_dated(provider, &name).or_else(|| self.find_dated(provider, undecorated(&name)?))
+        })?;
+        let lister = &self.providers[lister as usize];
+        let Rule { test, model } = lister.rules[rule as usize];
+        Some(Found { table: self, model: &lister.models[model as usize], asked, lister, test })
     }
 
-    fn find_dated(&self, provider: usize, name: &str) -> Option<Found<'_>> {
+    fn find_dated(&self, provider: usize, name: &str) -> Meaning {
         self.find_spelt(provider, name).or_else(|| self.find_spelt(provider, &with_dashed_dates(name)?))
     }
 
-    fn find_spelt(&self, asked: usize, name: &str) -> Option<Found<'_>> {
-        let asked = self.providers.get(asked)?;
-        let fallback = asked.fallback.iter().map(|position| &self.providers[*position]);
-        std::iter::once(asked).chain(fallback).find_map(|lister| {
-            let rule = lister.rules.iter().find(|rule| self.words.names_model(rule.test, name))?;
-            Some(Found { table: self, model: &lister.models[rule.model as usize], asked, lister, test: rule.test })
+    /// Which provider lists the model, and by which of its rules.
+    fn find_spelt(&self, asked: usize, name: &str) -> Meaning {
+        let listers = [asked].into_iter().chain(self.providers[asked].fallback.iter().copied());
+        listers.into_iter().find_map(|lister| {
+            let rules = &self.providers[lister].rules;
+            let rule = rules.iter().position(|rule| self.words.names_model(rule.test, name))?;
+            Some((u32::try_from(lister).ok()?, u32::try_from(rule).ok()?))
         })
     }
 
