@@ -147,31 +147,17 @@ impl Privacy {
     /// Prepares a record for whoever reads it: from here on nobody can tell what it must not say. Takes the time of a
     /// look at a few short texts.
     pub fn tidy(&self, record: &mut Record) {
-        let Record { call, reply, head, downgrade, error_detail, trace, .. } = record;
-        let caller = &mut call.caller;
-        caller.user = caller.user.take().and_then(|user| self.user(&user));
-        let names = [
-            &mut call.model,
-            &mut caller.namespace,
-            &mut caller.workspace,
-            &mut caller.agent,
-            &mut caller.loop_type,
-            &mut caller.run,
-            &mut caller.client,
-            &mut reply.model,
-            &mut reply.id,
-            &mut reply.service_tier,
-            &mut reply.speed,
-            &mut reply.inference_geo,
-            &mut head.request_id,
-        ];
-        let names = names.into_iter().flatten().chain(&mut reply.finish_reasons).chain(&mut reply.tools);
-        let names = names.chain(downgrade.as_mut().map(|downgrade| &mut downgrade.from));
-        names.for_each(|name| self.tidy_text(name, MAX_NAME_BYTES));
-        if let Some(detail) = error_detail {
+        let user = record.call.caller.user.take();
+        record.call.caller.user = user.and_then(|user| self.user(&user));
+        // Nearly always there is nothing in any of them.
+        let is_clean = self.redactor.is_clean(names(record).map(|name| beginning(name, MAX_NAME_BYTES)));
+        for name in names(record).filter(|name| !is_clean || name.len() > MAX_NAME_BYTES) {
+            self.tidy_text(name, MAX_NAME_BYTES);
+        }
+        if let Some(detail) = &mut record.error_detail {
             self.tidy_text(detail, MAX_DETAIL_BYTES);
         }
-        if let Some(trace) = trace.as_deref_mut().filter(|trace| trace.is_sampled) {
+        if let Some(trace) = record.trace.as_deref_mut().filter(|trace| trace.is_sampled) {
             self.tidy_trace(trace);
         }
     }
@@ -211,6 +197,29 @@ impl Privacy {
         parts.path_and_query = Some(path);
         *uri = Uri::from_parts(parts).unwrap_or_default();
     }
+}
+
+/// Every name in a record that comes from outside, but for the user's.
+fn names(record: &mut Record) -> impl Iterator<Item = &mut Box<str>> {
+    let Record { call, reply, head, downgrade, .. } = record;
+    let caller = &mut call.caller;
+    let names = [
+        &mut call.model,
+        &mut caller.namespace,
+        &mut caller.workspace,
+        &mut caller.agent,
+        &mut caller.loop_type,
+        &mut caller.run,
+        &mut caller.client,
+        &mut reply.model,
+        &mut reply.id,
+        &mut reply.service_tier,
+        &mut reply.speed,
+        &mut reply.inference_geo,
+        &mut head.request_id,
+    ];
+    let names = names.into_iter().flatten().chain(&mut reply.finish_reasons).chain(&mut reply.tools);
+    names.chain(downgrade.as_mut().map(|downgrade| &mut downgrade.from))
 }
 
 fn beginning(text: &str, most: usize) -> &str {

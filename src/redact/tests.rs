@@ -45,7 +45,20 @@ fn what_must_not_stay_is_replaced_by_what_it_was() {
         ("https://x.example/v1?api_key=0123456789abcdef", "https://x.example/v1?api_key=[redacted:secret]"),
     ] {
         assert_eq!(redactor.redact(text), expected);
+        // Alone, and wherever it stands among others: a digit, a letter or nothing may be what comes before.
+        let found = expected.split_once('[').map_or(text, |(before, _)| &text[before.len()..]);
+        for texts in [vec![text], vec![found], vec!["gpt-5-2025", text, "x"], vec!["a.7", found], vec!["", found, "7"]]
+        {
+            let differs = texts.iter().any(|text| redactor.redact(text) != *text);
+            assert!(!differs || !redactor.is_clean(texts.iter().copied()), "{texts:?}");
+        }
     }
+    assert!(redactor.is_clean(["gpt-4o-mini-2024-07-18", "chatcmpl-9x", "", "OpenAI/Python 1.2.3"].into_iter()));
+    let wanted = [Pattern { name: "x".to_owned(), regex: "^x$".to_owned() }];
+    assert!(
+        !Redactor::new(&wanted).expect("a pattern").is_clean(["a"].into_iter()),
+        "an operator's may need a whole text"
+    );
 }
 
 #[test]
