@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde_json_borrow::Value;
 use weir::cache::key::{Key, Question};
 use weir::exchange::form::fields;
+use weir::exchange::opened::opened;
 use weir::provider::beginning;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::last_turn::last_turn;
@@ -17,12 +18,17 @@ use weir::tokens::prompt;
 
 use super::two_parts;
 
-/// What is taken of a request beside what is asked: the last turn, how it begins, its texts, its parameters. The first byte
+/// Below this, no body has too many values to be read.
+const FEW: usize = 128 << 10;
+
+/// A request is read as `serde_json` reads it. What is taken of it beside what is asked: the last turn, how it begins, its texts, its parameters. The first byte
 /// says of which API. Nothing is told that is not in it.
 pub fn request(data: &[u8]) {
     let [which, body @ ..] = data else { return };
     let endpoint = Endpoint::ALL[usize::from(*which) % Endpoint::ALL.len()];
-    let Ok(value) = serde_json::from_slice::<Value<'_>>(body) else { return };
+    let (value, known) = (opened(body), serde_json::from_slice::<Value<'_>>(body).ok());
+    assert!(value == known || (value.is_none() && body.len() >= FEW), "{value:?} is read where {known:?} is written");
+    let Some(value) = value else { return };
     let mut told = 0;
     last_turn(endpoint, &value, &mut |text| told += text.len());
     assert!(told <= 8 * body.len() + 64, "a turn is not longer than the request it is in");

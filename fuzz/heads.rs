@@ -1,21 +1,23 @@
 //! Heads of requests and replies, paths, and names that become labels.
 
-use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weir::cache::policy::Preferences;
+use weir::config::{Config, Sources};
 use weir::exchange::route::target;
 use weir::exchange::{Identity, Who, form};
 use weir::labels::tidy;
 use weir::pattern::Pattern;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::quotas::{Again, item, quoted, write};
-use weir::provider::{Api, CredentialSource, PricedAs, Provider, headers};
+use weir::provider::{Provider, headers};
 use weir::record::trace::Context;
 use weir::units::{ByteSize, PicoUsd, Span};
 
-use super::two_parts;
+use super::{as_file, two_parts};
 
 /// The fields of a head, one a line, as far as they are fields.
 fn fields(data: &[u8]) -> HeaderMap {
@@ -65,47 +67,43 @@ pub fn traceparent(data: &[u8]) {
 
 /// Where a request goes: whatever the path, to the host and below the path that the operator wrote.
 pub fn route(data: &[u8]) {
+    static PROVIDERS: OnceLock<Vec<Arc<Provider>>> = OnceLock::new();
+    let [which, rest @ ..] = data else { return };
+    let name = format!("p{}", which & 15);
+    let mut providers = PROVIDERS.get_or_init(providers).iter();
+    let provider = providers.find(|provider| *provider.name == *name).expect("there are sixteen");
+    let Ok(uri) = <http::Uri as TryFrom<&[u8]>>::try_from(rest) else { return };
+    for &endpoint in Endpoint::ALL {
+        let path = uri.path();
+        if !path.starts_with('/') {
+            return;
+        }
+        let Some(to) = target(provider, endpoint, path, uri.query()) else { continue };
+        assert_eq!(to.scheme(), provider.base_url.scheme());
+        assert_eq!(to.authority(), provider.base_url.authority(), "no path leads to another host");
+        let below = provider.base_url.path().trim_end_matches('/');
+        assert!(resolved(to.path()).starts_with(below), "{to} leaves {}", provider.base_url);
+    }
+}
+
+/// As an operator writes them: `p0` to `p15`.
+fn providers() -> Vec<Arc<Provider>> {
     const BASES: [&str; 4] = [
         "https://api.example",
         "https://gateway.example/team/v1",
         "http://127.0.0.1:8000/",
         "https://h.example:444/openai",
     ];
-    const APIS: [Api; 4] = [Api::OpenAi, Api::Anthropic, Api::Gemini, Api::Bedrock];
-    let [which, rest @ ..] = data else { return };
-    let base = BASES[usize::from(which & 3)];
-    let api = APIS[usize::from(which >> 2 & 3)];
-    let Ok(uri) = <http::Uri as TryFrom<&[u8]>>::try_from(rest) else { return };
-    let provider = provider(api, base);
-    for &endpoint in Endpoint::ALL {
-        let path = uri.path();
-        if !path.starts_with('/') {
-            return;
-        }
-        let Some(to) = target(&provider, endpoint, path, uri.query()) else { continue };
-        assert_eq!(to.scheme(), provider.base_url.scheme());
-        assert_eq!(to.authority(), provider.base_url.authority(), "no path leads to another host");
-        let below = provider.base_url.path().trim_end_matches('/');
-        assert!(resolved(to.path()).starts_with(below), "{to} leaves {base}");
+    let mut yaml = "providers:\n".to_owned();
+    let apis = ["openai", "anthropic", "gemini", "bedrock"];
+    let all = apis.iter().flat_map(|api| BASES.iter().map(move |base| (api, base)));
+    for (number, (api, base)) in all.enumerate() {
+        writeln!(yaml, "  p{number}: {{ api: {api}, base_url: \"{base}\" }}").expect("memory");
     }
-}
-
-fn provider(api: Api, base_url: &str) -> Provider {
-    Provider {
-        capture: None,
-        name: "p".into(),
-        label: "p".into(),
-        settled: true,
-        api,
-        base_url: base_url.parse().expect("a URL"),
-        version_prefix: api.dialect().version_prefix,
-        models: BTreeMap::new(),
-        ask_for_usage: true,
-        propagate_upstream: false,
-        prices: PricedAs::Unknown,
-        credential: CredentialSource::App,
-        fallbacks: Vec::new(),
-    }
+    as_file("weir.yaml", yaml.as_bytes(), |path| {
+        let sources = Sources { file: Some(path.to_owned()), ..Sources::default() };
+        Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}")).providers
+    })
 }
 
 /// A path as a lenient server reads it: decoded, with its dots followed (RFC 3986, section 5.2.4).

@@ -150,9 +150,14 @@ impl Values {
 /// change, which is nearly always.
 #[must_use]
 pub fn tidy(value: &str) -> Cow<'_, str> {
-    let end = (0..=MAX_BYTES.min(value.len())).rev().find(|&end| value.is_char_boundary(end));
-    let cut = &value[..end.unwrap_or_default()];
-    if cut.contains(char::is_control) { Cow::Owned(cut.replace(char::is_control, "_")) } else { Cow::Borrowed(cut) }
+    let cut = &value[..value.floor_char_boundary(MAX_BYTES)];
+    // All control characters beyond ASCII begin with the same byte, which few texts have.
+    let may_have_any = cut.bytes().any(|byte| byte.is_ascii_control() || byte == 0xc2);
+    if may_have_any && cut.contains(char::is_control) {
+        Cow::Owned(cut.replace(char::is_control, "_"))
+    } else {
+        Cow::Borrowed(cut)
+    }
 }
 
 #[cfg(test)]

@@ -15,12 +15,14 @@ mod ways;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -144,22 +146,26 @@ impl App {
         let (readiness, connections) = (Readiness::starting(), config.connections.clone());
         let own = downstream.address().ok().map(listener::reachable);
         let fixed = Fixed { house: Arc::clone(&house), metrics, readiness: readiness.clone(), store, bell, own };
-        let desk = Arc::new(Desk::of(fixed.admin(&config, access)));
-        let running = Running::begin(config, fixed, Arc::clone(&desk), kept, beside);
-        let stop = CancellationToken::new();
-        let running = AbortOnDropHandle::new(tokio::spawn(running.keep(asks, stop.clone())));
-        let drained = CancellationToken::new();
-        let admin_done = drained.clone();
-        let operators_side = admin::run(operator, desk, async move { admin_done.cancelled().await });
+        let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
+        let mut running = None;
+        let operators_side = async {
+            let admin = fixed.admin(&config, access);
+            // It takes milliseconds, which calls need not wait for.
+            let desk = spawn_blocking(move || Arc::new(Desk::of(admin))).await;
+            let desk = desk.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()));
+            let keeping = Running::begin(config, fixed, Arc::clone(&desk), kept, beside).keep(asks, stop.clone());
+            running = Some(AbortOnDropHandle::new(tokio::spawn(keeping)));
+            admin::run(operator, desk, async { drained.cancelled().await }).await;
+        };
 
-        // One that has just begun would take all for its own.
-        if timeout(FIRST_WORD_WITHIN, house.rooms().limits.first_word()).await.is_err() {
-            tracing::warn!(
-                "beginning without having heard of other replicas: limits and budgets are this instance's part"
-            );
-        }
-        readiness.set_ready();
         let apps_side = async {
+            // One that has just begun would take all for its own.
+            if timeout(FIRST_WORD_WITHIN, house.rooms().limits.first_word()).await.is_err() {
+                tracing::warn!(
+                    "beginning without having heard of other replicas: limits and budgets are this instance's part"
+                );
+            }
+            readiness.set_ready();
             let told = async move {
                 shutdown.await;
                 tracing::info!("stopping: calls in progress may end");
@@ -170,7 +176,10 @@ impl App {
         };
         tokio::join!(apps_side, operators_side);
         stop.cancel();
-        let running = running.await.ok();
+        let running = match running {
+            Some(running) => running.await.ok(),
+            None => None,
+        };
         let rooms = house.rooms();
         end(&rooms, running.as_ref().and_then(|it| it.kept.clone()), sending, ledger).await;
         if let Some(running) = running {

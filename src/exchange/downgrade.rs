@@ -40,7 +40,7 @@ pub(super) async fn instead(
     let mut unanswered = match *rooms.recordings {
         Recordings::Off => recall_or_ask(rooms, cheaper, understood, entry).await?,
         Recordings::Record { .. } | Recordings::Replay(_) => {
-            recordings::prepare(understood.recordable.as_ref(), &mut cheaper.head.headers, &mut entry);
+            recordings::prepare(understood.recordable.as_deref(), &mut cheaper.head.headers, &mut entry);
             Unanswered { asking: cheaper, understood, ride: None, entry }
         }
     };

@@ -591,12 +591,12 @@ impl Open {
 
     /// What its attempts came to beside the last one, if there were several.
     fn sum_up_tries(&mut self) {
-        let Some(Effort { tries, target, waited_after }) = self.tried.take().and_then(|tried| tried.effort()) else {
+        let Some(Effort { tries, target, waits_after }) = self.tried.take().and_then(|tried| tried.effort()) else {
             return;
         };
         // Given up while it waited: the last attempt is the one before.
-        if let Some((attempt, reached)) = waited_after.filter(|_| self.marks.answered.is_none()) {
-            (self.attempt, self.unreached) = (Some(attempt), !reached);
+        if let Some(met) = waits_after.filter(|_| self.marks.answered.is_none()) {
+            (self.attempt, self.unreached) = (Some(met.attempt), !met.reached);
         }
         if let Some(trace) = self.trace.as_deref_mut().filter(|trace| trace.is_sampled)
             && target.is_some()

@@ -37,7 +37,7 @@ pub(super) struct Asked {
 }
 
 /// Asks the provider, and waits for the head of its answer.
-pub(super) async fn ask(asked: Asked) -> Result<(Head, Pump), Failure> {
+pub(super) async fn ask(asked: Asked) -> Result<(Head, Box<Pump>), Failure> {
     let Asked { rooms, to, endpoint, id, request, wishes, persistence } = asked;
     let asking = async {
         match persistence {
@@ -88,7 +88,7 @@ pub(super) struct Fetch {
     gone: Vec<Gone>,
 }
 
-type Asking = Pin<Box<dyn Future<Output = Result<(Head, Pump), Failure>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<(Head, Box<Pump>), Failure>> + Send>>;
 
 enum Stage {
     Asking(Asking),
@@ -150,7 +150,7 @@ impl Fetch {
     /// Nobody waits any more.
     pub(super) fn let_go(self, rooms: &Arc<Rooms>, log: Log, company: Company) {
         match self.stage {
-            Stage::Answered(pump) => let_go(rooms, *pump, log, company, self.gone),
+            Stage::Answered(pump) => let_go(rooms, pump, log, company, self.gone),
             // Its end is cancelled, as of every entry that is dropped.
             Stage::Asking(_) | Stage::Unanswered(_) => {}
         }
@@ -158,7 +158,7 @@ impl Fetch {
 }
 
 /// Nobody waits for the rest of an answer: it ends, or is read on for its bill.
-pub(super) fn let_go(rooms: &Arc<Rooms>, pump: Pump, mut log: Log, company: Company, gone: Vec<Gone>) {
+pub(super) fn let_go(rooms: &Arc<Rooms>, pump: Box<Pump>, mut log: Log, company: Company, gone: Vec<Gone>) {
     // Once weir is told to stop, nobody waits for a bill.
     let wanted = rooms.settings.on_disconnect == OnDisconnect::Drain && !rooms.tasks.is_closed();
     let place = wanted.then(|| Arc::clone(&rooms.drains).try_acquire_owned().ok()).flatten();
@@ -185,7 +185,7 @@ impl Source for Fetch {
         match &mut self.stage {
             Stage::Asking(asking) => match ready!(asking.as_mut().poll(cx)) {
                 Ok((head, pump)) => {
-                    self.stage = Stage::Answered(Box::new(pump));
+                    self.stage = Stage::Answered(pump);
                     Poll::Ready(Came::Head(Arc::new(head)))
                 }
                 Err(failure) => {

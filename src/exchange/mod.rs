@@ -18,7 +18,7 @@ mod kept;
 pub mod load;
 mod loops;
 mod meter;
-mod opened;
+pub mod opened;
 mod paced;
 mod pump;
 pub mod quote;
@@ -259,6 +259,15 @@ impl Destination {
         let is_replaced = self.credential.is_some() || self.upstream.signs();
         if is_replaced { sign::lasting(name, value) } else { Some(value.as_bytes()) }
     }
+
+    /// Puts weir's own `credential` in the place of whatever the app shows.
+    fn show(&self, credential: &Credential, headers: &mut HeaderMap) {
+        let dialect = self.provider.api.dialect();
+        for name in dialect.credential_headers {
+            headers.remove(name);
+        }
+        headers.insert(dialect.credential.0.clone(), credential.header_value());
+    }
 }
 
 /// How many attempts came before this one: what SDKs send that Stainless generates, OpenAI's and Anthropic's among them.
@@ -317,13 +326,10 @@ impl Who {
         }
     }
 
-    fn remove(&self, headers: &mut HeaderMap) {
-        if !self.forward {
-            let Self { namespace, workspace, user, agent, loop_type, run, run_status, forward: _ } = self;
-            for name in [namespace, workspace, user, agent, loop_type, run, run_status] {
-                headers.remove(name);
-            }
-        }
+    /// Whether a header of this name is for weir alone.
+    fn keeps(&self, name: &HeaderName) -> bool {
+        let Self { namespace, workspace, user, agent, loop_type, run, run_status, forward } = self;
+        !forward && [namespace, workspace, user, agent, loop_type, run, run_status].contains(&name)
     }
 }
 
@@ -404,7 +410,7 @@ async fn walk(rooms: Arc<Rooms>, request: Request<Incoming>) -> Response<Body> {
             return Box::pin(replay).await;
         }
         Recordings::Record { .. } => {
-            recordings::prepare(understood.recordable.as_ref(), &mut asking.head.headers, &mut entry);
+            recordings::prepare(understood.recordable.as_deref(), &mut asking.head.headers, &mut entry);
             return Box::pin(ask(&rooms, Unanswered { asking, understood, ride: None, entry })).await;
         }
     }
@@ -553,7 +559,7 @@ async fn lead(rooms: &Arc<Rooms>, route: &Route, ride: Ride<Fetch>, asked: Asked
 }
 
 /// Sets the provider's answer on its way to one app alone.
-fn forward(rooms: &Arc<Rooms>, head: &Head, pump: Pump, entry: Entry) -> Response<Body> {
+fn forward(rooms: &Arc<Rooms>, head: &Head, pump: Box<Pump>, entry: Entry) -> Response<Body> {
     reply::forwarded(rooms, head, Tee::alone(rooms, pump, entry))
 }
 
@@ -571,7 +577,7 @@ fn kind(method: &Method, route: Option<&Route>) -> Kind {
 struct Understood {
     preferences: policy::Preferences,
     reusable: Option<Reusable>,
-    recordable: Option<Recordable>,
+    recordable: Option<Box<Recordable>>,
     asks_for_usage: bool,
     size: Size,
     /// Whether it may be made again; `None` where nobody asks.
@@ -650,15 +656,9 @@ fn ask_for_usage(rooms: &Rooms, route: &Route, body: &mut Kept, headers: &mut He
 fn prepare(rooms: &Rooms, route: &Route, trace: Option<&Trace>, headers: &mut HeaderMap) {
     route::remove_hop_by_hop(headers);
     trace::hand_on(&route.to, trace, headers);
-    rooms.who.remove(headers);
-    headers.remove(policy::TTL_HEADER);
-    headers.remove(similar::HEADER);
+    route::remove_all(headers, |name| rooms.who.keeps(name) || *name == policy::TTL_HEADER || *name == similar::HEADER);
     if let Some(credential) = &route.to.credential {
-        let dialect = route.to.provider.api.dialect();
-        for name in dialect.credential_headers {
-            headers.remove(name);
-        }
-        headers.insert(dialect.credential.0.clone(), credential.header_value());
+        route.to.show(credential, headers);
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Wishes {
     /// Where it may be stored.
     pub(super) reusable: Option<Reusable>,
     /// Where it is recorded.
-    pub(super) recordable: Option<Recordable>,
+    pub(super) recordable: Option<Box<Recordable>>,
     /// Whether weir asked for usage that the app did not ask for.
     pub(super) weir_asked: bool,
     /// What tells when a stream is to be ended, if anything may.
@@ -130,7 +130,7 @@ pub(super) struct Pump {
     reader: Option<Reader>,
     filter: Option<Filter>,
     keep: Option<Keep>,
-    take: Option<Take>,
+    take: Option<Box<Take>>,
     meter: Option<Meter>,
     /// The budget for whose sake it was ended.
     ended_by: Option<Arc<str>>,
@@ -160,7 +160,7 @@ pub(super) fn receive(
     id: RequestId,
     answer: Response<ReplyBody>,
     wishes: Wishes,
-) -> (Head, Pump) {
+) -> (Head, Box<Pump>) {
     let (mut head, body) = answer.into_parts();
     route::leave_one_length(&mut head.headers);
     route::remove_hop_by_hop(&mut head.headers);
@@ -183,7 +183,8 @@ pub(super) fn receive(
     let reusable = wishes.reusable.filter(|_| head.status.is_success());
     let kept = Arc::new(reusable.as_ref().map(|_| cache::kept_headers(&head.headers)).unwrap_or_default());
     let take = wishes.recordable.and_then(|asked| Take::begin(rooms, asked, &head.headers, is_stream));
-    let pump = Pump {
+    // Boxed here, for it goes through many hands.
+    let pump = Box::new(Pump {
         rooms: Arc::clone(rooms),
         id,
         upstream: Some(body),
@@ -210,7 +211,7 @@ pub(super) fn receive(
         broken: None,
         has_told: false,
         trailers: None,
-    };
+    });
     (Head { status: head.status, is_stream, headers: ForLeader::new(head.headers), kept, origin: wishes.origin }, pump)
 }
 
@@ -226,8 +227,9 @@ fn version(version: Version) -> Option<&'static str> {
 
 impl Pump {
     /// The same, and it has to be over by then, which is within `total`.
-    pub(super) fn over_by(self, deadline: Instant, total: Duration) -> Self {
-        Self { over_by: Some((deadline, total)), ..self }
+    pub(super) fn over_by(mut self: Box<Self>, deadline: Instant, total: Duration) -> Box<Self> {
+        self.over_by = Some((deadline, total));
+        self
     }
 
     /// The most that it is worth keeping of the answer, in bytes: nothing where it is not to be stored.
@@ -304,7 +306,7 @@ impl Pump {
     }
 
     /// The answer is over. It is stored where it may be, if `log` has all of it.
-    pub(super) fn end(mut self, log: &Log, company: Company) -> Finished {
+    pub(super) fn end(mut self: Box<Self>, log: &Log, company: Company) -> Finished {
         let said = self.said();
         if let Some(broken) = self.broken.take() {
             let end = broken.end(said);
@@ -324,7 +326,7 @@ impl Pump {
 
     /// Nobody wants the rest. But who hangs up on a stream after its end marker has had all of it, though the
     /// connection's own end was still to come. SDKs do that.
-    pub(super) fn abandon(mut self, log: &Log, company: Company) -> Finished {
+    pub(super) fn abandon(mut self: Box<Self>, log: &Log, company: Company) -> Finished {
         if !self.reader.as_ref().is_some_and(Reader::marks_its_end) {
             self.keep = None;
             self.take = None;
@@ -340,7 +342,7 @@ impl Pump {
     }
 
     /// Reads on for the bill alone.
-    pub(super) async fn drain(mut self, log: &Log, company: Company) -> Finished {
+    pub(super) async fn drain(mut self: Box<Self>, log: &Log, company: Company) -> Finished {
         if let Some(mut upstream) = self.upstream.take() {
             let reader = &mut self.reader;
             let reading = async {
@@ -485,11 +487,11 @@ impl Pump {
         Some(Offered { result: StoreResult::Stored, usage: Some(usage) })
     }
 
-    fn finished(mut self, end: End, offered: Option<Offered>, log: &Log, company: Company) -> Finished {
+    fn finished(mut self: Box<Self>, end: End, offered: Option<Offered>, log: &Log, company: Company) -> Finished {
         self.fetched.done();
-        let others = (company == Company::Others).then(|| Others {
-            end: end.for_others(),
-            usage: offered.as_ref().and_then(|offered| offered.usage.clone()),
+        let others = (company == Company::Others).then(|| {
+            let usage = offered.as_ref().and_then(|offered| offered.usage.clone());
+            Box::new(Others { end: end.for_others(), usage })
         });
         let led = others.is_some() && self.status == StatusCode::OK;
         let meter = self.meter.take();
@@ -510,7 +512,7 @@ pub(super) struct Finished {
     pub(super) trailers: ForLeader<HeaderMap>,
     /// How much of a stream there is up to its end marker, if that came: who has had this much has had it all.
     all: Option<u64>,
-    others: Option<Others>,
+    others: Option<Box<Others>>,
     bill: ForLeader<Bill>,
 }
 
@@ -540,7 +542,7 @@ struct Offered {
 impl Finished {
     /// How it ended for those who followed; `None` if nobody did.
     pub(super) fn for_others(&self) -> Option<End> {
-        let Others { end, usage } = self.others.as_ref()?;
+        let Others { end, usage } = self.others.as_deref()?;
         let mut end = end.clone();
         end.said.usage = end.said.usage.or_else(|| usage.as_ref()?.get().copied());
         Some(end)

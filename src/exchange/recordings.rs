@@ -185,7 +185,7 @@ pub(super) fn recordable(
     sent: &Sent<'_>,
     json: Option<&Value<'_>>,
     asked: &Asked<'_>,
-) -> Option<Recordable> {
+) -> Option<Box<Recordable>> {
     let &Sent { route, head, body, plain } = sent;
     let (true, Kept::Whole(bytes)) = (rooms.recordings.are_on(), body) else { return None };
     let provider = &route.to.provider;
@@ -206,7 +206,7 @@ pub(super) fn recordable(
         operation => operation.as_str(),
     };
     let name = file_name(&request.provider, what, asked.model.as_deref(), &key);
-    Some(Recordable { key, name, request, ignored: ignored(asked.reuse) })
+    Some(Box::new(Recordable { key, name, request, ignored: ignored(asked.reuse) }))
 }
 
 /// Parameters of a query that hold credentials wherever they are.
@@ -255,7 +255,7 @@ pub(super) async fn replay(
     rooms: &Rooms,
     library: &Arc<Library>,
     route: &Route,
-    asked: Option<Recordable>,
+    asked: Option<Box<Recordable>>,
     mut entry: Entry,
 ) -> Response<Body> {
     let recording = asked.as_ref().and_then(|asked| library.find(&asked.key));
@@ -268,7 +268,7 @@ pub(super) async fn replay(
         None => {
             Ok("weir has no recording of this request: its body is larger than `calls.max_request_bytes`".to_owned())
         }
-        Some(Recordable { request, ignored, .. }) => spawn_blocking(move || library.explain(&request, ignored)).await,
+        Some(asked) => spawn_blocking(move || library.explain(&asked.request, asked.ignored)).await,
     };
     let message = explained.unwrap_or_else(|_| "weir has no recording of this request".to_owned());
     reply::no_recording(rooms, &route.to.provider, &message, entry)
@@ -311,10 +311,15 @@ const MOST_PIECES: usize = 1 << 16;
 
 impl Take {
     /// Of the reply to `asked` that has this head, if anything is recorded.
-    pub(super) fn begin(rooms: &Rooms, asked: Recordable, headers: &HeaderMap, is_stream: bool) -> Option<Self> {
+    pub(super) fn begin(
+        rooms: &Rooms,
+        asked: Box<Recordable>,
+        headers: &HeaderMap,
+        is_stream: bool,
+    ) -> Option<Box<Self>> {
         let Recordings::Record { recorder, .. } = &*rooms.recordings else { return None };
-        let Recordable { name, request, .. } = asked;
-        Some(Self {
+        let Recordable { name, request, .. } = *asked;
+        Some(Box::new(Self {
             recorder: recorder.clone(),
             name,
             request: Some(request),
@@ -323,7 +328,7 @@ impl Take {
             limit: rooms.settings.max_reply_bytes.as_len(),
             timing: is_stream.then(Vec::new),
             last: Instant::now(),
-        })
+        }))
     }
 
     /// The next piece goes to the app.

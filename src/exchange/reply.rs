@@ -608,7 +608,11 @@ fn cache_status(status: CacheStatus, attempt: Option<Attempt>, told: Told<'_>) -
         }
         (Told::Stored { ttl, is_rendered: true, .. }, _) => format!("weir; hit; ttl={ttl}; detail=rendered"),
         (Told::Stored { ttl, .. }, _) => format!("weir; hit; ttl={ttl}"),
-        (Told::Forwarded, Some(Attempt::Answered(status))) => format!("weir; {forward}; fwd-status={status}{detail}"),
+        // By hand, as nearly every answer is such a one.
+        (Told::Forwarded, Some(Attempt::Answered(status))) => {
+            let status = StatusCode::from_u16(status).expect("what was answered has a status");
+            ["weir; ", forward, "; fwd-status=", status.as_str(), &detail].concat()
+        }
         (Told::Forwarded, _) => format!("weir; {forward}{detail}"),
         (Told::Collapsed, _) => format!("weir; {forward}; collapsed"),
         (Told::Own { code }, Some(_)) => format!("weir; {forward}; detail=\"{code}\""),

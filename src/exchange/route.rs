@@ -161,7 +161,13 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    for name in listed.iter().chain(&HOP_BY_HOP).chain(&HOP_BY_HOP_TOO) {
+    remove_all(headers, |name| HOP_BY_HOP.contains(name) || HOP_BY_HOP_TOO.contains(name) || listed.contains(name));
+}
+
+/// Removes every header whose name `is_one`. To look at the few that there are takes less than to ask for the many that there
+/// could be.
+pub(super) fn remove_all(headers: &mut HeaderMap, is_one: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_one(name)).cloned() {
         headers.remove(name);
     }
 }

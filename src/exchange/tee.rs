@@ -31,10 +31,9 @@ pub(super) struct Tee {
 }
 
 /// Where it comes from.
-#[expect(clippy::large_enum_variant, reason = "a tee is boxed once, by the body that it is")]
 enum From {
     /// A call of its own, and what came of it, as far as it may be stored.
-    Alone(Pump, Log),
+    Alone(Box<Pump>, Log),
     /// A call that others may share.
     Shared(Ride<Fetch>),
     /// Nowhere any more.
@@ -43,7 +42,7 @@ enum From {
 
 impl Tee {
     /// What `pump` brings goes to one app alone.
-    pub(super) fn alone(rooms: &Arc<Rooms>, pump: Pump, entry: Entry) -> Self {
+    pub(super) fn alone(rooms: &Arc<Rooms>, pump: Box<Pump>, entry: Entry) -> Self {
         let most = pump.worth_keeping();
         let log = Log::new(most).within((most > 0).then(|| rooms.load.replies.share()));
         Self::new(rooms, From::Alone(pump, log), Role::Leader, entry)

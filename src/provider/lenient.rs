@@ -39,9 +39,10 @@ pub(crate) struct Written<'a>(pub(crate) &'a str);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Length(pub(crate) Option<u64>);
 
-/// An object read as a `T`.
+/// An object read as a `T`. Boxed, as most objects that there could be are not there: a reply would carry the space for all
+/// of them from hand to hand.
 #[derive(Debug)]
-pub(crate) struct Object<T>(pub(crate) Option<T>);
+pub(crate) struct Object<T>(pub(crate) Option<Box<T>>);
 
 /// A list of `T`s, as many as [`MAX_ITEMS`]. An absent list is not an empty one.
 #[derive(Debug)]
@@ -81,13 +82,18 @@ impl<'a> Text<'a> {
 
     fn of_json(json: &'a str) -> Self {
         let Some(inside) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Self(None) };
-        let text = if inside.contains('\\') {
+        let text = if is_escaped(inside) {
             serde_json::from_str(json).ok().map(Cow::Owned)
         } else {
             Some(Cow::Borrowed(inside))
         };
         Self(text.filter(|text| !text.is_empty()))
     }
+}
+
+/// Whether a text, between its quotation marks, is not spelt as it reads.
+fn is_escaped(inside: &str) -> bool {
+    memchr::memchr(b'\\', inside.as_bytes()).is_some()
 }
 
 /// How deep parts lie in parts: Mistral's `content[].thinking[].text`.
@@ -109,7 +115,7 @@ impl<'a> Written<'a> {
     /// The text, if it is one that is spelt as it reads.
     pub(crate) fn as_spelt(&self) -> Option<&'a str> {
         let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        (!inside.contains('\\')).then_some(inside)
+        (!is_escaped(inside)).then_some(inside)
     }
 
     /// Whether there is anything.
@@ -159,8 +165,8 @@ impl Filled {
 }
 
 impl<T> Object<T> {
-    pub(crate) const fn get(&self) -> Option<&T> {
-        self.0.as_ref()
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_deref()
     }
 }
 
@@ -250,26 +256,41 @@ macro_rules! all_else_is_absent {
     };
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+/// A `T`, if it is an object.
+struct IfObject<T>(Option<T>);
+
+impl<T> Default for IfObject<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for IfObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Lenient<T>(PhantomData<T>);
 
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Lenient<T> {
-            type Value = Object<T>;
+            type Value = IfObject<T>;
 
             all_else_is_absent!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|value| Object(Some(value)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<IfObject<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|value| IfObject(Some(value)))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Object<T>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<IfObject<T>, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Object(None))
+                Ok(IfObject(None))
             }
         }
 
         deserializer.deserialize_any(Lenient(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IfObject::deserialize(deserializer).map(|IfObject(value)| Self(value.map(Box::new)))
     }
 }
 
@@ -285,7 +306,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
                 let mut items = Vec::new();
                 while items.len() < MAX_ITEMS
-                    && let Some(Object(item)) = seq.next_element::<Object<T>>()?
+                    && let Some(IfObject(item)) = seq.next_element::<IfObject<T>>()?
                 {
                     items.extend(item);
                 }

@@ -29,6 +29,8 @@ pub(super) struct CallLine<'r> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Fact<'r> {
+    /// One of weir's own words, with nothing in it that JSON would want escaped.
+    Word(&'r str),
     Text(Cow<'r, str>),
     Count(u64),
     Real(f64),
@@ -47,10 +49,14 @@ impl CallLine<'_> {
         write!(to, "{{\"timestamp\":\"{at}\",\"level\":\"{level}\",\"message\":\"{}\"", message(record))?;
         facts(record, |name, fact| {
             // A name is one of weir's own: there is nothing in it that JSON would want escaped.
-            for part in [",\"", name, "\":"] {
-                to.extend_from_slice(part.as_bytes());
+            append(to, &[",\"", name, "\":"]);
+            match fact {
+                Fact::Word(word) => {
+                    append(to, &["\"", word, "\""]);
+                    Ok(())
+                }
+                fact => serde_json::to_writer(&mut *to, &fact),
             }
-            serde_json::to_writer(&mut *to, &fact)
         })?;
         writeln!(to, ",\"target\":\"{TARGET}\"}}")
     }
@@ -74,6 +80,7 @@ impl CallLine<'_> {
         facts(record, |name, fact| {
             write!(to, " {italic}{name}{plain}{dim}={plain}")?;
             match fact {
+                Fact::Word(word) => write!(to, "{word:?}"),
                 Fact::Text(text) => write!(to, "{text:?}"),
                 Fact::Count(count) => write!(to, "{count}"),
                 Fact::Real(real) => write!(to, "{real:?}"),
@@ -97,7 +104,7 @@ fn facts<'r, E>(record: &'r Record, mut tell: impl FnMut(&'static str, Fact<'r>)
         (attribute::TRACE_ID, trace.and_then(|trace| shown(trace.id))),
         (attribute::SPAN_ID, trace.and_then(|trace| shown(trace.server))),
         (attribute::WEIR_REQUEST_ID, shown(record.id)),
-        (attribute::GEN_AI_PROVIDER_NAME, word(&call.provider)),
+        (attribute::GEN_AI_PROVIDER_NAME, Some(text(&call.provider))),
         (attribute::GEN_AI_OPERATION_NAME, word(call.operation.as_str())),
         (attribute::GEN_AI_REQUEST_MODEL, name(call.model.as_deref())),
         (attribute::GEN_AI_RESPONSE_MODEL, name(reply.model.as_deref())),
@@ -116,10 +123,10 @@ fn facts<'r, E>(record: &'r Record, mut tell: impl FnMut(&'static str, Fact<'r>)
         (attribute::WEIR_CACHE_SIMILARITY, cache.similarity.map(Fact::Similarity)),
         (attribute::WEIR_SINGLEFLIGHT_ROLE, cache.role.map(Role::as_str).and_then(word)),
         (attribute::WEIR_DOWNGRADED_FROM, name(downgrade.as_ref().map(|it| &*it.from))),
-        (attribute::WEIR_DOWNGRADED_BUDGET, downgrade.as_ref().and_then(|it| word(&it.budget))),
+        (attribute::WEIR_DOWNGRADED_BUDGET, downgrade.as_ref().map(|it| text(&it.budget))),
         (attribute::WEIR_OUTCOME, word(record.outcome.as_str())),
         (attribute::ERROR_TYPE, record.error_type.map(ErrorType::as_str).and_then(word)),
-        (attribute::ERROR_MESSAGE, record.error_detail.as_deref().and_then(word)),
+        (attribute::ERROR_MESSAGE, record.error_detail.as_deref().map(text)),
         (attribute::HTTP_RESPONSE_STATUS_CODE, record.status.map(|status| Fact::Count(status.into()))),
         (attribute::WEIR_DURATION, Some(Fact::Real(timing.total.as_secs_f64()))),
         (attribute::WEIR_UPSTREAM_DURATION, timing.upstream.map(|took| Fact::Real(took.as_secs_f64()))),
@@ -127,8 +134,8 @@ fn facts<'r, E>(record: &'r Record, mut tell: impl FnMut(&'static str, Fact<'r>)
             attribute::WEIR_UPSTREAM_RETRIES,
             tries.map(|it| it.retries).filter(|it| *it > 0).map(|it| Fact::Count(it.into())),
         ),
-        (attribute::WEIR_UPSTREAM_FALLBACK, tries.and_then(|it| word(it.fallback.as_deref()?))),
-        (attribute::WEIR_UPSTREAM_REQUEST_ID, head.request_id.as_deref().and_then(word)),
+        (attribute::WEIR_UPSTREAM_FALLBACK, tries.and_then(|it| it.fallback.as_deref()).map(text)),
+        (attribute::WEIR_UPSTREAM_REQUEST_ID, head.request_id.as_deref().map(text)),
         (attribute::WEIR_UPSTREAM_PROCESSING, head.processing.map(|took| Fact::Real(took.as_secs_f64()))),
         (attribute::WEIR_UPSTREAM_RETRY_AFTER, head.retry_after.map(|wait| Fact::Real(wait.as_secs_f64()))),
         (attribute::WEIR_TIME_TO_FIRST_TOKEN, timing.first_token.map(|took| Fact::Real(took.as_secs_f64()))),
@@ -163,10 +170,21 @@ impl Money<'_> {
     }
 }
 
+fn append(to: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        to.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// One of weir's own words.
 #[expect(clippy::unnecessary_wraps, reason = "it stands among those that there may not be")]
-fn word(word: &str) -> Option<Fact<'_>> {
-    Some(Fact::Text(word.into()))
+fn word(word: &'static str) -> Option<Fact<'static>> {
+    Some(Fact::Word(word))
+}
+
+/// What is kept in full, whatever is in it.
+fn text(text: &str) -> Fact<'_> {
+    Fact::Text(text.into())
 }
 
 /// A name from outside, kept short: an app may call a model anything.
