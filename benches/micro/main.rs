@@ -3,6 +3,7 @@
 //! `cargo bench --bench micro` tells how long each takes; `cargo bench --bench micro -- key` those whose name has that in
 //! it. `make instructions` counts their instructions, and holds them against what is committed.
 
+mod chat;
 mod instructions;
 #[expect(dead_code, reason = "another benchmark's calls, of which some kinds are asked for here")]
 #[path = "../../tests/fixture/junk.rs"]

@@ -3,16 +3,12 @@
 //! They are measured twice: in time, and in instructions.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json_borrow::Value;
-use weir::cache::key::{Key, Question};
-use weir::cache::policy::Preferences;
-use weir::cache::{self, About, Cache, Lookup, Reply, Reusable};
+use weir::cache::{self, Cache, Lookup, Reusable};
 #[cfg(feature = "ledger")]
 use weir::ledger::entry::Entry;
 use weir::limits::budget;
@@ -22,13 +18,12 @@ use weir::limits::{Demand, Limits, Money, Spent, Stage};
 use weir::price::{self, Prices, Source};
 use weir::provider::endpoint::Endpoint;
 use weir::provider::reader::Reader;
-use weir::provider::{Request, Reuse};
-use weir::record::ReplyFacts;
 use weir::record::call::Caller;
 use weir::record::usage::Usage;
 use weir::sinks::metrics::{Metrics, Settings};
 use weir::units::PicoUsd;
 
+use crate::chat;
 use crate::junk::{answered, metrics};
 
 /// One part.
@@ -63,60 +58,23 @@ pub(crate) const PARTS: &[Part] = &[
     part("scrape of a usual app", scraped),
 ];
 
-/// A chat of about `kib` KiB.
-fn body(kib: usize) -> String {
-    const TURN: &str = "Tell me of rivers,\\nof mountains and of \\u201cthe sea\\u201d, as they were. ";
-    let mut body = r#"{"model":"gpt-5-mini","temperature":0.7,"max_tokens":256,"messages":[{"role":"system","content":"Be brief."}"#
-        .to_owned();
-    for role in ["user", "assistant"].iter().cycle() {
-        if body.len() + 2 * TURN.len() > kib << 10 {
-            break;
-        }
-        let turns = ((kib << 10) - body.len()) / TURN.len();
-        let turn = TURN.repeat(turns.clamp(1, 6));
-        let message = format!(r#",{{"role":"{role}","content":[{{"type":"text","text":"{turn}"}}]}}"#);
-        body.push_str(&message);
-    }
-    body + "]}"
-}
-
-fn parsed(text: &str) -> Value<'_> {
-    serde_json::from_str(text).expect("a body is JSON")
-}
-
-fn request<'a>(body: &'a Value<'a>) -> Request<'a> {
-    Request { endpoint: Endpoint::ChatCompletions, path: "/v1/chat/completions", query: None, body }
-}
+/// What each of the chats begins with.
+const INSTRUCTION: &str = "Be brief.";
 
 fn understood(kib: usize) -> Box<dyn FnMut()> {
-    let text = body(kib);
+    let text = chat::body(kib, INSTRUCTION);
     Box::new(move || {
-        let body = parsed(black_box(&text));
-        black_box((Endpoint::ChatCompletions.format().asked)(&request(&body)));
-    })
-}
-
-fn key(text: &str, body: &Value<'_>) -> Key {
-    let asked = (Endpoint::ChatCompletions.format().asked)(&request(body));
-    let Reuse::Allowed(ignored) = asked.reuse else { unreachable!("such a chat may be cached") };
-    Key::of(&Question {
-        namespace: Some("team"),
-        provider: "openai",
-        target: &[b"https", b"api.openai.com", b"/v1/chat/completions", b""],
-        credentials: &[(b"authorization", b"Bearer sk-0123456789012345678901234567890123456789")],
-        headers: &[(b"accept-encoding", b"gzip, deflate")],
-        text: text.as_bytes(),
-        body,
-        ignored,
+        let body = chat::parsed(black_box(&text));
+        black_box((Endpoint::ChatCompletions.format().asked)(&chat::request(&body)));
     })
 }
 
 fn keyed(kib: usize) -> Box<dyn FnMut()> {
     // It is held for as long as the program runs, so that what is parsed can refer to it.
-    let text: &'static str = body(kib).leak();
-    let body = parsed(text);
+    let text: &'static str = chat::body(kib, INSTRUCTION).leak();
+    let body = chat::parsed(text);
     Box::new(move || {
-        black_box(key(black_box(text), &body));
+        black_box(chat::key(black_box(text), &body));
     })
 }
 
@@ -124,9 +82,13 @@ fn looked_up() -> Box<dyn FnMut()> {
     const STORED: usize = 1_000;
     let cache = Cache::new(&cache::Settings::default(), Box::new(|_| {}));
     let now = tokio::time::Instant::now();
-    let asked: Vec<Reusable> = (0..STORED).map(|number| reusable(&cache, number)).collect();
+    let reusable = |number| {
+        let key = format!("{number:064x}").parse().expect("64 digits");
+        chat::reusable(&cache, key)
+    };
+    let asked: Vec<Reusable> = (0..STORED).map(reusable).collect();
     for number in 0..STORED {
-        cache.store(reusable(&cache, number), reply(), now);
+        cache.store(reusable(number), chat::reply(), now);
     }
     let mut turn = 0;
     Box::new(move || {
@@ -135,26 +97,6 @@ fn looked_up() -> Box<dyn FnMut()> {
         assert!(matches!(found, Lookup::Usable(_)), "what was stored is found");
         black_box(found);
     })
-}
-
-fn reusable(cache: &Cache, number: usize) -> Reusable {
-    let key = format!("{number:064x}").parse().expect("64 digits");
-    let about = About { provider: "openai".into(), model: Some("gpt-5-mini".into()), namespace: Some("team".into()) };
-    let terms = cache.terms(&about, &Preferences::of(&HeaderMap::new()), true).expect("all is cached");
-    Reusable { key, about, asked: cache.rules().asked(), terms, forms: None, similar: None }
-}
-
-fn reply() -> Reply {
-    Reply {
-        status: StatusCode::OK,
-        headers: HeaderMap::new(),
-        body: Bytes::from(vec![b' '; 600]),
-        pace: None,
-        facts: ReplyFacts::default(),
-        usage: Arc::default(),
-        provider_cost: None,
-        origin: None,
-    }
 }
 
 /// Admission and settlement, by so many limits and as many budgets.

@@ -28,6 +28,8 @@ pub(crate) const P9: Bar =
     Bar { id: "P9", what: "CPU per call with 1 MB in ÷ floor", unit: Unit::Ratio, must: 2.2, aim: 1.5 };
 
 pub(crate) const SIXTEEN: Loop = Loop::Closed { connections: 16 };
+/// How weir is told not to cache, where what is measured is what it does beside.
+pub(crate) const UNCACHED: &str = "cache: { mode: off }";
 const ONE: Loop = Loop::Closed { connections: 1 };
 const THOUSAND: Loop = Loop::Open { connections: 16, per_second: 1_000 };
 /// The prompt of a call of 1 MB.
@@ -36,12 +38,12 @@ const MEGABYTE: usize = 1_000_000;
 /// P1: as fast as 16 connections can.
 pub(crate) fn saturated(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let (floor, metering) = (bench.floor(Kind::Bare)?, bench.floor(Kind::Metering)?);
-    let weir = bench.weir("")?;
+    let (weir, caching) = (bench.weir(UNCACHED)?, bench.weir("")?);
     let sides = [
-        Side::through(floor.process.id(), Load::uncached(floor.address, PROMPT_LEN)),
-        Side::through(metering.process.id(), Load::uncached(metering.address, PROMPT_LEN)),
-        Side::through(weir.process.id(), Load::uncached(weir.address, PROMPT_LEN)),
+        Side::through(floor.process.id(), Load::unique(floor.address, PROMPT_LEN)),
+        Side::through(metering.process.id(), Load::unique(metering.address, PROMPT_LEN)),
         Side::through(weir.process.id(), Load::unique(weir.address, PROMPT_LEN)),
+        Side::through(caching.process.id(), Load::unique(caching.address, PROMPT_LEN)),
     ];
     let rounds = interleaved(bench.rounds, &sides, SIXTEEN, bench.length)?;
     let [floor, metering, weir, storing] = &rounds[..] else { unreachable!("four sides") };
@@ -122,12 +124,12 @@ pub(crate) fn misses(bench: &Bench) -> Result<Vec<Row>, Failure> {
 /// P9: prompts of a megabyte.
 pub(crate) fn large(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let (floor, metering) = (bench.floor(Kind::Bare)?, bench.floor(Kind::Metering)?);
-    let weir = bench.weir("")?;
+    let (weir, caching) = (bench.weir(UNCACHED)?, bench.weir("")?);
     let sides = [
-        Side::through(floor.process.id(), Load::uncached(floor.address, MEGABYTE)),
-        Side::through(metering.process.id(), Load::uncached(metering.address, MEGABYTE)),
-        Side::through(weir.process.id(), Load::uncached(weir.address, MEGABYTE)),
+        Side::through(floor.process.id(), Load::unique(floor.address, MEGABYTE)),
+        Side::through(metering.process.id(), Load::unique(metering.address, MEGABYTE)),
         Side::through(weir.process.id(), Load::unique(weir.address, MEGABYTE)),
+        Side::through(caching.process.id(), Load::unique(caching.address, MEGABYTE)),
     ];
     let rounds = interleaved(bench.rounds, &sides, Loop::Closed { connections: 4 }, bench.length)?;
     let [floor, metering, weir, storing] = &rounds[..] else { unreachable!("four sides") };
@@ -139,11 +141,11 @@ pub(crate) fn large(bench: &Bench) -> Result<Vec<Row>, Failure> {
 }
 
 fn beside_direct(bench: &Bench, how: Loop) -> Result<Vec<Vec<Round>>, Failure> {
-    let (floor, weir) = (bench.floor(Kind::Bare)?, bench.weir("")?);
+    let (floor, weir) = (bench.floor(Kind::Bare)?, bench.weir(UNCACHED)?);
     let sides = [
-        Side::direct(Load::uncached(bench.upstream.address, PROMPT_LEN)),
-        Side::through(floor.process.id(), Load::uncached(floor.address, PROMPT_LEN)),
-        Side::through(weir.process.id(), Load::uncached(weir.address, PROMPT_LEN)),
+        Side::direct(Load::unique(bench.upstream.address, PROMPT_LEN)),
+        Side::through(floor.process.id(), Load::unique(floor.address, PROMPT_LEN)),
+        Side::through(weir.process.id(), Load::unique(weir.address, PROMPT_LEN)),
     ];
     interleaved(bench.rounds, &sides, how, bench.length)
 }

@@ -53,22 +53,17 @@ pub(crate) struct Sample {
 }
 
 impl Load {
-    /// Calls that no cache can answer, with a prompt of `prompt_len` bytes.
+    /// Calls that no cache can answer, each unlike all others, with a prompt of `prompt_len` bytes.
     pub(crate) fn unique(to: SocketAddr, prompt_len: usize) -> Self {
-        Self::new(to, prompt_len, "")
-    }
-
-    /// The same, which no cache may store either.
-    pub(crate) fn uncached(to: SocketAddr, prompt_len: usize) -> Self {
-        Self::new(to, prompt_len, "cache-control: no-store\r\n")
+        Self::new(to, prompt_len)
     }
 
     /// The same call again and again.
     pub(crate) fn repeated(to: SocketAddr) -> Self {
-        Self { number_at: None, ..Self::new(to, PROMPT_LEN, "") }
+        Self { number_at: None, ..Self::new(to, PROMPT_LEN) }
     }
 
-    fn new(to: SocketAddr, prompt_len: usize, headers: &str) -> Self {
+    fn new(to: SocketAddr, prompt_len: usize) -> Self {
         const LINE: &str = "Tell me of rivers, of what they carry, and of the low walls that hold them up.\\n";
         let prompt = LINE.repeat(prompt_len / LINE.len());
         let number = str::from_utf8(NUMBER).expect("digits");
@@ -77,7 +72,7 @@ impl Load {
         );
         let head = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: {to}\r\ncontent-type: application/json\r\naccept: application/json\r\n\
-             authorization: Bearer sk-bench\r\n{headers}content-length: {}\r\n\r\n",
+             authorization: Bearer sk-bench\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         let request = (head + &body).into_bytes();

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::Failure;
 use crate::bench::Bench;
+use crate::calls::UNCACHED;
 use crate::load::{Load, PROMPT_LEN};
 use crate::process::Process;
 use crate::report::{Bar, Row, Unit};
@@ -38,7 +39,7 @@ const FILLS: usize = 40;
 
 /// P10: idle, and after many calls.
 pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>, Failure> {
-    let weir = bench.weir("cache: { mode: off }")?;
+    let weir = bench.weir(UNCACHED)?;
     sleep(IDLE_AFTER);
     let idle = megabytes(&weir.process)?;
     let load = Load::unique(weir.address, PROMPT_LEN);

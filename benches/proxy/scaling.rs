@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::bench::Bench;
-use crate::calls::{SIXTEEN, both_cpu, cpu};
+use crate::calls::{SIXTEEN, UNCACHED, both_cpu, cpu};
 use crate::floor::Kind;
 use crate::load::{Load, PROMPT_LEN};
 use crate::process::{ENOUGH_FOR_TWO, Plan, Process};
@@ -24,11 +24,11 @@ fn secured(bench: &Bench) -> Result<Row, Failure> {
     let upstream = Process::of_this_program(bench.cores.load(), &["upstream", "--certificate", &folder])?;
     let certificate = format!("{folder}/cert.pem");
     let floor = bench.floor_to(Kind::Bare, &[&upstream.address.to_string(), "--certificate", &certificate])?;
-    let trust = format!("upstream: {{ ca_files: ['{certificate}'] }}");
+    let trust = format!("{UNCACHED}\nupstream: {{ ca_files: ['{certificate}'] }}");
     let (weir, _) = Plan { upstream: format!("https://{}", upstream.address), ..bench.plan(&trust) }.start()?;
     let sides = [
-        Side::through(floor.process.id(), Load::uncached(floor.address, PROMPT_LEN)),
-        Side::through(weir.process.id(), Load::uncached(weir.address, PROMPT_LEN)),
+        Side::through(floor.process.id(), Load::unique(floor.address, PROMPT_LEN)),
+        Side::through(weir.process.id(), Load::unique(weir.address, PROMPT_LEN)),
     ];
     let rounds = interleaved(bench.rounds, &sides, SIXTEEN, bench.length)?;
     let [floor, weir] = &rounds[..] else { unreachable!("two sides") };
@@ -42,9 +42,9 @@ fn scaled(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let Some(two) = bench.cores.two() else {
         return Ok(vec![Row::skipped(&P15, "nothing can be pinned on this machine")]);
     };
-    let one = bench.weir("")?;
-    let (both, _) = Plan { workers: 2, cores: Some(&two), ..bench.plan("") }.start()?;
-    let sides = [&one, &both].map(|weir| Side::through(weir.process.id(), Load::uncached(weir.address, PROMPT_LEN)));
+    let one = bench.weir(UNCACHED)?;
+    let (both, _) = Plan { workers: 2, cores: Some(&two), ..bench.plan(UNCACHED) }.start()?;
+    let sides = [&one, &both].map(|weir| Side::through(weir.process.id(), Load::unique(weir.address, PROMPT_LEN)));
     let rounds = interleaved(bench.rounds, &sides, SIXTEEN, bench.length)?;
     let [one, both] = &rounds[..] else { unreachable!("two sides") };
     let bound = Spread::of_both(one, both, |one, both| (2.0 * one.cpu_us / both.cpu_us).min(2.0));

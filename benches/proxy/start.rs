@@ -43,7 +43,7 @@ pub(crate) fn started(bench: &Bench) -> Result<Vec<Row>, Failure> {
 }
 
 fn first_answer(bench: &Bench, address: SocketAddr) -> Result<Duration, Failure> {
-    let load = Load::uncached(address, PROMPT_LEN);
+    let load = Load::unique(address, PROMPT_LEN);
     let plan = bench.plan("");
     plan.prepare(&address.to_string())?;
     let begun = Instant::now();
