@@ -123,6 +123,32 @@ async fn what_was_spent_stays_spent_and_what_was_stored_stays_stored() {
 }
 
 #[tokio::test]
+async fn an_open_circuit_stays_open_unless_its_way_is_another() {
+    let fake = Fake::always(Script::json(500, br#"{"error":{"message":"no"}}"#)).await;
+    let upstream = |more: &str| {
+        format!(
+            "cache: {{ mode: \"off\" }}\nupstream: {{ breaker: {{ enabled: true, min_attempts: 2, open_for: 1h }}{more} }}"
+        )
+    };
+    let up = async |weir: &Weir| weir.metric(r#"weir_upstream_up{provider="openai"}"#).await;
+    let weir = Weir::before_with(&fake.url(), &upstream("")).await;
+    for status in [500, 500, 503] {
+        assert_eq!(weir.post(CHAT, &[], &ask("one")).await.status, status);
+    }
+    let other_terms = format!("{}\ncalls: {{ max_drains: 7 }}\nloops: {{ repeats: 3 }}", upstream(""));
+    assert!(matches!(weir.configure(&fake.url(), &other_terms).await, Outcome::Taken { .. }));
+    let refused = weir.post(CHAT, &[], &ask("one")).await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (503, &json!("circuit_open")));
+    assert_eq!((up(&weir).await, fake.received().len()), (0.0, 2), "nobody has asked it since");
+
+    assert!(matches!(weir.configure(&fake.url(), &upstream(", idle_timeout: 7m")).await, Outcome::Taken { .. }));
+    assert_eq!(up(&weir).await, 1.0, "other connections, of which nothing is known");
+    assert_eq!(weir.post(CHAT, &[], &ask("one")).await.status, 500);
+    assert_eq!(fake.received().len(), 3);
+    weir.stop().await;
+}
+
+#[tokio::test]
 async fn a_provider_that_is_removed_finishes_its_streams() {
     let go_on = Arc::new(Notify::new());
     let fake = Fake::always(Script::paused_chat(&go_on)).await;

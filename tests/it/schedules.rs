@@ -134,9 +134,12 @@ async fn whatever_happens_each_exchange_has_one_record_and_all_is_given_back() {
     {
         // Rows wait in a queue: what is written is counted when it is.
         let written = async || weir.metric("weir_ledger_records_total").await;
-        while written().await < opened {
-            sleep(Duration::from_millis(5)).await;
-        }
+        let come = async {
+            while written().await < opened {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), come).await.expect("every row is written");
         assert_eq!(written().await, opened, "each is written down once");
     }
     weir.stop().await;

@@ -401,8 +401,9 @@ async fn calls_at_once_are_counted_together() {
     until("six are under way", || house.fake.received().len() == 6).await;
     let open = || replicas.iter().map(Weir::open_exchanges).sum::<u64>();
     until("the others wait", || open() == 30).await;
-    // Time for whoever would go on by mistake.
-    sleep(Duration::from_millis(700)).await;
+    // Each tells and asks the server every half second: so whoever would go on by mistake has had its chance.
+    let told = redis.done("evalsha");
+    until("they have asked the server since", || redis.done("evalsha") >= told + 4 * replicas.len()).await;
     assert_eq!(house.fake.received().len(), 6);
     while !calls.is_finished() {
         let (begun, ended) = (house.fake.received().len() as u64, 30 - open());

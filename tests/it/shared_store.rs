@@ -413,7 +413,8 @@ async fn a_rule_made_while_the_server_is_away_is_told_once_it_is_back() {
     becomes(&one, UP, 0.0).await;
     let now = Instant::now();
     one.cache().invalidate(Filter { provider: Some("openai".into()), ..Filter::default() }, now, now);
-    sleep(Duration::from_millis(700)).await;
+    let read = redis.done("xrevrange");
+    until("the other has read the rules since", || redis.done("xrevrange") >= read + 2).await;
     assert_eq!(other.post(CHAT, &[KEY], ASK).await.header("x-cache"), "HIT", "it cannot have heard");
     proxy.reopen().await;
     until_rules(&redis, 2).await;
@@ -531,6 +532,8 @@ async fn tls_with_a_user_whose_password_is_in_a_file() {
     ])
     .await;
     redis.ask::<()>(&["ACL", "SETUSER", "weir", "on", ">first", "~weir:*", "+@all", "-@dangerous"]);
+    // This one goes on.
+    let mut connection = redis.connection();
     redis.ask::<()>(&["ACL", "SETUSER", "default", "off"]);
     let password = file("password", "first\n");
     let more =
@@ -539,12 +542,14 @@ async fn tls_with_a_user_whose_password_is_in_a_file() {
     ask_and_share(&weir, ASK).await;
 
     weir.stop().await;
+    redis::cmd("ACL").arg("LOG").arg("RESET").exec(&mut connection).unwrap();
     file("password", "wrong\n");
     let secret = house.secret.path().display();
     let yaml = format!("cache: {{ redis: {{ url: \"rediss://localhost:{port}\", secret_file: {secret}, {more} }} }}");
     let weir = Weir::before_with(&house.fake.url(), &yaml).await;
     assert_eq!(weir.post(CHAT, &[KEY], &ask(1)).await.header("x-cache"), "MISS");
-    sleep(Duration::from_millis(300)).await;
+    let mut refused = || redis::cmd("ACL").arg("LOG").query::<Vec<redis::Value>>(&mut connection).unwrap();
+    until("it has shown the wrong password", || !refused().is_empty()).await;
     assert_eq!(weir.metric(UP).await, 0.0, "the server lets nobody in who has the wrong password");
     file("password", "first\n");
     becomes(&weir, UP, 1.0).await;

@@ -67,16 +67,17 @@ async fn when_the_app_hangs_up_the_upstream_call_ends() {
         let fake = Fake::always(script).await;
         let weir = Weir::before(&fake.url()).await;
         let (client, url) = (weir.client.clone(), weir.url(CHAT));
+        let has_read = Arc::new(Notify::new());
+        let tells = Arc::clone(&has_read);
         let app = tokio::spawn(async move {
             let mut body = client.open(Method::POST, &url, &[], ASK).await.into_body();
-            if reads_first {
-                body.frame().await.unwrap().unwrap();
-            }
+            body.frame().await.unwrap().unwrap();
+            tells.notify_one();
             std::future::pending::<()>().await;
         });
         until("the provider is asked", || fake.received().len() == 1).await;
         if reads_first {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            has_read.notified().await;
         }
         app.abort();
         until("the provider sees the hang-up", || fake.hung_up() == 1).await;
@@ -101,8 +102,10 @@ async fn drain_reads_on_for_the_bill() {
     let weir = Weir::before_with(&fake.url(), "calls: { on_disconnect: drain }").await;
     let mut body = weir.client.open(Method::POST, &weir.url(CHAT), &[], ASK).await.into_body();
     body.frame().await.unwrap().unwrap();
+    let drains = Arc::clone(&weir.rooms_now().drains);
+    let places = drains.available_permits();
     drop(body);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("weir goes on for the bill alone", || drains.available_permits() < places).await;
     go_on.notify_one();
     weir.settled().await;
     let tokens = r#"weir_tokens_total{provider="openai",model="gpt-5-mini",token_type="input"}"#;

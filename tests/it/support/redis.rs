@@ -102,6 +102,14 @@ impl Redis {
         command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// How often it has been asked to do this, by anybody.
+    pub(crate) fn done(&self, command: &str) -> usize {
+        let stats: String = self.ask(&["INFO", "commandstats"]);
+        let name = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&name)?.split(',').next()?.parse().ok());
+        calls.unwrap_or_default()
+    }
+
     /// The names of all keys.
     pub(crate) fn names(&self) -> Vec<String> {
         self.ask(&["KEYS", "*"])

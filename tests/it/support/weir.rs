@@ -55,10 +55,15 @@ impl Weir {
 
     /// Starts in front of a provider at `url`, with a token: [`TOKEN`].
     pub(crate) async fn operated(url: &str, yaml: &str) -> Self {
+        Self::operated_with(url, "", yaml).await
+    }
+
+    /// The same, with more of the admin side: `, ` and what is to follow.
+    pub(crate) async fn operated_with(url: &str, admin: &str, yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let token = dir.path().join("token");
         std::fs::write(&token, TOKEN).unwrap();
-        let token = format!(", token_file: {}", token.display());
+        let token = format!(", token_file: {}{admin}", token.display());
         Self::start_in(dir, &token, &in_front_of(url, yaml), &[]).await
     }
 
