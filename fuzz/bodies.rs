@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use serde_json_borrow::Value;
 use weir::cache::key::{Key, Question};
 use weir::exchange::form::fields;
-use weir::exchange::opened::opened;
+use weir::json::opened;
 use weir::provider::beginning;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::last_turn::last_turn;

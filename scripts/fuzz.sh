@@ -29,13 +29,28 @@ run() {
         echo "ok      $target: $(grep -E '^Done ' "$log" || tail -1 "$log")"
     else
         echo "BROKEN  $target: see $log"
-        return 1
+        touch "$broken/$target"
     fi
 }
+broken=$(mktemp -d)
+trap 'rm -rf "$broken"' EXIT
 export -f run
+export broken
 if [ $# -eq 0 ]; then
     mapfile -t targets < <(cargo fuzz list)
 else
     targets=("$@")
 fi
 printf '%s\n' "${targets[@]}" | xargs -P "${FUZZ_JOBS:-2}" -I{} bash -c 'run {}'
+
+# What broke each, last, where it is looked for.
+shopt -s nullglob
+marks=("$broken"/*)
+for mark in "${marks[@]}"; do
+    log=fuzz/logs/$(basename "$mark").log
+    printf '\nthe end of %s:\n' "$log"
+    tail -n 30 "$log"
+done
+echo
+echo "fuzz: $((${#targets[@]} - ${#marks[@]})) targets ran, ${#marks[@]} broken"
+[ ${#marks[@]} -eq 0 ]

@@ -21,6 +21,7 @@ pub mod host;
 pub mod inject;
 #[cfg(feature = "inject")]
 pub mod injector;
+pub mod json;
 pub mod labels;
 pub mod ledger;
 pub mod limits;

@@ -9,7 +9,7 @@ use serde_json_borrow::Value;
 use weir::cache::key::{Key, Question};
 use weir::cache::policy::Preferences;
 use weir::cache::{About, Cache, Reply, Reusable};
-use weir::exchange::opened::opened;
+use weir::json::opened;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::{Request, Reuse};
 use weir::record::ReplyFacts;

@@ -18,7 +18,6 @@ mod kept;
 pub mod load;
 mod loops;
 mod meter;
-pub mod opened;
 mod paced;
 mod pump;
 pub mod quote;
@@ -68,6 +67,7 @@ use crate::exchange::reply::Body;
 use crate::exchange::route::Route;
 use crate::exchange::similar::Similar;
 use crate::exchange::tee::Tee;
+use crate::json;
 use crate::limits::Limits;
 use crate::limits::refusal::Refusal;
 use crate::price::{Prices, Source};
@@ -594,7 +594,7 @@ fn understand(rooms: &Rooms, asking: &Asking, entry: &mut Entry) -> Understood {
         Kept::Whole(bytes) => kept::decoded(bytes, headers, rooms.settings.max_request_bytes.as_len()),
         Kept::Beginning(..) => None,
     };
-    let json = plain.as_deref().and_then(opened::opened);
+    let json = plain.as_deref().and_then(json::opened);
     let is_read = json.is_some();
     let sent = Sent { route, head, body, plain: plain.as_ref() };
     let json = json.or_else(|| body.form(headers)).unwrap_or(Value::Null);

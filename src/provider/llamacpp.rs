@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json_borrow::Value;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::forms::{Events, numbered};
 use crate::provider::lenient::{self, Count, Filled, List, Text};
 use crate::provider::stop::{Stop, UsedSoFar};
@@ -81,15 +82,13 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        if let Ok(List(Some(completions))) = serde_json::from_slice::<List<Completion<'_>>>(body) {
+        if let Some(List(Some(completions))) = json::read::<List<Completion<'_>>>(body) {
             self.is_whole = !completions.is_empty();
             for completion in &completions {
                 self.read(completion);
                 self.add_counts(completion);
             }
-        } else if let Ok(lenient::Object(Some(completion))) =
-            serde_json::from_slice::<lenient::Object<Completion<'_>>>(body)
-        {
+        } else if let Some(lenient::Object(Some(completion))) = json::read::<lenient::Object<Completion<'_>>>(body) {
             self.is_whole = true;
             self.read(&completion);
             self.add_counts(&completion);
@@ -97,7 +96,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(completion) = serde_json::from_slice::<Completion<'_>>(event.data) else { return EventKind::Other };
+        let Some(completion) = json::read::<Completion<'_>>(event.data) else { return EventKind::Other };
         let index = completion.index.0.unwrap_or(0);
         let known = self.completions.iter().position(|(known, _)| *known == index);
         let slot = known.unwrap_or(self.completions.len());
@@ -139,7 +138,7 @@ struct Noted {
 
 impl Stop for Notes {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(noted) = serde_json::from_slice::<Noted>(event.data) else { return };
+        let Some(noted) = json::read::<Noted>(event.data) else { return };
         if let Some(has_stopped) = numbered(&mut self.0, noted.index.0.unwrap_or(0)) {
             *has_stopped |= noted.stop.0;
         }

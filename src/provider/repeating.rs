@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json_borrow::Value;
 
+use crate::json;
 use crate::provider::quotas::INSUFFICIENT_QUOTA;
 
 /// What the body of an error says of making the call again.
@@ -22,7 +23,7 @@ pub struct Hint {
 /// `google.rpc.RetryInfo` and has no header for it. A stream that fails at once is an array of one error.
 #[must_use]
 pub fn hint(body: &[u8]) -> Hint {
-    let Ok(body) = serde_json::from_slice::<Value<'_>>(body) else { return Hint::default() };
+    let Some(body) = json::read::<Value<'_>>(body) else { return Hint::default() };
     let body = match &body {
         Value::Array(items) => items.first().unwrap_or(&Value::Null),
         other => other,

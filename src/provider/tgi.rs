@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Events;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
@@ -107,7 +108,7 @@ impl ReadReply for Reply {
             self.arrival = Arrival::Failed;
             return;
         }
-        let Ok(Object(Some(generated))) = serde_json::from_slice::<Object<Piece<'_>>>(body) else { return };
+        let Some(Object(Some(generated))) = json::read::<Object<Piece<'_>>>(body) else { return };
         self.read(&generated);
         if let Some(text) = generated.generated_text.and_then(|text| serde_json::from_str::<Text<'_>>(text.get()).ok())
         {
@@ -119,7 +120,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(generated) = serde_json::from_slice::<Piece<'_>>(event.data) else { return EventKind::Other };
+        let Some(generated) = json::read::<Piece<'_>>(event.data) else { return EventKind::Other };
         self.read(&generated);
         let Some(token) = generated.token.get().filter(|token| !token.special.0) else { return EventKind::Other };
         if token.text.push_to(&mut self.said.output) { EventKind::Content } else { EventKind::Other }
@@ -151,7 +152,7 @@ struct Notes {
 
 impl Stop for Notes {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(piece) = serde_json::from_slice::<Piece<'_>>(event.data) else { return };
+        let Some(piece) = json::read::<Piece<'_>>(event.data) else { return };
         self.done |= piece.error.0 || piece.generated_text.is_some();
     }
 

@@ -10,6 +10,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
+use crate::json;
+
 /// Most members of an object that is opened. No API's have a tenth of it; members are found by looking at each.
 const MAX_MEMBERS: usize = 256;
 
@@ -202,7 +204,7 @@ impl Json {
 impl Object {
     /// The object that `json` is. `None` if it is none, is cut off, has a name twice or too many members.
     pub(super) fn read(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+        json::read(json)
     }
 
     pub(super) const fn new() -> Self {

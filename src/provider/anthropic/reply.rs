@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::output::Output;
@@ -159,14 +160,14 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        let Ok(Object(Some(message))) = serde_json::from_slice::<Object<Message<'_>>>(body) else { return };
+        let Some(Object(Some(message))) = json::read::<Object<Message<'_>>>(body) else { return };
         self.failed = message.error.0 || message.kind.get() == Some("error");
         self.read(&message);
         self.done = self.counts_tokens || message.content.0.is_some();
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
         if let Some(reported) = read.usage.get() {
             self.take(reported);
         }

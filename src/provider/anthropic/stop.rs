@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::anthropic::forms::Told;
 use crate::provider::forms::Events;
 use crate::provider::lenient::{Count, Text};
@@ -29,7 +30,7 @@ struct StreamEvent<'a> {
 
 impl Stop for Notes {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return };
         let index = read.index.0.unwrap_or(0);
         match read.kind.get().unwrap_or(event.name) {
             "message_start" => self.has_begun = true,

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::bedrock::{is_exception, named_by, read_head};
 use crate::provider::lenient::{Count, List, Object, Text, Written};
 use crate::provider::output::Output;
@@ -176,7 +177,7 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        let Ok(Object(Some(payload))) = serde_json::from_slice::<Object<Payload<'_>>>(body) else { return };
+        let Some(Object(Some(payload))) = json::read::<Object<Payload<'_>>>(body) else { return };
         self.take(&payload);
         let Some(output) = payload.output.get() else { return };
         let blocks = output.message.get().map(|message| message.content.items());
@@ -191,7 +192,7 @@ impl ReadReply for Reply {
             self.failed = true;
             return EventKind::Other;
         }
-        let Ok(payload) = serde_json::from_slice::<Payload<'_>>(event.data) else { return EventKind::Other };
+        let Some(payload) = json::read::<Payload<'_>>(event.data) else { return EventKind::Other };
         self.take(&payload);
         self.done |= event.name == "metadata";
         let start = payload.start.get().is_some_and(|block| self.take_block(block));

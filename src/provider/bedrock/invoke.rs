@@ -15,6 +15,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::bedrock::{converse, is_exception, native, read_head};
 use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Object, Text};
@@ -123,7 +124,7 @@ impl ReadReply for Reply {
         }
         let mut decoded = std::mem::take(&mut self.decoded);
         decoded.clear();
-        let chunk = serde_json::from_slice::<Chunk<'_>>(event.data).ok();
+        let chunk = json::read::<Chunk<'_>>(event.data);
         let bytes = chunk.as_ref().and_then(|chunk| chunk.bytes.get());
         let kind = match bytes.map(|bytes| BASE64_STANDARD.decode_vec(bytes, &mut decoded)) {
             Some(Ok(())) => self.read_piece(&decoded),
@@ -169,7 +170,7 @@ impl Reply {
         if memmem::find(json, OWN_MEMBERS).is_none() {
             return false;
         }
-        let Ok(own) = serde_json::from_slice::<Own<'_>>(json) else { return false };
+        let Some(own) = json::read::<Own<'_>>(json) else { return false };
         self.intervened |= own.guardrail_action.get() == Some("INTERVENED");
         let Some(metrics) = own.metrics.get() else { return false };
         self.counted = Counted::of_metrics(metrics).or(self.counted);
@@ -206,7 +207,7 @@ impl Vendor {
             return self.reply.event(&Event { name: "", data: json, span: 0..0 });
         }
         // What names an event elsewhere is here the member that holds it.
-        let members = serde_json::from_slice::<BTreeMap<&str, &RawValue>>(json).unwrap_or_default();
+        let members = json::read::<BTreeMap<&str, &RawValue>>(json).unwrap_or_default();
         let kinds = members.into_iter().map(|(name, payload)| {
             let data = payload.get().as_bytes();
             self.reply.event(&Event { name, data, span: 0..0 })

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::output::Output;
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
@@ -122,7 +123,7 @@ impl ReadReply for Reply {
 impl Reply {
     /// Takes in what `json` says. `None` if it cannot be read.
     fn read(&mut self, json: &[u8]) -> Option<EventKind> {
-        let Object(Some(spoken)) = serde_json::from_slice::<Object<Spoken<'_>>>(json).ok()? else { return None };
+        let Object(Some(spoken)) = json::read::<Object<Spoken<'_>>>(json)? else { return None };
         self.failed |= spoken.error.0;
         spoken.id.keep_first(&mut self.facts.id);
         self.input = spoken.prompt_token_count.0.or(self.input);

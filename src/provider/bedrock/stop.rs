@@ -8,6 +8,7 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::anthropic;
 use crate::provider::bedrock::is_exception;
 use crate::provider::endpoint::Endpoint;
@@ -49,7 +50,7 @@ struct Payload {
 
 impl Stop for Conversed {
     fn note(&mut self, event: &Event<'_>) {
-        let index = || serde_json::from_slice::<Payload>(event.data).ok()?.content_block_index.0;
+        let index = || json::read::<Payload>(event.data)?.content_block_index.0;
         match event.name {
             "messageStart" => self.has_begun = true,
             "contentBlockStart" | "contentBlockDelta" => self.blocks.open(index().unwrap_or(0)),
@@ -99,7 +100,7 @@ struct Chunk<'a> {
 impl Stop for Invoked {
     fn note(&mut self, event: &Event<'_>) {
         self.done |= is_exception(event.name);
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(event.data) else { return };
+        let Some(chunk) = json::read::<Chunk<'_>>(event.data) else { return };
         let decoded = chunk.bytes.get().and_then(|bytes| BASE64_STANDARD.decode(bytes).ok());
         if let Some(data) = decoded {
             self.done |= memmem::find(&data, LAST).is_some();

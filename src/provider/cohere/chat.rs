@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::cohere::usage::Reported;
 use crate::provider::lenient::{Filled, List, Object, Text};
 use crate::provider::output::Output;
@@ -108,7 +109,7 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        let Ok(Object(Some(reply))) = serde_json::from_slice::<Object<Whole<'_>>>(body) else { return };
+        let Some(Object(Some(reply))) = json::read::<Object<Whole<'_>>>(body) else { return };
         reply.id.keep_first(&mut self.said.facts.id);
         reply.finish_reason.keep_last(&mut self.finish_reason);
         self.said.usage = reply.usage.get().and_then(Reported::usage);
@@ -128,7 +129,7 @@ impl ReadReply for Reply {
             self.done = self.finish_reason.is_some();
             return EventKind::Other;
         }
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
         read.id.keep_first(&mut self.said.facts.id);
         let Some(delta) = read.delta.get() else { return EventKind::Other };
         if read.kind.get().unwrap_or(event.name) == "message-end" {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::cohere::usage::Reported;
 use crate::provider::lenient::{List, Object, Text};
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said, cohere};
@@ -82,7 +83,7 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        let Ok(Object(Some(reply))) = serde_json::from_slice::<Object<Whole<'_>>>(body) else { return };
+        let Some(Object(Some(reply))) = json::read::<Object<Whole<'_>>>(body) else { return };
         self.done = reply.text.get().is_some() || reply.finish_reason.get().is_some() || reply.generations.0.is_some();
         self.read(&reply);
         reply.text.push_to(&mut self.said.output);
@@ -95,7 +96,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(event.data) else { return EventKind::Other };
+        let Some(line) = json::read::<Line<'_>>(event.data) else { return EventKind::Other };
         line.generation_id.keep_first(&mut self.said.facts.id);
         match line.event_type.get() {
             Some("text-generation") if line.text.push_to(&mut self.said.output) => return EventKind::Content,

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::cohere::usage::Reported;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Object, Text};
@@ -40,7 +41,7 @@ impl ReadReply for Reply {
             self.said.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(body))) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return };
+        let Some(Object(Some(body))) = json::read::<Object<Body<'_>>>(body) else { return };
         body.id.keep_first(&mut self.said.facts.id);
         self.said.usage = body.meta.get().filter(|_| !self.counts_tokens).and_then(Reported::usage);
         self.said.ending = if body.message.get().is_some() { Ending::Failed } else { Ending::Complete };

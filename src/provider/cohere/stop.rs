@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::Problem;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Events;
@@ -67,7 +68,7 @@ impl Stop for Chat {
             self.done = true;
             return;
         }
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return };
         let Some((part, what)) = read.kind.get().and_then(|kind| kind.rsplit_once('-')) else { return };
         let part = PARTS.into_iter().find(|known| *known == part);
         let index = read.index.0.unwrap_or(0);
@@ -120,7 +121,7 @@ struct Line<'a> {
 
 impl Stop for Lines {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(event.data) else { return };
+        let Some(line) = json::read::<Line<'_>>(event.data) else { return };
         line.generation_id.keep_first(&mut self.generation);
         match line.event_type.get() {
             Some("text-generation") => self.text.push(line.text.get().unwrap_or_default()),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::gemini::usage::{OfInteraction, Tally};
 use crate::provider::lenient::{Filled, List, Object, Text};
 use crate::provider::output::Output;
@@ -100,14 +101,14 @@ impl ReadReply for Reply {
         if self.failed {
             return;
         }
-        let Ok(Object(Some(interaction))) = serde_json::from_slice::<Object<Interaction<'_>>>(body) else { return };
+        let Some(Object(Some(interaction))) = json::read::<Object<Interaction<'_>>>(body) else { return };
         self.failed = interaction.error.0;
         self.read(&interaction);
         self.done = self.status.is_some();
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return EventKind::Other };
         read.status.keep_last(&mut self.status);
         if let Some(interaction) = read.interaction.get() {
             self.read(interaction);

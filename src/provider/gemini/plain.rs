@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::gemini::usage::Metadata;
 use crate::provider::lenient::{Count, Filled, List, Object};
 use crate::provider::{Ending, EventKind, ReadReply, Said, sum};
@@ -48,7 +49,7 @@ impl ReadReply for Reply {
             self.said.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(body))) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return };
+        let Some(Object(Some(body))) = json::read::<Object<Body<'_>>>(body) else { return };
         let reported = body.usage_metadata.get().and_then(|metadata| metadata.tally().usage(true, None));
         self.said.usage = reported.or_else(|| predicted(body.predictions.items()));
         self.said.facts.service_tier = body.usage_metadata.get().and_then(Metadata::tier);

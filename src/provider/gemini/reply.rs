@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::gemini::usage::{Metadata, Tally};
 use crate::provider::lenient::{Count, Filled, Length, List, Object, Text};
 use crate::provider::output::Output;
@@ -146,7 +147,7 @@ impl ReadReply for Reply {
 impl Reply {
     /// Takes in what `json` says. `None` if it cannot be read.
     fn read(&mut self, json: &[u8]) -> Option<EventKind> {
-        let Object(body) = serde_json::from_slice::<Object<Body<'_>>>(json).ok()?;
+        let Object(body) = json::read::<Object<Body<'_>>>(json)?;
         let body = body?;
         self.failed |= body.error.0;
         body.response_id.keep_first(&mut self.facts.id);

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::{Events, numbered};
 use crate::provider::lenient::{self, Count, List, Text};
@@ -63,7 +64,7 @@ struct Candidate<'a> {
 
 impl Stop for Generated {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(event.data) else { return };
+        let Some(chunk) = json::read::<Chunk<'_>>(event.data) else { return };
         for candidate in chunk.candidates.items() {
             if let Some(has_ended) = numbered(&mut self.candidates, candidate.index.0.unwrap_or(0)) {
                 *has_ended |= candidate.finish_reason.get().is_some_and(|reason| reason != "FINISH_REASON_UNSPECIFIED");
@@ -111,7 +112,7 @@ struct StreamEvent<'a> {
 
 impl Stop for Interaction {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return };
         self.done |= matches!(read.event_type.get().unwrap_or(event.name), "interaction.completed" | "error");
     }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::lenient::{Count, Filled, List, Object, Text};
 use crate::provider::{Ending, EventKind, MAX_NAMES, ReadReply, Said};
@@ -102,7 +103,7 @@ impl ReadReply for Reply {
 
 impl Reply {
     fn read(&mut self, json: &[u8]) -> EventKind {
-        let Ok(Object(Some(line))) = serde_json::from_slice::<Object<Line<'_>>>(json) else { return EventKind::Other };
+        let Some(Object(Some(line))) = json::read::<Object<Line<'_>>>(json) else { return EventKind::Other };
         self.failed |= line.error.0;
         self.done |= line.done.0 || (self.embeds && (line.embedding.0 || line.embeddings.0));
         line.model.keep_first(&mut self.said.facts.model);

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::forms::Events;
 use crate::provider::lenient::Filled;
@@ -36,7 +37,7 @@ struct Line {
 
 impl Stop for Notes {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(line) = serde_json::from_slice::<Line>(event.data) else { return };
+        let Some(line) = json::read::<Line>(event.data) else { return };
         self.done |= line.done.0 || line.error.0;
         if self.head.is_none() {
             self.head = Object::read(event.data).map(|mut line| line.take_all(CONSTANT));

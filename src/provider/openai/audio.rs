@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::lenient::{Count, Filled, Object, Text, Written};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
@@ -44,14 +45,14 @@ impl ReadReply for Reply {
             self.said.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(heard))) = serde_json::from_slice::<Object<Heard<'_>>>(body) else { return };
+        let Some(Object(Some(heard))) = json::read::<Object<Heard<'_>>>(body) else { return };
         self.read(&heard);
         heard.text.push_to(&mut self.said.output);
         self.said.ending = if heard.error.0 { Ending::Failed } else { Ending::Complete };
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(heard) = serde_json::from_slice::<Heard<'_>>(event.data) else { return EventKind::Other };
+        let Some(heard) = json::read::<Heard<'_>>(event.data) else { return EventKind::Other };
         self.read(&heard);
         let kind = heard.kind.get().unwrap_or(event.name);
         if kind == "error" || heard.error.0 {

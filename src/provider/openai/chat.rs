@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::alike::Alike;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::openai::usage::{Head, Reported, Tally};
@@ -198,7 +199,7 @@ impl ReadReply for Reply {
 impl Reply {
     /// Takes in what `json` says. `None` if it cannot be read.
     fn read(&mut self, json: &[u8]) -> Option<EventKind> {
-        let completion: Completion<'_> = serde_json::from_slice(json).ok()?;
+        let completion: Completion<'_> = json::read(json)?;
         self.failed |= completion.error.0 || completion.object.get() == Some("error");
         completion.id.keep_first(&mut self.facts.id);
         completion.model.keep_first(&mut self.facts.model);

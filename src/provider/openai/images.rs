@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::lenient::{Filled, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
@@ -39,7 +40,7 @@ impl ReadReply for Reply {
             self.said.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(images))) = serde_json::from_slice::<Object<Images<'_>>>(body) else { return };
+        let Some(Object(Some(images))) = json::read::<Object<Images<'_>>>(body) else { return };
         self.read(&images);
         if images.error.0 {
             self.said.ending = Ending::Failed;
@@ -49,7 +50,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(images) = serde_json::from_slice::<Images<'_>>(event.data) else { return EventKind::Other };
+        let Some(images) = json::read::<Images<'_>>(event.data) else { return EventKind::Other };
         self.read(&images);
         let kind = images.kind.get().unwrap_or(event.name);
         if kind == "error" || images.error.0 {

@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::lenient::{Count, Filled, Object, Text};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
@@ -43,7 +44,7 @@ impl ReadReply for Reply {
             self.said.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(body))) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return };
+        let Some(Object(Some(body))) = json::read::<Object<Body<'_>>>(body) else { return };
         body.id.keep_first(&mut self.said.facts.id);
         body.model.keep_first(&mut self.said.facts.model);
         let mut tally = Tally::default();

@@ -6,6 +6,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::json;
 use crate::provider::lenient::{Count, List, Object, Text, Written};
 use crate::provider::openai::responses::is_content;
 use crate::provider::session::{Complaint, News, Open, ReadSession, Told};
@@ -202,7 +203,7 @@ impl Realtime {
 
 impl ReadSession for Realtime {
     fn message(&mut self, text: &[u8], tell: &mut dyn FnMut(News)) {
-        let Ok(event) = serde_json::from_slice::<ServerEvent<'_>>(text) else { return };
+        let Some(event) = json::read::<ServerEvent<'_>>(text) else { return };
         if let Some(session) = event.session.get() {
             self.learn(session);
         }

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::MAX_NAMES;
 use crate::provider::forms::Events;
 use crate::provider::lenient::{Count, Text};
@@ -74,7 +75,7 @@ impl StreamEvent<'_> {
 
 impl Stop for Notes {
     fn note(&mut self, event: &Event<'_>) {
-        let Ok(read) = serde_json::from_slice::<StreamEvent<'_>>(event.data) else { return };
+        let Some(read) = json::read::<StreamEvent<'_>>(event.data) else { return };
         self.number = read.sequence_number.0.map_or(self.number, to_index) + 1;
         let kind = read.kind.get().unwrap_or(event.name);
         let taken = |name: &str| Object::read(event.data)?.take_object(name);

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::lenient::{Count, Filled, List, Object, Text, Written};
 use crate::provider::openai::usage::{Reported, Tally};
 use crate::provider::output::Output;
@@ -136,7 +137,7 @@ impl ReadReply for Reply {
             self.ending = Ending::Failed;
             return;
         }
-        let Ok(Object(Some(response))) = serde_json::from_slice::<Object<Response<'_>>>(body) else { return };
+        let Some(Object(Some(response))) = json::read::<Object<Response<'_>>>(body) else { return };
         self.read(&response);
         // A compaction has no status: it is there, so it is complete.
         let status = response.status.get().unwrap_or("completed");
@@ -147,7 +148,7 @@ impl ReadReply for Reply {
     }
 
     fn event(&mut self, event: &Event<'_>) -> EventKind {
-        let Ok(read) = serde_json::from_slice(event.data) else { return EventKind::Other };
+        let Some(read) = json::read(event.data) else { return EventKind::Other };
         self.take(&read, event.name)
     }
 

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::frames::Event;
+use crate::json;
 use crate::provider::forms::{Events, numbered};
 use crate::provider::lenient::{Count, List, Text};
 use crate::provider::openai::forms::CONSTANT;
@@ -49,7 +50,7 @@ impl Stop for Notes {
             self.done = true;
             return;
         }
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(event.data) else { return };
+        let Some(chunk) = json::read::<Chunk<'_>>(event.data) else { return };
         for piece in chunk.choices.items() {
             let Some(choice) = numbered(&mut self.choices, piece.index.0.unwrap_or(0)) else { continue };
             choice.is_text |= piece.text.is_some() && piece.delta.is_none();

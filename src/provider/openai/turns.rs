@@ -4,6 +4,7 @@
 
 use http::StatusCode;
 
+use crate::json;
 use crate::provider::openai::responses::{Reply, StreamEvent};
 use crate::provider::session::{News, Open, ReadSession, Told};
 use crate::provider::{Ending, EventKind, ReadReply, Said};
@@ -16,7 +17,7 @@ pub(in crate::provider) struct Turns {
 
 impl ReadSession for Turns {
     fn message(&mut self, text: &[u8], tell: &mut dyn FnMut(News)) {
-        let Ok(event) = serde_json::from_slice::<StreamEvent<'_>>(text) else { return };
+        let Some(event) = json::read::<StreamEvent<'_>>(text) else { return };
         let lane = event.stream_id.get().unwrap_or_default();
         match event.kind.get().unwrap_or_default() {
             "response.created" => {
