@@ -5,7 +5,6 @@
 //! and how they are spelt; whether a value deserves a place at all is for the caller to know.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
@@ -43,7 +42,7 @@ pub struct Limiter {
 
 #[derive(Debug, Default)]
 struct Values {
-    all: HashSet<Arc<str>>,
+    all: foldhash::HashSet<Arc<str>>,
     reserved: usize,
 }
 

@@ -307,22 +307,41 @@ impl Who {
     /// Who asks, by the head of a request.
     #[must_use]
     pub fn read(&self, headers: &HeaderMap) -> Caller {
-        let text = |name: &HeaderName| {
-            let value = headers.get(name)?.as_bytes().trim_ascii();
+        // One look at the few that there are takes less than nine for those that there could be.
+        let names = [
+            &self.namespace,
+            &self.workspace,
+            &self.user,
+            &self.agent,
+            &self.loop_type,
+            &self.run,
+            &self.run_status,
+            &RETRY_COUNT,
+            &USER_AGENT,
+        ];
+        let mut values = [None; 9];
+        for (name, value) in headers {
+            for (_, slot) in names.iter().zip(&mut values).filter(|(known, slot)| **known == name && slot.is_none()) {
+                *slot = Some(value);
+            }
+        }
+        let [namespace, workspace, user, agent, loop_type, run, run_status, retry_count, client] = values;
+        let text = |value: Option<&HeaderValue>| {
+            let value = value?.as_bytes().trim_ascii();
             // Bytes that are no text still tell one caller from another.
             let text = std::str::from_utf8(value).map_or_else(|_| value.escape_ascii().to_string().into(), Cow::from);
             (!text.is_empty()).then(|| text.into())
         };
         Caller {
-            namespace: text(&self.namespace),
-            workspace: text(&self.workspace),
-            user: text(&self.user),
-            agent: text(&self.agent),
-            loop_type: text(&self.loop_type),
-            run: text(&self.run),
-            run_ends: headers.get(&self.run_status).and_then(|word| RunStatus::of_word(word.as_bytes())),
-            is_retry: headers.get(&RETRY_COUNT).is_some_and(is_above_zero),
-            client: text(&USER_AGENT),
+            namespace: text(namespace),
+            workspace: text(workspace),
+            user: text(user),
+            agent: text(agent),
+            loop_type: text(loop_type),
+            run: text(run),
+            run_ends: run_status.and_then(|word| RunStatus::of_word(word.as_bytes())),
+            is_retry: retry_count.is_some_and(is_above_zero),
+            client: text(client),
         }
     }
 

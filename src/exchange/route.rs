@@ -95,10 +95,8 @@ pub fn target(provider: &Provider, endpoint: Endpoint, rest: &str, query: Option
     let has_version = below.split('/').any(is_version);
     let version = if endpoint.is_versioned() && !has_version { provider.version_prefix } else { "" };
     let below = if below.is_empty() && base.is_empty() { "/" } else { below };
-    let path = match query {
-        Some(query) => format!("{base}{version}{below}?{query}"),
-        None => format!("{base}{version}{below}"),
-    };
+    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+    let path = [base, version, below, mark, query].concat();
     let mut parts = provider.base_url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
     Uri::from_parts(parts).ok()

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::ledger::content::Kept;
 use crate::ledger::entry::Entry;
 use crate::ledger::names::Names;
-use crate::ledger::row;
+use crate::ledger::row::Rows;
 use crate::ledger::sums::Sums;
 
 /// A call to be written.
@@ -61,14 +61,14 @@ impl Inserter {
     fn write(&mut self, ledger: &mut Connection, calls: &[impl Written]) -> rusqlite::Result<()> {
         let batch = ledger.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sums = Sums::default();
-        let mut insert = batch.prepare_cached(row::INSERT)?;
+        let mut rows = Rows::into(&batch)?;
         let mut keep = batch.prepare_cached("INSERT INTO contents (call, request, response) VALUES (?, ?, ?)")?;
         for call in calls {
             let entry = call.entry();
             let series = self.names.series(entry, &batch)?;
             let user = self.names.user(entry, &batch)?;
             let mut id = entry.ended_at;
-            while !row::write(&mut insert, id, entry, series, user)? {
+            while !rows.write(id, entry, series, user)? {
                 id += 1;
             }
             if let Some(Kept { request, response }) = call.content() {
@@ -76,7 +76,7 @@ impl Inserter {
             }
             sums.add(id, entry, series, user);
         }
-        drop((insert, keep));
+        drop((rows, keep));
         sums.write(&batch)?;
         batch.commit()
     }
@@ -86,6 +86,7 @@ impl Inserter {
 mod tests {
     use super::*;
     use crate::ledger::open::Place;
+    use crate::ledger::row;
     use crate::ledger::specimens::{self, Random};
     use crate::ledger::sums::SUMS;
     use crate::ledger::{DAY, HOUR, MINUTE};

@@ -2,9 +2,9 @@
 //!
 //! What was asked for lately is remembered; the rest is looked up. Bounded, whatever apps call things.
 
-use std::collections::HashMap;
-use std::fmt::Write;
+use std::hash::Hash;
 
+use foldhash::HashMap;
 use rusqlite::{OptionalExtension, Params, Transaction, params};
 
 use crate::ledger::entry::Entry;
@@ -23,10 +23,10 @@ pub(super) struct Series {
 /// rows of the dictionaries are deleted.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    series: HashMap<Box<str>, Series>,
+    series: HashMap<Box<[u8]>, Series>,
     users: HashMap<Box<str>, i64>,
     /// Where keys are put together.
-    key: String,
+    key: Vec<u8>,
 }
 
 impl Names {
@@ -42,11 +42,9 @@ impl Names {
         let (provider, operation, model) = (&*entry.provider, &*entry.operation, entry.model.as_deref());
         self.key.clear();
         for part in scope.into_iter().chain([Some(provider), Some(operation), model]) {
-            // Lengths keep them apart, whatever is in them.
-            let _ = match part {
-                Some(part) => write!(self.key, "{}:{part}", part.len()),
-                None => write!(self.key, "-"),
-            };
+            // Lengths keep them apart, whatever is in them; no text has the length of none.
+            self.key.extend(part.map_or(usize::MAX, str::len).to_ne_bytes());
+            self.key.extend_from_slice(part.unwrap_or_default().as_bytes());
         }
         if let Some(known) = self.series.get(&*self.key) {
             return Ok(*known);
@@ -64,7 +62,7 @@ impl Names {
             params![scope, provider, operation, model],
         )?;
         let series = Series { id, scope };
-        remember(&mut self.series, &self.key, series);
+        remember(&mut self.series, &*self.key, series);
         Ok(series)
     }
 
@@ -80,7 +78,7 @@ impl Names {
             "INSERT INTO users (name) VALUES (?1)",
             params![name],
         )?;
-        remember(&mut self.users, name, id);
+        remember(&mut self.users, &**name, id);
         Ok(Some(id))
     }
 }
@@ -98,7 +96,10 @@ fn found_or_made<P: Params + Copy>(
     }
 }
 
-fn remember<T>(known: &mut HashMap<Box<str>, T>, name: &str, value: T) {
+fn remember<K: ?Sized, T>(known: &mut HashMap<Box<K>, T>, name: &K, value: T)
+where
+    Box<K>: Eq + Hash + for<'n> From<&'n K>,
+{
     if known.len() >= MOST {
         known.clear();
     }

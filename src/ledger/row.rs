@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use rusqlite::types::FromSql;
-use rusqlite::{Row, Statement, params};
+use rusqlite::types::{FromSql, ToSql, ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, params};
 
 use crate::ledger::entry::{Entry, Micros, Word};
 use crate::ledger::names::Series;
@@ -13,7 +13,7 @@ use crate::record::trace::TraceId;
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
 
-/// The columns of `calls`, in the order in which [`write`] and [`read`] go through them.
+/// The columns of `calls`, in the order in which [`Rows::write`] and [`read`] go through them.
 macro_rules! columns {
     ($prefix:literal) => {
         concat!(
@@ -104,7 +104,7 @@ pub const SELECT: &str = concat!(
      LEFT JOIN users ON users.id = calls.user "
 );
 
-/// Writes a row with [`write`], unless there is one with its id.
+/// Writes a row with [`Rows`], unless there is one with its id.
 pub(super) const INSERT: &str = concat!(
     "INSERT INTO calls (",
     columns!(""),
@@ -121,57 +121,81 @@ const OWN: [Counter; 5] = [
     Counter::OutputReasoningTokens,
 ];
 
-/// Writes `entry` with [`INSERT`], under `id`; `false` if that is taken.
-pub(super) fn write(
-    insert: &mut Statement<'_>,
-    id: Micros,
-    entry: &Entry,
-    series: Series,
-    user: Option<i64>,
-) -> rusqlite::Result<bool> {
-    let own = OWN.map(|counter| entry.usage.and_then(|usage| usage.get(counter)).map(whole));
-    let written = insert.execute(params![
-        id,
-        entry.started_at,
-        entry.request_id,
-        entry.trace_id.map(|trace| trace.get().to_be_bytes()),
-        entry.loop_type,
-        entry.run_id,
-        entry.client,
-        entry.response_model,
-        entry.priced_model,
-        entry.downgraded_from,
-        entry.service_tier,
-        entry.provider_request_id,
-        entry.streamed,
-        entry.status,
-        entry.outcome,
-        entry.error_type,
-        entry.error_message,
-        entry.cache,
-        entry.reuse,
-        entry.usage.map(|usage| usage.is_estimated()),
-        own[0],
-        own[1],
-        own[2],
-        own[3],
-        own[4],
-        entry.usage.as_ref().and_then(other_counts),
-        entry.cost.map(pico),
-        entry.provenance,
-        entry.unpriced,
-        entry.list_cost.map(pico),
-        entry.saved.map(pico),
-        length(entry.latency),
-        entry.first_token.map(length),
-        entry.upstream.map(length),
-        whole(entry.bytes_in),
-        whole(entry.bytes_out),
-        entry.prefixes.as_ref().map(Prefixes::packed),
-        series.id,
-        user,
-    ])?;
-    Ok(written == 1)
+/// Rows, written one after the other.
+pub(super) struct Rows<'l> {
+    /// [`INSERT`].
+    insert: CachedStatement<'l>,
+    /// The parameters that are not NULL, by their number.
+    bound: u64,
+}
+
+impl<'l> Rows<'l> {
+    pub(super) fn into(ledger: &'l Connection) -> rusqlite::Result<Self> {
+        // A statement out of the cache has nothing bound to it, which is to say NULL.
+        Ok(Self { insert: ledger.prepare_cached(INSERT)?, bound: 0 })
+    }
+
+    /// Writes `entry` under `id`; `false` if that is taken.
+    pub(super) fn write(
+        &mut self,
+        id: Micros,
+        entry: &Entry,
+        series: Series,
+        user: Option<i64>,
+    ) -> rusqlite::Result<bool> {
+        let own = OWN.map(|counter| entry.usage.and_then(|usage| usage.get(counter)).map(whole));
+        let values: &[&dyn ToSql] = params![
+            id,
+            entry.started_at,
+            entry.request_id,
+            entry.trace_id.map(|trace| trace.get().to_be_bytes()),
+            entry.loop_type,
+            entry.run_id,
+            entry.client,
+            entry.response_model,
+            entry.priced_model,
+            entry.downgraded_from,
+            entry.service_tier,
+            entry.provider_request_id,
+            entry.streamed,
+            entry.status,
+            entry.outcome,
+            entry.error_type,
+            entry.error_message,
+            entry.cache,
+            entry.reuse,
+            entry.usage.map(|usage| usage.is_estimated()),
+            own[0],
+            own[1],
+            own[2],
+            own[3],
+            own[4],
+            entry.usage.as_ref().and_then(other_counts),
+            entry.cost.map(pico),
+            entry.provenance,
+            entry.unpriced,
+            entry.list_cost.map(pico),
+            entry.saved.map(pico),
+            length(entry.latency),
+            entry.first_token.map(length),
+            entry.upstream.map(length),
+            whole(entry.bytes_in),
+            whole(entry.bytes_out),
+            entry.prefixes.as_ref().map(Prefixes::packed),
+            series.id,
+            user,
+        ];
+        for (number, value) in (1..).zip(values) {
+            let value = value.to_sql()?;
+            let is_null = matches!(value, ToSqlOutput::Borrowed(ValueRef::Null) | ToSqlOutput::Owned(Value::Null));
+            // Nearly half of a row is NULL, and was in the row before.
+            if !is_null || self.bound & 1 << number != 0 {
+                self.insert.raw_bind_parameter(number, value)?;
+            }
+            self.bound = self.bound & !(1 << number) | u64::from(!is_null) << number;
+        }
+        Ok(self.insert.raw_execute()? == 1)
+    }
 }
 
 /// The entry in a row of [`SELECT`].

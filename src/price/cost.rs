@@ -100,7 +100,7 @@ pub(super) fn charge(rates: &PerCounter<Option<u64>>, bill: &PerCounter<PicoUsd>
             charge.add(counter.class(), PicoUsd::new(share));
         }
     }
-    for &counter in Counter::ALL {
+    for &counter in Counter::ALL.iter().filter(|counter| rest[**counter as usize] > 0) {
         charge.add(counter.class(), PicoUsd::new(rest[counter as usize]));
     }
     charge
@@ -128,10 +128,14 @@ fn amount(rate: u64, count: u64, counter: Counter) -> u128 {
 }
 
 /// A quotient, rounded half to even.
-const fn rounded(exact: u128, by: u128) -> u128 {
-    let (whole, rest) = (exact / by, exact % by);
+fn rounded(exact: u128, by: u128) -> u128 {
+    // Few amounts take more than 64 bits, which is all that a processor divides at once.
+    let (whole, rest) = match (u64::try_from(exact), u64::try_from(by)) {
+        (Ok(exact), Ok(by)) => ((exact / by).into(), (exact % by).into()),
+        _ => (exact / by, exact % by),
+    };
     let up = rest * 2 > by || (rest * 2 == by && whole % 2 == 1);
-    whole + up as u128
+    whole + u128::from(up)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Thousands of models are kept as a few long lists: text, rules, models, rates. Equal sets of rates are kept once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,7 +70,7 @@ type Meaning = Option<(u32, u32)>;
 /// What names mean. Whoever asks nearly always asks for a few, and to try every rule of a long table takes longer than all the
 /// rest of a bill.
 #[derive(Debug, Default)]
-pub(super) struct Meant(RwLock<HashMap<Box<str>, Meaning>>);
+pub(super) struct Meant(RwLock<foldhash::HashMap<Box<str>, Meaning>>);
 
 /// Most names whose meaning is remembered for each provider: an app may call a model anything.
 const MOST_MEANT: usize = 256;

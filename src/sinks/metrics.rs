@@ -3,7 +3,6 @@
 //! Two families, two meanings. `gen_ai_*` is what weir did upstream as a client of a model: no cache hits. `weir_*` is
 //! what the app saw and what weir did itself. Counting is a handful of atomics; nothing here waits or does I/O.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -168,7 +167,7 @@ pub struct Metrics {
 }
 
 /// What is counted for each provider, once that has begun.
-type Providers = HashMap<Arc<str>, Arc<OnceLock<Arc<ProviderSeries>>>>;
+type Providers = foldhash::HashMap<Arc<str>, Arc<OnceLock<Arc<ProviderSeries>>>>;
 
 /// The capped labels.
 #[derive(Debug)]

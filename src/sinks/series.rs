@@ -4,7 +4,6 @@
 //! histogram). Series that describe the same thing are made together, at zero: a counter that began at its first
 //! increment would hide that increment from `increase()`. Knows labels; not what a record means.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -578,13 +577,13 @@ pub(super) const fn cache_result(status: CacheStatus) -> usize {
 /// that is reading the same family, but holds up nobody who has a handle already.
 #[derive(Debug)]
 pub(super) struct Shelf<K, V> {
-    kept: RwLock<HashMap<K, V>>,
+    kept: RwLock<foldhash::HashMap<K, V>>,
     making: Mutex<()>,
 }
 
 impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
     pub(super) fn new() -> Self {
-        Self { kept: RwLock::new(HashMap::new()), making: Mutex::new(()) }
+        Self { kept: RwLock::default(), making: Mutex::new(()) }
     }
 
     pub(super) fn find(&self, key: &K) -> Option<V> {

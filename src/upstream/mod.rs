@@ -18,6 +18,7 @@ pub mod sign;
 pub mod trust;
 
 use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -240,7 +241,7 @@ impl Upstream {
     /// A way to a provider. `on_connected` is told of each new connection.
     #[must_use]
     pub fn new(settings: &Settings, trust: &Trust, on_connected: OnConnected) -> Self {
-        let proxy = matches!(settings.proxy, Proxy::Environment).then(|| Arc::new(Matcher::from_env()));
+        let proxy = matches!(settings.proxy, Proxy::Environment).then(of_environment).flatten().map(Arc::new);
         let connect_timeout = settings.connect_timeout.get();
         let on_connected: Arc<OnNewConnection> = on_connected.into();
         let open = Open::default();
@@ -344,6 +345,12 @@ impl Upstream {
         let proxy = self.proxy.as_ref().filter(|_| plain)?.intercept(to)?;
         proxy.basic_auth().cloned()
     }
+}
+
+/// The proxies that the environment names; `None` if it names none, so that no call asks for one.
+fn of_environment() -> Option<Matcher> {
+    let is_of_proxies = |name: OsString| name.to_string_lossy().to_ascii_lowercase().ends_with("_proxy");
+    std::env::vars_os().any(|(name, _)| is_of_proxies(name)).then(Matcher::from_env)
 }
 
 /// The body of a request on its way up: what weir has kept of it, then what is still to come from the app.
