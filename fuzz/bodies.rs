@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use serde_json::value::RawValue;
 use serde_json_borrow::Value;
 use weir::cache::key::{Key, Question};
 use weir::exchange::form::fields;
-use weir::json::opened;
+use weir::json::{self, opened};
 use weir::provider::beginning;
 use weir::provider::endpoint::Endpoint;
 use weir::provider::last_turn::last_turn;
@@ -21,13 +22,16 @@ use super::two_parts;
 /// Below this, no body has too many values to be read.
 const FEW: usize = 128 << 10;
 
-/// A request is read as `serde_json` reads it. What is taken of it beside what is asked: the last turn, how it begins, its texts, its parameters. The first byte
-/// says of which API. Nothing is told that is not in it.
+/// A request is read as `serde_json` reads it, and so is what is skipped of a reply. What is taken of it beside what is asked:
+/// the last turn, how it begins, its texts, its parameters. The first byte says of which API. Nothing is told that is not in
+/// it.
 pub fn request(data: &[u8]) {
     let [which, body @ ..] = data else { return };
     let endpoint = Endpoint::ALL[usize::from(*which) % Endpoint::ALL.len()];
     let (value, known) = (opened(body), serde_json::from_slice::<Value<'_>>(body).ok());
     assert!(value == known || (value.is_none() && body.len() >= FEW), "{value:?} is read where {known:?} is written");
+    let (raw, known) = (json::read::<&RawValue>(body), serde_json::from_slice::<&RawValue>(body).ok());
+    assert_eq!(raw.map(RawValue::get), known.map(RawValue::get), "what is skipped is whole");
     let Some(value) = value else { return };
     let mut told = 0;
     last_turn(endpoint, &value, &mut |text| told += text.len());
