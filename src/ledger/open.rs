@@ -21,6 +21,10 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-2
 const LIKE_VERSION_2: &str = "CREATE TEMP VIEW calls AS SELECT *, NULL AS prefixes FROM main.calls";
 /// `weir` in ASCII: what file(1) and weir know a ledger by.
 const APPLICATION_ID: i64 = 0x7765_6972;
+/// What the writer keeps of the file, in KiB, for as long as weir runs: it only adds, at the ends of a few tables.
+const WRITERS_CACHE: i64 = 1024;
+/// What each connection that answers questions keeps of it, in KiB.
+const READERS_CACHE: i64 = 8192;
 /// How long a connection waits for another one's lock.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 
@@ -94,7 +98,8 @@ impl Place {
             // What is in it names users and agents: it is nobody else's business. SQLite's files beside it take after it.
             OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         }
-        let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut connection = self.connect(flags, WRITERS_CACHE)?;
         migrate(&mut connection)?;
         Ok(connection)
     }
@@ -105,7 +110,7 @@ impl Place {
     /// If it is not there, or cannot be opened.
     pub fn read(&self) -> rusqlite::Result<Connection> {
         // Whoever reads a WAL needs its shared memory, and may have to make that.
-        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, READERS_CACHE)?;
         if connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 1 {
             // An earlier weir's, which may be at work on it: asked as it is.
             connection.execute_batch(LIKE_VERSION_2)?;
@@ -115,7 +120,7 @@ impl Place {
         Ok(connection)
     }
 
-    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    fn connect(&self, flags: OpenFlags, cache_kib: i64) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match self {
             Self::File(path) => Connection::open_with_flags(path, flags)?,
@@ -126,7 +131,7 @@ impl Place {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.pragma_update(None, "foreign_keys", false)?;
         // KiB, where negative.
-        connection.pragma_update(None, "cache_size", -8192)?;
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
         Ok(connection)
     }
 }

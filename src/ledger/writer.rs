@@ -29,8 +29,8 @@ use crate::ledger::{Mode, Settings, Standing};
 use crate::record::content::Content;
 use crate::redact::Redactor;
 
-/// Most entries in one transaction.
-const BATCH: usize = 1_000;
+/// Most entries in one transaction. More would wait in memory for little: a transaction takes as long as a few rows.
+const BATCH: usize = 250;
 /// How often the thread looks into the queue: the most that a sudden end can lose, and what a transaction adds to it.
 const EVERY: Duration = Duration::from_millis(250);
 /// How long it waits before it tries again what failed.
