@@ -29,7 +29,7 @@ const LONG: usize = 4096;
 /// By this name [`serde_json::value::RawValue`] asks for a value as it is written.
 const RAW: &str = "$serde_json::private::RawValue";
 
-/// `text` as a `T`; `None` if it is no JSON, or no `T`.
+/// `text` as a `T`, which is no enum; `None` if it is no JSON, or no `T`.
 #[must_use]
 pub fn read<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Option<T> {
     match std::str::from_utf8(text) {
@@ -69,6 +69,11 @@ impl<'t> Rest<'t> {
         self.next().is_none().then_some(value)
     }
 
+    /// What is to come. Nothing, where an error was met and somebody reads on all the same.
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
     /// The next byte that is no white space, which stays.
     fn next(&mut self) -> Option<u8> {
         loop {
@@ -81,7 +86,7 @@ impl<'t> Rest<'t> {
 
     /// Goes on behind `word`, if that is next.
     fn pass(&mut self, word: &str) -> Result<(), Error> {
-        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+        if !self.rest().starts_with(word) {
             return Err(Error::custom("no JSON"));
         }
         self.at += word.len();
@@ -151,15 +156,13 @@ impl<'t> Rest<'t> {
 
     /// What is next of a text, up to the quotation mark or the backslash behind it, which are passed.
     fn piece(&mut self) -> Result<&'t str, Error> {
-        let text = self.text;
-        let rest = text.as_bytes().get(self.at..).unwrap_or_default();
-        let length = piece_length(rest).ok_or_else(|| Error::custom("a text without an end"))?;
-        if rest[length] < b' ' {
+        let rest = self.rest();
+        let length = piece_length(rest.as_bytes()).ok_or_else(|| Error::custom("a text without an end"))?;
+        if rest.as_bytes()[length] < b' ' {
             return Err(Error::custom("a control character in a text"));
         }
-        let piece = &text[self.at..self.at + length];
         self.at += length + 1;
-        Ok(piece)
+        Ok(&rest[..length])
     }
 
     /// Whether what was passed last ends a text.
@@ -204,8 +207,7 @@ impl<'t> Rest<'t> {
 
     /// The number that is next, as it is written; nothing if none is.
     fn digits(&mut self) -> &'t str {
-        let text = self.text;
-        let rest = &text[self.at..];
+        let rest = self.rest();
         let is_of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         let number = &rest[..rest.bytes().take_while(|byte| is_of_number(byte)).count()];
         self.at += number.len();
@@ -570,6 +572,37 @@ mod tests {
         for text in [&b"[\"\xff\"]"[..], b"{\"z\":\"\xff\",\"k\":\"v\"}"] {
             let [found, known] = both(text);
             assert_eq!(found, known, "no UTF-8");
+        }
+    }
+
+    #[test]
+    fn who_reads_on_after_an_error_finds_nothing() {
+        struct Stubborn;
+
+        impl<'t> Deserialize<'t> for Stubborn {
+            fn deserialize<D: Deserializer<'t>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Self)
+            }
+        }
+
+        impl<'t> Visitor<'t> for Stubborn {
+            type Value = Self;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'t>>(self, mut items: A) -> Result<Self, A::Error> {
+                for _ in 0..9 {
+                    let _ = items.next_element::<Box<str>>();
+                    let _ = items.next_element::<IgnoredAny>();
+                }
+                Ok(self)
+            }
+        }
+
+        for text in ["[\"\\ü\",\"\\ü\"]", "[\"\\u00ü\",1]", "[\"ü", "[ü,ü]", "[\"\\", "["] {
+            assert!(read::<Stubborn>(text.as_bytes()).is_none(), "{text}");
         }
     }
 
