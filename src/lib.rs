@@ -46,3 +46,4 @@ pub mod upstream;
 pub mod warm;
 #[cfg(feature = "ledger")]
 pub mod whatif;
+pub mod yaml;

@@ -8,6 +8,7 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value};
 
 use crate::config::mistake::Path;
+use crate::yaml::{self, DEEPEST};
 
 /// A document: its values, and on which line (from 1) each of them begins.
 pub(super) type Document = (Value, BTreeMap<Path, usize>);
@@ -23,6 +24,9 @@ pub(super) struct Unreadable {
 
 /// Reads one YAML document. An empty one is null.
 pub(super) fn document(text: &str) -> Result<Document, Unreadable> {
+    if let Some(line) = yaml::too_deep(text) {
+        return Err(Unreadable { line, message: format!("more than {DEEPEST} levels: this is no configuration") });
+    }
     let nodes = MarkedYaml::load_from_str(text).map_err(|error| {
         let (line, column) = (error.marker().line(), error.marker().col() + 1);
         // The loader's words for a name that stands twice in one section; the position is the second one's.
@@ -73,12 +77,18 @@ fn convert(node: &MarkedYaml<'_>, path: &Path, lines: &mut BTreeMap<Path, usize>
         YamlData::Mapping(entries) => {
             let mut section = Map::new();
             for (key, value) in entries {
+                let line = key.span.start.line();
                 let name = match convert(key, &Path::default(), &mut BTreeMap::new())? {
                     Value::String(name) => name,
+                    // As text, such a name in such a name would be twice as long for each level.
+                    Value::Array(_) | Value::Object(_) => {
+                        let message = "a name here is a list or a section: write a text".to_owned();
+                        return Err(Unreadable { line, message });
+                    }
                     other => other.to_string(),
                 };
                 let path = path.name(&name);
-                lines.insert(path.clone(), key.span.start.line());
+                lines.insert(path.clone(), line);
                 section.insert(name, convert(value, &path, lines)?);
             }
             Value::Object(section)
@@ -123,6 +133,9 @@ mod tests {
             ("a: 1\nb: 2\na: 3\n", 3, "column 1: this name is already used in its section: remove one"),
             ("a: 1\n---\nb: 2\n", 3, "a second document begins here: write one"),
             ("a: !!int x\n", 1, "this value does not fit its tag: write it without the tag"),
+            ("a: 1\n? [b]\n: 2\n", 2, "a name here is a list or a section: write a text"),
+            (&format!("a:\n {}", "- ".repeat(200)), 2, "more than 128 levels: this is no configuration"),
+            (&"? ".repeat(100), 1, "a name here is a list or a section: write a text"),
         ] {
             let unreadable = document(text).expect_err("it is not a document");
             assert_eq!((unreadable.line, unreadable.message.as_str()), (line, message));

@@ -5,11 +5,10 @@
 use std::fmt::Write;
 
 use saphyr::{Scalar, ScalarStyle, Tag, Yaml, YamlLoader};
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::Parser;
 use serde_json::{Map, Number, Value};
 
-/// How deep sections and lists may lie in each other. No manifest comes near.
-const DEEPEST: usize = 128;
+use crate::yaml::{self, DEEPEST};
 
 /// A value, as it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +32,9 @@ pub(super) enum Node {
 /// # Errors
 /// With what is wrong, and the line of it.
 pub(super) fn read(text: &str) -> Result<Vec<Node>, String> {
-    check_depth(text)?;
+    if let Some(line) = yaml::too_deep(text) {
+        return Err(format!("line {line}: more than {DEEPEST} levels: this is no manifest"));
+    }
     let mut loader = YamlLoader::<Yaml<'_>>::default();
     loader.early_parse(false);
     let unreadable = |error: &saphyr::ScanError| {
@@ -45,24 +46,6 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, String> {
         return Err(unreadable(error));
     }
     loader.into_documents().into_iter().map(convert).collect()
-}
-
-/// Whether the walks below, which follow the depth, have a bound.
-fn check_depth(text: &str) -> Result<(), String> {
-    let mut depth = 0_usize;
-    for event in Parser::new_from_str(text) {
-        // What is wrong is told by whoever reads it whole.
-        let Ok((event, span)) = event else { return Ok(()) };
-        match event {
-            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
-            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEEPEST {
-            return Err(format!("line {}: more than {DEEPEST} levels: this is no manifest", span.start.line()));
-        }
-    }
-    Ok(())
 }
 
 fn convert(yaml: Yaml<'_>) -> Result<Node, String> {
