@@ -52,5 +52,5 @@ for mark in "${marks[@]}"; do
     tail -n 30 "$log"
 done
 echo
-echo "fuzz: $((${#targets[@]} - ${#marks[@]})) targets ran, ${#marks[@]} broken"
+echo "fuzz:   ${#targets[@]} targets, ${#marks[@]} broken"
 [ ${#marks[@]} -eq 0 ]
