@@ -336,7 +336,12 @@ fn inline(node: &Node) -> Option<String> {
     match node {
         // Nothing, which would leave a name without a value.
         Node::Plain(text) if text.is_empty() => Some("null".to_owned()),
-        Node::Plain(text) if text.chars().any(is_special) || text.starts_with("---") || text.starts_with("...") => {
+        Node::Plain(text)
+            if text.starts_with(INDICATORS)
+                || text.chars().any(is_special)
+                || text.starts_with("---")
+                || text.starts_with("...") =>
+        {
             Some(quoted(text))
         }
         Node::Plain(text) => Some(text.clone()),
@@ -347,6 +352,10 @@ fn inline(node: &Node) -> Option<String> {
         Node::List(_) | Node::Section(_) => None,
     }
 }
+
+/// What no text without quotes begins with (YAML 1.2.2, section 7.3.3). Within braces it is read all the same; outside of them
+/// it would mean something.
+const INDICATORS: &[char] = &[',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`'];
 
 /// Whether `text` as a block of lines reads back as it is.
 fn is_readable(text: &str) -> bool {
@@ -424,6 +433,8 @@ mod tests {
             ("---\na: 1\n---\n---\nb: 2\n...\n", "a: 1\n---\nnull\n---\nb: 2\n"),
             ("%YAML 1.1\n---\na: on\n", "a: on\n"),
             ("# only a comment\n", ""),
+            // Where it is no text at all, readers differ.
+            ("{a: >>b, c: |d}", "a: \">>b\"\nc: \"|d\"\n"),
         ] {
             let read_again = write(&read(text).expect(text));
             assert_eq!(read_again, written, "{text}");
