@@ -4,11 +4,16 @@
 
 use std::fmt::Write;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use saphyr::{Scalar, ScalarStyle, Tag, Yaml, YamlLoader};
 use saphyr_parser::Parser;
 use serde_json::{Map, Number, Value};
 
 use crate::yaml::{self, DEEPEST};
+
+/// What stands in a tag encoded alone, as far as any tag needs it (YAML 1.2.2, section 5.6).
+const NOT_OF_TAGS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':').remove(b'@');
 
 /// A value, as it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,11 +102,13 @@ fn merged(entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
 }
 
 fn written(tag: &Tag) -> String {
+    // Read, it is decoded.
+    let suffix = utf8_percent_encode(&tag.suffix, NOT_OF_TAGS);
     match tag.handle.as_str() {
-        "tag:yaml.org,2002:" => format!("!!{}", tag.suffix),
-        "!" => format!("!{}", tag.suffix),
+        "tag:yaml.org,2002:" => format!("!!{suffix}"),
+        "!" => format!("!{suffix}"),
         "" if tag.suffix == "!" => "!".to_owned(),
-        handle => format!("!<{handle}{}>", tag.suffix),
+        handle => format!("!<{handle}{suffix}>"),
     }
 }
 
@@ -433,6 +440,7 @@ mod tests {
             ("---\na: 1\n---\n---\nb: 2\n...\n", "a: 1\n---\nnull\n---\nb: 2\n"),
             ("%YAML 1.1\n---\na: on\n", "a: on\n"),
             ("# only a comment\n", ""),
+            ("a: !b%22c d\n", "a: !b%22c d\n"),
             // Where it is no text at all, readers differ.
             ("{a: >>b, c: |d}", "a: \">>b\"\nc: \"|d\"\n"),
         ] {
