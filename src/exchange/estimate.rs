@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::exchange::{Rooms, Settings};
+use crate::json;
 use crate::provider::output::Output;
 use crate::tokens::prompt::{self, Measure};
 use crate::tokens::{self, Count, Vocabulary};
@@ -151,8 +152,7 @@ impl Job {
 
 impl Prompt {
     fn count(&self, vocabulary: Vocabulary) -> u64 {
-        let Some(request) = self.json.as_ref().and_then(|kept| serde_json::from_slice::<Value<'_>>(&kept.json).ok())
-        else {
+        let Some(request) = self.json.as_ref().and_then(|kept| json::opened(&kept.json)) else {
             return self.by_length();
         };
         let mut count = Count::new(vocabulary);

@@ -11,6 +11,7 @@ use serde_json_borrow::Value;
 use crate::exchange::bill::{self, Estimable};
 use crate::exchange::route::Route;
 use crate::exchange::{Destination, Rooms};
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::reader::Reader;
 use crate::provider::{self, Reuse, Said};
@@ -43,7 +44,7 @@ impl Quote {
     #[must_use]
     pub fn of(rooms: &Rooms, uri: &Uri, body: &Bytes) -> Option<Self> {
         let route = Route::find(rooms, &Method::POST, uri)?;
-        let json = serde_json::from_slice::<Value<'_>>(body).unwrap_or(Value::Null);
+        let json = json::opened(body).unwrap_or(Value::Null);
         let endpoint = route.endpoint;
         let request = provider::Request { endpoint, path: route.path(uri), query: uri.query(), body: &json };
         let asked = (endpoint.format().asked)(&request);
@@ -111,7 +112,7 @@ impl Quote {
     }
 
     fn input_tokens(&self, body: &[u8]) -> u64 {
-        let Ok(request) = serde_json::from_slice::<Value<'_>>(body) else { return 0 };
+        let Some(request) = json::opened(body) else { return 0 };
         let mut count = Count::new(Vocabulary::of_model(self.model().unwrap_or_default()));
         let measure = prompt::read(&request, &mut |text| count.add(text));
         count.tokens().saturating_add(measure.tokens_beside)

@@ -31,6 +31,7 @@ use crate::exchange::kept::Kept;
 use crate::exchange::reply::{self, Body};
 use crate::exchange::route::{self, Route};
 use crate::exchange::{Destination, Rooms, form};
+use crate::json;
 use crate::provider::endpoint::Endpoint;
 use crate::provider::{self, Asked, Ending, Provider, Reuse, Said};
 use crate::record::call::{Delivery, Operation};
@@ -120,7 +121,7 @@ fn library(dir: &Path, destinations: &BTreeMap<Arc<str>, Arc<Destination>>) -> R
 
 /// The key of a request that was recorded: the same one as when it was asked.
 fn key_of_recorded(provider: &Provider, request: &Request) -> Key {
-    let Ok(json) = serde_json::from_slice::<Value<'_>>(&request.body) else { return key(request, None) };
+    let Some(json) = json::opened(&request.body) else { return key(request, None) };
     let endpoint = (provider.api.dialect().endpoint)(&request.method, &request.path);
     let query = request.query.as_deref();
     let asked = (endpoint.format().asked)(&provider::Request { endpoint, path: &request.path, query, body: &json });

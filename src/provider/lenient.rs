@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json;
 use crate::provider::output::Output;
 use crate::record::ReplyFacts;
 use crate::units::PicoUsd;
@@ -82,11 +83,8 @@ impl<'a> Text<'a> {
 
     fn of_json(json: &'a str) -> Self {
         let Some(inside) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Self(None) };
-        let text = if is_escaped(inside) {
-            serde_json::from_str(json).ok().map(Cow::Owned)
-        } else {
-            Some(Cow::Borrowed(inside))
-        };
+        let text =
+            if is_escaped(inside) { json::read(json.as_bytes()).map(Cow::Owned) } else { Some(Cow::Borrowed(inside)) };
         Self(text.filter(|text| !text.is_empty()))
     }
 }
@@ -148,7 +146,7 @@ impl<'a> Written<'a> {
         if let Some(text) = Text::of_json(self.0).get() {
             output.push(text);
         } else if depth > 0 && self.0.starts_with('[') {
-            let parts: List<WrittenPart<'_>> = serde_json::from_str(self.0).unwrap_or_default();
+            let parts: List<WrittenPart<'_>> = json::read(self.0.as_bytes()).unwrap_or_default();
             for part in parts.items() {
                 for written in [part.text, part.thinking, part.refusal] {
                     written.push_parts(output, depth - 1);
@@ -233,7 +231,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Written<'a> {
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(Self(serde_json::from_str::<Vec<IgnoredAny>>(json).ok().map(|items| items.len() as u64)))
+        Ok(Self(json::read::<Vec<IgnoredAny>>(json.as_bytes()).map(|items| items.len() as u64)))
     }
 }
 

@@ -110,8 +110,7 @@ impl ReadReply for Reply {
         }
         let Some(Object(Some(generated))) = json::read::<Object<Piece<'_>>>(body) else { return };
         self.read(&generated);
-        if let Some(text) = generated.generated_text.and_then(|text| serde_json::from_str::<Text<'_>>(text.get()).ok())
-        {
+        if let Some(text) = generated.generated_text.and_then(|text| json::read::<Text<'_>>(text.get().as_bytes())) {
             text.push_to(&mut self.said.output);
         }
         if matches!(self.arrival, Arrival::Partial) {

@@ -160,8 +160,8 @@ impl Reply {
     fn read_call_text(&mut self, call: &ToolCall<'_>) {
         call.name.push_to(&mut self.said.output);
         let Some(parameters) = call.parameters.map(RawValue::get) else { return };
-        match serde_json::from_str::<Text<'_>>(parameters) {
-            Ok(fragment) if parameters.starts_with('"') => {
+        match json::read::<Text<'_>>(parameters.as_bytes()) {
+            Some(fragment) if parameters.starts_with('"') => {
                 fragment.push_to(&mut self.said.output);
             }
             _ => self.said.output.push(parameters),

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::json;
 use crate::provider::lenient::{Count, Filled, Object, Text, Usd};
 use crate::record::usage::{Counter, Usage};
 use crate::units::PicoUsd;
@@ -128,7 +129,7 @@ struct TotalCost {
 impl<'de> Deserialize<'de> for Cost {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
-        let total = || serde_json::from_str::<Object<TotalCost>>(json).ok()?.get()?.total_cost.0;
+        let total = || json::read::<Object<TotalCost>>(json.as_bytes())?.get()?.total_cost.0;
         Ok(Self(PicoUsd::of_usd(json).or_else(total)))
     }
 }
