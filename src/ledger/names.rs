@@ -62,7 +62,7 @@ impl Names {
             params![scope, provider, operation, model],
         )?;
         let series = Series { id, scope };
-        remember(&mut self.series, &*self.key, series);
+        remember(&mut self.series, self.key.as_slice().into(), series);
         Ok(series)
     }
 
@@ -78,7 +78,7 @@ impl Names {
             "INSERT INTO users (name) VALUES (?1)",
             params![name],
         )?;
-        remember(&mut self.users, &**name, id);
+        remember(&mut self.users, name.clone(), id);
         Ok(Some(id))
     }
 }
@@ -96,12 +96,9 @@ fn found_or_made<P: Params + Copy>(
     }
 }
 
-fn remember<K: ?Sized, T>(known: &mut HashMap<Box<K>, T>, name: &K, value: T)
-where
-    Box<K>: Eq + Hash + for<'n> From<&'n K>,
-{
+fn remember<K: Eq + Hash, T>(known: &mut HashMap<K, T>, name: K, value: T) {
     if known.len() >= MOST {
         known.clear();
     }
-    known.insert(name.into(), value);
+    known.insert(name, value);
 }
