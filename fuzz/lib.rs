@@ -1,7 +1,7 @@
 //! What is fuzzed: one function for each parser of foreign bytes. It panics where something does not hold that always has
 //! to.
 //!
-//! cargo-fuzz looks for such bytes with a nightly compiler (`fuzz_targets/`, `make fuzz`); `tests/fuzz.rs` gives the very
+//! cargo-fuzz looks for such bytes with a nightly compiler (`any.rs`, `make fuzz`); `tests/fuzz.rs` gives the very
 //! same functions what was kept of that, the seeds, and what chance makes of them, on every `make test`.
 
 pub mod admin;
@@ -15,7 +15,7 @@ pub mod readers;
 /// One target: gets any bytes, and returns.
 pub type Target = fn(&[u8]);
 
-/// Every target, by the name of its binary and of the folder of its inputs.
+/// Every target, by its name and that of the folder of its inputs.
 pub const TARGETS: &[(&str, Target)] = &[
     ("admin_query", admin::query),
     ("array", frames::array),

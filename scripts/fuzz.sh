@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every fuzz target, FUZZ_JOBS at a time (2 without), for FUZZ_SECONDS each (60 without), from the fixtures and from
-# what was kept as seeds. What breaks a target is kept in fuzz/artifacts. Needs a nightly compiler and cargo-fuzz; without
-# them it says so and skips itself. With names as arguments, it runs those targets only.
+# what was kept as seeds. What breaks a target is kept in fuzz/artifacts. FUZZ_SEED makes every run of the same code look at
+# the same inputs in the same order, as far as the time goes. Needs a nightly compiler and cargo-fuzz; without them it says so
+# and skips itself. With names as arguments, it runs those targets only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,17 +16,20 @@ if ! rustc +nightly --version >/dev/null 2>&1; then
 fi
 
 python3 scripts/fuzz_seeds.py fuzz/corpus
-cargo +nightly fuzz build
+# What is fuzzed is built of what ships.
+cp Cargo.lock fuzz/Cargo.lock
+cargo +nightly fuzz build any
 mkdir -p fuzz/logs
 
 # The last lines of a target's log: how much was run, or what broke it.
 run() {
     local target=$1 log=fuzz/logs/$1.log kept=fuzz/corpus-kept/$1
-    mkdir -p "fuzz/corpus/$target"
+    mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
     [ -d "$kept" ] || kept=
     # shellcheck disable=SC2086 # no folder is no argument
-    if cargo +nightly fuzz run "$target" "fuzz/corpus/$target" $kept -- \
-        -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=60 >"$log" 2>&1; then
+    if FUZZ_TARGET=$target cargo +nightly fuzz run any "fuzz/corpus/$target" $kept -- \
+        -max_total_time="${FUZZ_SECONDS:-60}" -seed="${FUZZ_SEED:-0}" -rss_limit_mb=2048 -timeout=60 \
+        -artifact_prefix="fuzz/artifacts/$target/" >"$log" 2>&1; then
         echo "ok      $target: $(grep -E '^Done ' "$log" || tail -1 "$log")"
     else
         echo "BROKEN  $target: see $log"
@@ -37,7 +41,7 @@ trap 'rm -rf "$broken"' EXIT
 export -f run
 export broken
 if [ $# -eq 0 ]; then
-    mapfile -t targets < <(cargo fuzz list)
+    mapfile -t targets < <(sed -nE 's/^    \("(\w+)", .*\),$/\1/p' fuzz/lib.rs)
 else
     targets=("$@")
 fi

@@ -101,26 +101,14 @@ fn each_target(run: impl Fn(&'static str, Target) + Sync) {
 }
 
 #[test]
-fn every_target_has_a_binary_that_runs_it_and_seeds() {
-    let manifest = fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("a manifest");
-    let mut bins: Vec<&str> = manifest
-        .split("[[bin]]")
-        .skip(1)
-        .filter_map(|bin| bin.split_once("name = \"")?.1.split_once('"'))
-        .map(|(name, _)| name)
-        .collect();
-    bins.sort_unstable();
-    let mut names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert!(names.is_sorted(), "targets stand in their order");
-    names.dedup();
-    assert_eq!(names, bins, "fuzz/Cargo.toml has a binary for each");
+fn every_target_has_seeds() {
+    let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    assert!(names.is_sorted_by(|one, next| one < next), "targets stand in their order, each once");
     let seeds = seeds();
-    for name in names {
-        let binary = repository().join(format!("fuzz/fuzz_targets/{name}.rs"));
-        assert!(fs::read_to_string(&binary).is_ok_and(|text| text.contains("weir_fuzz::")), "{}", binary.display());
-        assert!(seeds.get(name).is_some_and(|seeds| !seeds.is_empty()), "scripts/fuzz_seeds.py has a seed for {name}");
+    for name in &names {
+        assert!(seeds.get(*name).is_some_and(|seeds| !seeds.is_empty()), "scripts/fuzz_seeds.py has a seed for {name}");
     }
-    assert!(seeds.keys().all(|name| bins.contains(&&**name)), "every seed is for a target");
+    assert!(seeds.keys().all(|name| names.contains(&&**name)), "every seed is for a target");
 }
 
 #[test]
