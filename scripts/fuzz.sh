@@ -18,7 +18,7 @@ fi
 python3 scripts/fuzz_seeds.py fuzz/corpus
 # What is fuzzed is built of what ships.
 cp Cargo.lock fuzz/Cargo.lock
-cargo +nightly fuzz build any
+cargo +nightly fuzz build --dev any
 mkdir -p fuzz/logs
 
 # The last lines of a target's log: how much was run, or what broke it.
@@ -27,7 +27,7 @@ run() {
     mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
     [ -d "$kept" ] || kept=
     # shellcheck disable=SC2086 # no folder is no argument
-    if FUZZ_TARGET=$target cargo +nightly fuzz run any "fuzz/corpus/$target" $kept -- \
+    if FUZZ_TARGET=$target cargo +nightly fuzz run --dev any "fuzz/corpus/$target" $kept -- \
         -max_total_time="${FUZZ_SECONDS:-60}" -seed="${FUZZ_SEED:-0}" -rss_limit_mb=2048 -timeout=60 \
         -artifact_prefix="fuzz/artifacts/$target/" >"$log" 2>&1; then
         echo "ok      $target: $(grep -E '^Done ' "$log" || tail -1 "$log")"
