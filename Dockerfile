@@ -4,7 +4,8 @@
 #
 #   docker build -t ghcr.io/weir-dev/weir:0.1.0 .
 #
-# For a release, both architectures from either, with what is in it (SBOM) and how it was made (provenance), then signed:
+# For a release, both architectures, with what is in it (SBOM) and how it was made (provenance), then signed. Either is built
+# from either; only on a machine of its own is it guided by a profile (scripts/pgo.sh), so give buildx a builder of each:
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=mode=max \
 #     --build-arg BUILD_REVISION="$(git rev-parse HEAD)" -t ghcr.io/weir-dev/weir:0.1.0 --push .
@@ -14,10 +15,11 @@
 
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm AS build
 
-# Zig brings the C compiler and the musl of every architecture: no emulation, no cross compiler of each distribution.
+# Zig brings the C compiler and the musl of every architecture: no emulation, no cross compiler of each distribution. What is
+# built with counters in it, for this machine, is linked by musl-gcc: Zig does not take the linker's option for them.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates python3-venv \
+ && apt-get install -y --no-install-recommends ca-certificates musl-tools python3-venv \
  && rm -rf /var/lib/apt/lists/* \
  && python3 -m venv /opt/zig \
  && /opt/zig/bin/pip install --no-cache-dir --disable-pip-version-check cargo-zigbuild==0.24.0 ziglang==0.17.1
@@ -38,11 +40,18 @@ RUN mkdir -p /image/etc/ssl/certs /image/licenses /image/var/lib /state \
  && echo 'weir:x:65532:65532::/nonexistent:/nonexistent' > /image/etc/passwd
 
 COPY . .
+ARG BUILDARCH
 ARG BUILD_REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo zigbuild --release --locked --bin weir --target "$(cat /target)" \
- && cp "target/$(cat /target)/release/weir" /image/weir \
+    if [ "$TARGETARCH" = "$BUILDARCH" ]; then \
+      PGO_BUILD=zigbuild scripts/pgo.sh "$(cat /target)"; \
+    else \
+      echo "weir for $TARGETARCH is built without a profile: it cannot run here" \
+      && cargo zigbuild --release --locked --bin weir --target "$(cat /target)" \
+      && install -D "target/$(cat /target)/release/weir" target/shipped/weir; \
+    fi \
+ && cp target/shipped/weir /image/weir \
  && cp LICENSE NOTICE /image/licenses/
 
 FROM scratch

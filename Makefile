@@ -3,13 +3,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build lint test soak bench instructions doc fmt deny msrv sbom reproducible deps demo fuzz dashboards chart static
+.PHONY: help build release lint test soak bench instructions doc fmt deny msrv sbom reproducible deps demo fuzz dashboards chart static
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 build: ## Build the release binary, target/release/weir
 	cargo build --release --locked
+
+release: ## Build weir as it ships, target/shipped/weir: guided by a profile of the demo (needs rustup; takes a while)
+	scripts/pgo.sh
 
 demo: ## Start weir, a simulated provider and some traffic
 	cargo run --release --locked -- demo
@@ -45,9 +48,7 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS (60), FUZZ_JOBS (2) at a time (n
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
-bench: ## Hold weir against the bars of docs/performance.md (BARS="P1 P9" for some), then time its parts (takes a while)
-	cargo build --release --locked
-	install -D target/release/weir target/shipped/weir
+bench: release ## Hold weir against the bars of docs/performance.md (BARS="P1 P9" for some), then time its parts (takes a while)
 	cargo build --release --locked --no-default-features --target-dir target/slim
 	BENCH_WEIR=target/shipped/weir BENCH_SLIM=target/slim/release/weir \
 		cargo bench --locked --bench proxy -- $(BARS) --json target/shipped/figures.json
