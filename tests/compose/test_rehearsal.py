@@ -149,8 +149,13 @@ def test_a_health_check_can_fail(tmp_path):
 
 def test_the_apps_calls_go_through_weir_to_the_provider(stage):
     eventually(lambda: get_json(f"{stage.url(9349)}/simulator/bill")["lines"] != [], within_s=WITHIN_S)
-    spent = {name for (name, _), value in parse_samples(get(f"{stage.url(9348)}/metrics")).items() if value > 0}
-    assert {"weir_requests_total", "weir_cost_usd_total"} <= spent
+
+    def is_metered():
+        """Once a call is over, which is later than when the provider bills it."""
+        samples = parse_samples(get(f"{stage.url(9348)}/metrics"))
+        return {"weir_requests_total", "weir_cost_usd_total"} <= {name for (name, _), value in samples.items() if value > 0}
+
+    eventually(is_metered, within_s=WITHIN_S)
 
 
 def test_prometheus_scrapes_weir_under_the_apps_name(stage):
