@@ -40,17 +40,10 @@ RUN mkdir -p /image/etc/ssl/certs /image/licenses /image/var/lib /state \
  && echo 'weir:x:65532:65532::/nonexistent:/nonexistent' > /image/etc/passwd
 
 COPY . .
-ARG BUILDARCH
 ARG BUILD_REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    if [ "$TARGETARCH" = "$BUILDARCH" ]; then \
-      PGO_BUILD=zigbuild scripts/pgo.sh "$(cat /target)"; \
-    else \
-      echo "weir for $TARGETARCH is built without a profile: it cannot run here" \
-      && cargo zigbuild --release --locked --bin weir --target "$(cat /target)" \
-      && install -D "target/$(cat /target)/release/weir" target/shipped/weir; \
-    fi \
+    PGO_BUILD=zigbuild scripts/pgo.sh "$(cat /target)" \
  && cp target/shipped/weir /image/weir \
  && cp LICENSE NOTICE /image/licenses/
 
