@@ -1,6 +1,7 @@
-//! Build: compresses the price table before it is compiled in, and tells the crate which compiler builds it.
+//! Build: compresses what is compiled in as text, and tells the crate which compiler builds it.
 //!
-//! As text the table would be most of a megabyte of pages that are read once, at start. The revision is not looked up
+//! As it is, the price table would be most of a megabyte of pages that are read once, at start; what describes the operator's
+//! API is read by hardly anybody. The revision is not looked up
 //! here: a build must not depend on a `.git` that may be absent or newer. Whoever builds a release sets
 //! `BUILD_REVISION`. (Not `WEIR_…`: those are knobs, and `cargo run` hands such variables on.)
 
@@ -12,20 +13,24 @@ use std::{env, fs};
 use flate2::Compression;
 use flate2::read::GzEncoder;
 
-const TABLE: &str = "src/price/prices.json";
+/// Texts, and what each is called when it is compressed.
+const TEXTS: [(&str, &str); 2] =
+    [("src/price/prices.json", "prices.json.gz"), ("docs/openapi.json", "openapi.json.gz")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    compress_prices()?;
+    for (text, compressed) in TEXTS {
+        compress(text, compressed)?;
+    }
     name_the_compiler();
     Ok(())
 }
 
-fn compress_prices() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed={TABLE}");
-    let mut compressed = GzEncoder::new(fs::File::open(TABLE)?, Compression::best());
-    let mut target = fs::File::create(Path::new(&env::var("OUT_DIR")?).join("prices.json.gz"))?;
-    std::io::copy(&mut compressed, &mut target)?;
+fn compress(text: &str, compressed: &str) -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={text}");
+    let mut bytes = GzEncoder::new(fs::File::open(text)?, Compression::best());
+    let mut target = fs::File::create(Path::new(&env::var("OUT_DIR")?).join(compressed))?;
+    std::io::copy(&mut bytes, &mut target)?;
     Ok(())
 }
 

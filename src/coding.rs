@@ -4,9 +4,10 @@
 //! Knows gzip, deflate and br. Holds at most what one piece expands to, and refuses pieces that expand too far.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use brotli_decompressor::DecompressorWriter;
+use flate2::read::GzDecoder;
 use flate2::write::{MultiGzDecoder, ZlibDecoder};
 
 /// How much is decoded before it is handed on. Deflate expands at most 1,032 times (zlib's technical details), so this
@@ -15,6 +16,19 @@ const STEP: usize = 1024;
 
 /// Brotli's output buffer, in bytes.
 const BROTLI_BUFFER: usize = 4096;
+
+/// What the build compressed with gzip, whole.
+///
+/// # Panics
+/// If it is anything else.
+#[must_use]
+pub fn unpacked(compressed: &'static [u8]) -> String {
+    // The last four bytes are the length: a buffer that grows would take twice as much.
+    let len = compressed.last_chunk().map_or(0, |len| u32::from_le_bytes(*len));
+    let mut text = String::with_capacity(len as usize);
+    GzDecoder::new(compressed).read_to_string(&mut text).expect("the build compressed it");
+    text
+}
 
 /// Why a body could not be decoded.
 #[derive(Debug, thiserror::Error)]

@@ -17,15 +17,14 @@ mod table;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flate2::read::GzDecoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::coding::unpacked;
 use crate::labels::tidy;
 use crate::price::builder::Builder;
 use crate::price::overlay::Overlay;
@@ -419,12 +418,7 @@ fn beneath(mut builder: Builder) -> Builder {
 const ADDITIONS: &str = include_str!("additions.json");
 
 fn built_in_text() -> String {
-    const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prices.json.gz"));
-    // The last four bytes are the length: a buffer that grows would take twice as much.
-    let len = COMPRESSED.last_chunk().map_or(0, |len| u32::from_le_bytes(*len));
-    let mut text = String::with_capacity(len as usize);
-    GzDecoder::new(COMPRESSED).read_to_string(&mut text).expect("the build compressed it");
-    text
+    unpacked(include_bytes!(concat!(env!("OUT_DIR"), "/prices.json.gz")))
 }
 
 fn listed(mistakes: &[Mistake]) -> String {

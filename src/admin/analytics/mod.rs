@@ -19,14 +19,14 @@ mod what_if;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::get;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::admin::Admin;
 use crate::admin::cache::answer;
@@ -132,29 +132,29 @@ fn told(error: Error) -> Problem {
 }
 
 /// Every question.
-pub(super) fn routes() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new()
-        .routes(routes!(logs::list, erase::user))
-        .routes(routes!(content::of_call))
-        .routes(routes!(stats::calls))
-        .routes(routes!(export::export))
-        .routes(routes!(export::stats))
-        .routes(routes!(cost::groups))
-        .routes(routes!(usage::overview))
-        .routes(routes!(usage::over_time))
-        .routes(routes!(usage::agents))
-        .routes(routes!(usage::users))
-        .routes(routes!(cost::overview))
-        .routes(routes!(cost::trend))
-        .routes(routes!(cost::by_model))
-        .routes(routes!(export::statement))
-        .routes(routes!(what_if::what_if))
-        .routes(routes!(performance::overview))
-        .routes(routes!(performance::latency))
-        .routes(routes!(performance::throughput))
-        .routes(routes!(performance::errors))
-        .routes(routes!(stats::stats))
-        .routes(routes!(audit::list))
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/api/v1/analytics/logs", get(logs::list).delete(erase::user))
+        .route("/api/v1/analytics/content", get(content::of_call))
+        .route("/api/v1/analytics/stats", get(stats::calls))
+        .route("/api/v1/analytics/export", get(export::export))
+        .route("/api/v1/analytics/export-stats", get(export::stats))
+        .route("/api/v1/analytics/costs", get(cost::groups))
+        .route("/api/v1/usage/overview", get(usage::overview))
+        .route("/api/v1/usage/calls-over-time", get(usage::over_time))
+        .route("/api/v1/usage/agent-distribution", get(usage::agents))
+        .route("/api/v1/usage/top-users", get(usage::users))
+        .route("/api/v1/cost/overview", get(cost::overview))
+        .route("/api/v1/cost/trend", get(cost::trend))
+        .route("/api/v1/cost/by-model", get(cost::by_model))
+        .route("/api/v1/cost/statement", get(export::statement))
+        .route("/api/v1/cost/what-if", get(what_if::what_if))
+        .route("/api/v1/performance/overview", get(performance::overview))
+        .route("/api/v1/performance/latency", get(performance::latency))
+        .route("/api/v1/performance/throughput", get(performance::throughput))
+        .route("/api/v1/performance/errors", get(performance::errors))
+        .route("/api/v1/stats", get(stats::stats))
+        .route("/api/v1/audit", get(audit::list))
 }
 
 #[cfg(test)]
