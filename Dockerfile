@@ -15,8 +15,8 @@
 
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm AS build
 
-# Zig brings the C compiler and the musl of every architecture: no emulation, no cross compiler of each distribution. What is
-# built with counters in it, for this machine, is linked by musl-gcc: Zig does not take the linker's option for them.
+# musl-gcc builds for this machine; Zig brings the C compiler and the musl of the other architecture: no emulation, no cross
+# compiler of each distribution.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates musl-tools python3-venv \
@@ -43,7 +43,7 @@ COPY . .
 ARG BUILD_REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    PGO_BUILD=zigbuild scripts/pgo.sh "$(cat /target)" \
+    scripts/pgo.sh "$(cat /target)" \
  && cp target/shipped/weir /image/weir \
  && cp LICENSE NOTICE /image/licenses/
 

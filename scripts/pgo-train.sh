@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# What weir is trained with, for scripts/pgo.sh. `pgo-train.sh <weir> <profile>` has a weir with counters in it forward calls of
+# every API to its own simulated provider, and show the demo: small calls and large ones, whole and streamed, with the cache and
+# without. What was counted is merged into the profile; first in it is the weir that did as it does by default.
+set -euo pipefail
+weir=$(realpath "$1") calls=$(realpath "$(dirname "$0")/pgo.jsonl")
+here=$(mktemp -d)
+trap 'rm -rf "$here"' EXIT
+profile=$(realpath "$2")
+cd "$here"
+mkdir counts
+export LLVM_PROFILE_FILE=$here/counts/%p.profraw
+
+# The simulated provider's.
+export AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
+ended() {
+    kill "$1" 2>/dev/null || true
+    wait "$1" || true
+}
+# The address that stands behind $2 in what the one that writes $1 says.
+said() {
+    for _ in $(seq 100); do
+        sed -n "s|.*$2\(127\.0\.0\.1:[0-9]*\).*|\1|p" "$1" | grep . && return
+        sleep 0.1
+    done
+    cat "$1" >&2
+    return 1
+}
+
+"$weir" simulate --listen 127.0.0.1:0 >provider &
+provider=$!
+trap 'ended $provider; rm -rf "$here"' EXIT
+url=http://$(said provider http://)
+{
+    echo 'listen: 127.0.0.1:0'
+    echo 'admin: { listen: 127.0.0.1:0 }'
+    echo 'providers:'
+    for name in openai anthropic gemini cohere ollama; do echo "  $name: { base_url: '$url' }"; done
+    echo "  bedrock: { base_url: '$url', aws_sign: true, aws_region: us-east-1 }"
+} >weir.yaml
+
+for n in $(seq 200); do sed "s/{n}/$n/" "$calls"; done >calls.jsonl
+# Prompts of a megabyte.
+for n in $(seq 20); do head --lines=1 "$calls" | sed "s/{n}/$n/"; done | awk '
+    BEGIN { for (n = 0; n < 20000; n++) long = long "The fox says \\\\\"no\\\\\" to the lazy dog, and runs. " }
+    { sub(/Say/, long "Say"); print }' >long.jsonl
+
+for cache in off all; do
+    LLVM_PROFILE_FILE=$here/$cache.profraw "$weir" run --config weir.yaml --set cache.mode=$cache \
+        --set state_dir="$here/state" >log.$cache 2>&1 &
+    run=$!
+    app=$(said log.$cache '"weir.side":"app".*"server.address":"')
+    for file in calls.jsonl long.jsonl; do
+        "$weir" warm "$file" --to "$app" --again --rate 1000 --concurrency 16 --max-usd 1000 \
+            --header 'Authorization: Bearer x' --header 'x-api-key: x' --header 'x-goog-api-key: x' | tail --lines=1
+    done
+    ended $run
+done
+# Whoever stops reading too early would end it before its counters are written.
+"$weir" demo --rate 1000 --duration 20s >demo
+grep '^books ' demo
+
+tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
+"$tools/llvm-profdata" merge --num-threads=1 --output="$profile" all.profraw off.profraw counts/*.profraw
