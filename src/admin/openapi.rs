@@ -26,10 +26,9 @@ fn document() -> String {
         return all;
     }
     let mut document = read(&all);
-    let paths = document["paths"].as_object_mut().into_iter();
-    paths.for_each(|paths| {
-        paths.retain(|_, item| operations(item).all(|(_, operation)| operation[FEATURE] != "ledger"))
-    });
+    if let Some(paths) = document["paths"].as_object_mut() {
+        paths.retain(|_, item| operations(item).all(|(_, operation)| operation[FEATURE] != "ledger"));
+    }
     format!("{document:#}\n")
 }
 

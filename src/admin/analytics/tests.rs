@@ -322,11 +322,11 @@ async fn what_is_described_is_served_and_what_is_served_is_described() {
         assert_eq!(allowed, described, "{path}");
     }
     // No router tells what it has.
-    let routers = [include_str!("../mod.rs"), include_str!("mod.rs")];
-    let routes = routers.iter().flat_map(|router| router.split(".route(\"/api/v1/").skip(1));
-    let routed: BTreeSet<String> =
+    let sources = [include_str!("../mod.rs"), include_str!("mod.rs")];
+    let routes = sources.iter().flat_map(|source| source.split(".route(\"/api/v1/").skip(1));
+    let served: BTreeSet<String> =
         routes.filter_map(|route| Some(format!("/api/v1/{}", route.split_once('"')?.0))).collect();
-    assert!(routed.iter().eq(document.paths.paths.keys()), "{routed:?}");
+    assert!(served.iter().eq(document.paths.paths.keys()), "{served:?}");
 }
 
 #[tokio::test]
