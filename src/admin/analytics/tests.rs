@@ -12,13 +12,13 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower_service::Service;
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
 
 use super::*;
 use crate::admin::access::{Access, Peer};
 use crate::admin::openapi::FEATURE;
-use crate::admin::openapi::described::{document, operations};
+use crate::admin::openapi::described::document;
 use crate::admin::router;
 use crate::admin::tests::admin;
 use crate::admin::tokens::{Bearer, Bounds, Role, Token, Tokens};
@@ -208,6 +208,12 @@ pub(in crate::admin) fn questions() -> OpenApi {
         }
     }
     questions
+}
+
+/// The methods and what they do, as the index has them.
+fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
+    let each = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
+    each.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
 }
 
 /// Every path that can be read, and what the document says of that.

@@ -1,7 +1,6 @@
 //! Described: the document, made of what is said beside each handler.
 
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
@@ -75,12 +74,6 @@ pub(in crate::admin) fn document() -> OpenApi {
     document.security =
         Some(vec![SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())]);
     document
-}
-
-/// The methods and what they do, in the order in which they are listed.
-pub(in crate::admin) fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
-    let each = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
-    each.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
 }
 
 /// Every status that a problem may have.
