@@ -49,7 +49,12 @@ async fn get(weir: &Weir, path: &str, headers: &[(&str, &str)]) -> Value {
 /// Waits until so many calls are written down.
 async fn written(weir: &Weir, calls: u64) {
     weir.settled().await;
-    while get(weir, "usage/overview", &[]).await["total_calls"] != calls {
+    loop {
+        // There is no answer while the ledger is being opened.
+        let answer = ask(weir, Method::GET, "usage/overview", &[]).await;
+        if answer.status == StatusCode::OK && answer.json()["total_calls"] == calls {
+            return;
+        }
         tokio::task::yield_now().await;
     }
 }
