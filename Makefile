@@ -11,7 +11,7 @@ help: ## Show this list
 build: ## Build the release binary, target/release/weir
 	cargo build --release --locked
 
-release: ## Build weir as it ships, target/shipped/weir: guided by a profile of the demo (needs rustup; takes a while)
+release: ## Build weir as it ships, target/shipped/weir: guided by a profile (needs rustup; takes a while)
 	scripts/pgo.sh
 
 demo: ## Start weir, a simulated provider and some traffic

@@ -15,14 +15,12 @@ mod ways;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -39,6 +37,7 @@ use crate::config::Config;
 use crate::door::{Door, Side};
 use crate::exchange::Rooms;
 use crate::exchange::house::House;
+use crate::host::process::keep_freed_memory;
 use crate::limits::Limits;
 use crate::listener;
 use crate::sinks::metrics::Metrics;
@@ -149,10 +148,9 @@ impl App {
         let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
         let mut running = None;
         let operators_side = async {
-            let admin = fixed.admin(&config, access);
-            // It takes milliseconds, which calls need not wait for.
-            let desk = spawn_blocking(move || Arc::new(Desk::of(admin))).await;
-            let desk = desk.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()));
+            let desk = Arc::new(Desk::of(fixed.admin(&config, access)));
+            // Not before: what the start took and gave back is not for keeping.
+            keep_freed_memory();
             let keeping = Running::begin(config, fixed, Arc::clone(&desk), kept, beside).keep(asks, stop.clone());
             running = Some(AbortOnDropHandle::new(tokio::spawn(keeping)));
             admin::run(operator, desk, async { drained.cancelled().await }).await;
