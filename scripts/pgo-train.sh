@@ -4,19 +4,14 @@
 # without. What was counted is merged into the profile; first in it is the weir that did as it does by default.
 set -euo pipefail
 weir=$(realpath "$1") calls=$(realpath "$(dirname "$0")/pgo.jsonl")
-here=$(mktemp -d)
-trap 'rm -rf "$here"' EXIT
-profile=$(realpath "$2")
+profile=$(realpath "$2") here=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$here"' EXIT
 cd "$here"
 mkdir counts
 export LLVM_PROFILE_FILE=$here/counts/%p.profraw
 
 # The simulated provider's.
 export AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
-ended() {
-    kill "$1" 2>/dev/null || true
-    wait "$1" || true
-}
 # The address that stands behind $2 in what the one that writes $1 says.
 said() {
     for _ in $(seq 100); do
@@ -28,8 +23,6 @@ said() {
 }
 
 "$weir" simulate --listen 127.0.0.1:0 >provider &
-provider=$!
-trap 'ended $provider; rm -rf "$here"' EXIT
 url=http://$(said provider http://)
 {
     echo 'listen: 127.0.0.1:0'
@@ -54,7 +47,9 @@ for cache in off all; do
         "$weir" warm "$file" --to "$app" --again --rate 1000 --concurrency 16 --max-usd 1000 \
             --header 'Authorization: Bearer x' --header 'x-api-key: x' --header 'x-goog-api-key: x' | tail --lines=1
     done
-    ended $run
+    # Its counters are written as it ends.
+    kill $run
+    wait $run
 done
 # Whoever stops reading too early would end it before its counters are written.
 "$weir" demo --rate 1000 --duration 20s >demo

@@ -20,7 +20,7 @@ build() {
 }
 
 if [ "${target%%-*}" != "${host%%-*}" ]; then
-    echo "release: no profile: what is built for $target does not run on $host"
+    echo "release: no profile${profile:+, not $profile either}: what is built for $target does not run on $host"
     build '' target/pgo/guided zigbuild
 else
     if ! rustup component add llvm-tools; then

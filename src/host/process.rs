@@ -250,7 +250,7 @@ mod tests {
             let used = || now().cpu_seconds.expect("known");
             let before = used();
             while used() < before + 0.03 {
-                std::hint::black_box((0..10_000_u64).sum::<u64>());
+                black_box((0..10_000_u64).sum::<u64>());
             }
         }
 
