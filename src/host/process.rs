@@ -10,17 +10,15 @@ use crate::host::{named, text};
 /// (proc(5), `/proc/pid/stat`; `USER_HZ` in the kernel's `asm-generic/param.h`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How much may be taken at once before it is not taken from what has been freed, in bytes: what a request of two megabytes is read
-/// in.
-const TAKEN_AT_ONCE: usize = 4 * 1024 * 1024;
-
-/// From now on, has glibc keep up to twice [`TAKEN_AT_ONCE`] of what is freed for what is taken next, for each thread's arena, in
-/// place of giving it back to the system at once. A call with a megabyte in takes and frees a few: where the system has to
-/// give them anew, and cleared, that is a fifth of what the call costs.
+/// From now on, has glibc keep up to eight mebibytes of what is freed for what is taken next, for each thread's arena, in place of
+/// giving them back to the system at once. A call with a megabyte in takes and frees a few: where the system has to give them
+/// anew, and cleared, that is a fifth of what the call costs.
 ///
 /// glibc has a knob for that, but none that safe code can turn. It turns it itself: the largest piece that was ever freed is what
-/// it takes for usual (`M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` in mallopt(3)). Taken and never touched, it costs nothing.
+/// it takes for usual, and twice that is kept (`M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` in mallopt(3)). Taken and never
+/// touched, it costs nothing.
 pub fn keep_freed_memory() {
+    const TAKEN_AT_ONCE: usize = 4 * 1024 * 1024;
     if cfg!(target_env = "gnu") {
         drop(black_box(Vec::<u8>::with_capacity(TAKEN_AT_ONCE)));
     }
