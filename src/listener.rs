@@ -202,11 +202,6 @@ async fn serve(
     house: Arc<House>,
     stop: CancellationToken,
 ) {
-    let may_be_http2 = tokio::select! {
-        may = may_be_http2(&tcp) => may,
-        () = stop.cancelled() => return,
-        () = sleep(settings.idle_timeout.get()) => return,
-    };
     // Streams are many small writes, and each matters to the first token's latency.
     let _ = tcp.set_nodelay(true);
     let io = TokioIo::new(Watched { tcp, pulse: Arc::clone(&pulse), _place: place });
@@ -220,9 +215,6 @@ async fn serve(
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(None);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(60));
-    if !may_be_http2 {
-        server = server.http1_only();
-    }
     let mut connection = pin!(server.serve_connection_with_upgrades(io, service));
     let mut check_at = Instant::now() + settings.header_timeout.get();
     let mut ending = false;
@@ -250,15 +242,6 @@ async fn serve(
             },
         }
     }
-}
-
-/// Waits for the first bytes, which stay, and tells whether they may be HTTP/2's: a server that has to find out for itself reads
-/// them apart, and keeps a buffer of twice the size for as long as the connection lasts.
-async fn may_be_http2(tcp: &TcpStream) -> bool {
-    let mut first = [0; 2];
-    // A peer that is gone is for the server to find.
-    let length = tcp.peek(&mut first).await.unwrap_or_default();
-    HTTP2_PREFACE.starts_with(&first[..length])
 }
 
 /// What one connection is doing, written by its reads and requests, read by its watcher.
