@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What weir is trained with, for scripts/pgo.sh. `pgo-train.sh <weir> <profile>` has a weir with counters in it forward calls of
+# What weir is trained with, for scripts/pgo.sh. `pgo-train.sh <weir> <counts>` has a weir with counters in it forward calls of
 # every API to its own simulated provider, and show the demo: small calls and large ones, whole and streamed, with the cache and
-# without. What was counted is merged into the profile; first in it is the weir that did as it does by default.
+# without. Each writes what it counted into the folder: run-all.profraw is of the weir that did as it does by default.
 set -euo pipefail
 weir=$(realpath "$1") calls=$(realpath "$(dirname "$0")/pgo.jsonl")
-profile=$(realpath "$2") here=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$here"' EXIT
+counts=$(realpath "$2") here=$(mktemp -d)
+# What was counted is written as they end.
+trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$here"' EXIT
 cd "$here"
-mkdir counts
-export LLVM_PROFILE_FILE=$here/counts/%p.profraw
+export LLVM_PROFILE_FILE=$counts/%p.profraw
 
 # The simulated provider's.
 export AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
@@ -39,7 +39,7 @@ for n in $(seq 20); do head --lines=1 "$calls" | sed "s/{n}/$n/"; done | awk '
     { sub(/Say/, long "Say"); print }' >long.jsonl
 
 for cache in off all; do
-    LLVM_PROFILE_FILE=$here/$cache.profraw "$weir" run --config weir.yaml --set cache.mode=$cache \
+    LLVM_PROFILE_FILE=$counts/run-$cache.profraw "$weir" run --config weir.yaml --set cache.mode=$cache \
         --set state_dir="$here/state" >log.$cache 2>&1 &
     run=$!
     app=$(said log.$cache '"weir.side":"app".*"server.address":"')
@@ -47,13 +47,9 @@ for cache in off all; do
         "$weir" warm "$file" --to "$app" --again --rate 1000 --concurrency 16 --max-usd 1000 \
             --header 'Authorization: Bearer x' --header 'x-api-key: x' --header 'x-goog-api-key: x' | tail --lines=1
     done
-    # Its counters are written as it ends.
     kill $run
     wait $run
 done
-# Whoever stops reading too early would end it before its counters are written.
+# Whoever stops reading too early would end it before it has written what it counted.
 "$weir" demo --rate 1000 --duration 20s >demo
 grep '^books ' demo
-
-tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
-"$tools/llvm-profdata" merge --num-threads=1 --output="$profile" all.profraw off.profraw counts/*.profraw

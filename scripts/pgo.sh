@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds weir as it ships, target/shipped/weir, by profile-guided optimization: first with counters in it, then with what these
-# counted while it was trained (scripts/pgo-train.sh, and the demo). What every call goes through is built for speed and lies
+# counted while it was trained (scripts/pgo-train.sh). What every call goes through is built for speed and lies
 # together, in the order in which it is first needed; what is never run is built to be small and lies apart. Called by `make release`
 # and by the Dockerfile. Needs rustup, for the compiler's own llvm-profdata.
 #
@@ -28,12 +28,16 @@ else
         exit 1
     fi
     if [ -z "$profile" ]; then
-        profile=target/pgo/$target.profdata
+        profile=target/pgo/$target.profdata counts=target/pgo/counts
         # Not only how often a function is run, but when first.
         build "-Cprofile-generate -Cllvm-args=-pgo-temporal-instrumentation" target/pgo/counting
         weir=target/pgo/counting/$target/release/weir
         if [ "$weir" -nt "$profile" ]; then
-            scripts/pgo-train.sh "$weir" "$profile"
+            rm -rf "$counts" && mkdir "$counts"
+            scripts/pgo-train.sh "$weir" "$counts"
+            # First comes what lies first.
+            "$tools/llvm-profdata" merge --num-threads=1 --output="$profile" \
+                "$counts"/run-all.profraw "$counts"/run-off.profraw "$counts"/[0-9]*.profraw
         fi
     fi
     # Named after what is in it: Cargo builds again when flags change, not when a file does that they name.
@@ -52,7 +56,7 @@ else
         "-Clink-arg=-B$tools/gcc-ld" -Clink-arg=-fuse-ld=lld
         -Clink-arg=-Wl,-z,keep-text-section-prefix
         "-Clink-arg=-Wl,--symbol-ordering-file=$guide.order" -Clink-arg=-Wl,--no-warn-symbol-ordering
-        # A tenth of the room for what the loader has to put right.
+        # What the loader has to put right, in a hundredth of the room.
         -Clink-arg=-Wl,-z,pack-relative-relocs
     )
     build "${flags[*]}" target/pgo/guided

@@ -1,7 +1,7 @@
 //! Coding: content codings (RFC 9110, section 8.4.1) undone piece by piece, so that a compressed reply can be read
 //! while it is forwarded untouched.
 //!
-//! Knows gzip, deflate and br. Holds at most what one piece expands to, and refuses pieces that expand too far.
+//! Knows gzip, deflate and br. Undoes what the build compressed, too. Holds at most what one piece expands to, and refuses pieces that expand too far.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -7,6 +7,8 @@ pub mod asked;
 mod audit;
 mod content;
 mod cost;
+#[cfg(test)]
+pub(in crate::admin) mod described;
 mod erase;
 mod export;
 mod logs;

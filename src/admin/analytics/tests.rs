@@ -11,13 +11,11 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower_service::Service;
-use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
 
 use super::*;
 use crate::admin::access::{Access, Peer};
-use crate::admin::openapi::FEATURE;
 use crate::admin::openapi::described::document;
 use crate::admin::router;
 use crate::admin::tests::admin;
@@ -169,45 +167,6 @@ async fn json_of(house: &Router, path: &str) -> Value {
     let (status, body) = get(house, path, By::Token("sesame")).await;
     assert_eq!(status, 200, "{path}: {body}");
     serde_json::from_str(&body).expect("JSON")
-}
-
-/// What is described here.
-#[derive(Debug, utoipa::OpenApi)]
-#[openapi(paths(
-    logs::list,
-    erase::user,
-    content::of_call,
-    stats::calls,
-    export::export,
-    export::stats,
-    cost::groups,
-    usage::overview,
-    usage::over_time,
-    usage::agents,
-    usage::users,
-    cost::overview,
-    cost::trend,
-    cost::by_model,
-    export::statement,
-    what_if::what_if,
-    performance::overview,
-    performance::latency,
-    performance::throughput,
-    performance::errors,
-    stats::stats,
-    audit::list,
-))]
-struct Questions;
-
-/// The operations that a weir without the ledger does not have.
-pub(in crate::admin) fn questions() -> OpenApi {
-    let mut questions = Questions::openapi();
-    for item in questions.paths.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.delete].into_iter().flatten() {
-            operation.extensions.get_or_insert_default().insert(FEATURE.to_owned(), json!("ledger"));
-        }
-    }
-    questions
 }
 
 /// The methods and what they do, as the index has them.

@@ -58,7 +58,7 @@ struct About;
 pub(in crate::admin) fn document() -> OpenApi {
     let mut document = About::openapi();
     #[cfg(feature = "ledger")]
-    document.merge(crate::admin::analytics::tests::questions());
+    document.merge(crate::admin::analytics::described::questions());
     let token = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
