@@ -1,7 +1,7 @@
 //! Build: compresses what is compiled in as text, and tells the crate which compiler builds it.
 //!
-//! As it is, the price table would be most of a megabyte of pages that are read once, at start; what describes the operator's
-//! API is read by hardly anybody. The revision is not looked up
+//! As they are, the price table would be most of a megabyte of pages that are read once, at start, and the configuration's schema
+//! an eighth of one; what describes the operator's API is read by hardly anybody. The revision is not looked up
 //! here: a build must not depend on a `.git` that may be absent or newer. Whoever builds a release sets
 //! `BUILD_REVISION`. (Not `WEIR_…`: those are knobs, and `cargo run` hands such variables on.)
 
@@ -14,8 +14,11 @@ use flate2::Compression;
 use flate2::read::GzEncoder;
 
 /// Texts, and what each is called when it is compressed.
-const TEXTS: [(&str, &str); 2] =
-    [("src/price/prices.json", "prices.json.gz"), ("docs/openapi.json", "openapi.json.gz")];
+const TEXTS: [(&str, &str); 3] = [
+    ("src/price/prices.json", "prices.json.gz"),
+    ("docs/openapi.json", "openapi.json.gz"),
+    ("docs/weir.schema.json", "weir.schema.json.gz"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");

@@ -24,6 +24,6 @@ pub enum Command {
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Default => print(&default_file()),
-        Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(schema())?)),
+        Command::Schema => print(&schema()),
     }
 }

@@ -5,22 +5,35 @@
 
 use std::sync::LazyLock;
 
-use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::config::file::File;
+use crate::coding::unpacked;
 use crate::config::yaml;
 use crate::pattern::nearest;
 
-/// The JSON Schema of the configuration, in one piece without references.
+/// The JSON Schema of the configuration, in one piece without references, as text: `docs/weir.schema.json`, which a test holds
+/// against [`made`]. A weir that made it would have the code for it, which is run once.
 #[must_use]
-pub fn schema() -> &'static Value {
-    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        settings.into_generator().into_root_schema_for::<File>().to_value()
-    });
-    &SCHEMA
+pub fn schema() -> String {
+    unpacked(include_bytes!(concat!(env!("OUT_DIR"), "/weir.schema.json.gz")))
 }
+
+/// The same, made from the rooms' `Settings`.
+#[cfg(test)]
+pub(super) fn made() -> Value {
+    let settings =
+        schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<super::file::File>().to_value()
+}
+
+#[cfg(not(test))]
+fn read() -> Value {
+    serde_json::from_str(&schema()).expect("a test wrote it")
+}
+
+// The room's own tests are of the `Settings` as they are now, not of the copy.
+#[cfg(test)]
+use made as read;
 
 /// One thing that may be written: a section, a list or a scalar.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +68,8 @@ pub(super) enum Kind {
 impl Knob {
     /// The whole configuration.
     pub(super) fn root() -> Self {
-        Self::new(schema())
+        static SCHEMA: LazyLock<Value> = LazyLock::new(read);
+        Self::new(&SCHEMA)
     }
 
     fn new(outer: &'static Value) -> Self {

@@ -265,7 +265,8 @@ fn with_another(section: &str, url: &str, dir: &Path) -> String {
 
 /// The sections of the configuration that have a knob which needs no restart.
 fn live_sections() -> Vec<String> {
-    let sections = schema()["properties"].as_object().expect("sections");
+    let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+    let sections = schema["properties"].as_object().expect("sections");
     sections.iter().filter(|(name, knob)| has_live(knob, name)).map(|(name, _)| name.clone()).collect()
 }
 
