@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde::de::value::{BorrowedStrDeserializer, Error};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json_borrow::Value;
+use simdutf8::basic::from_utf8;
 use wide::u8x16;
 
 /// Room for values, in values: 16 MiB of them, and three times that in an object. The largest request that an API takes,
@@ -24,15 +25,18 @@ const QUOTATION_MARKS: u8x16 = u8x16::new([b'"'; 16]);
 const BACKSLASHES: u8x16 = u8x16::new([b'\\'; 16]);
 /// The last control character.
 const CONTROLS: u8x16 = u8x16::new([b' ' - 1; 16]);
-/// From this length on, in bytes, a text that is not spelt as it reads is handed over in the memory that it was read into.
+/// From this length on, in bytes, a text that is not spelt as it reads is handed over in the memory that it was read into. There is
+/// room for as much from the beginning.
 const LONG: usize = 4096;
+/// How many times as much room a longer one is given as it has used up: at twice as much, all of it would be moved once more.
+const GROWTH: usize = 16;
 /// By this name [`serde_json::value::RawValue`] asks for a value as it is written.
 const RAW: &str = "$serde_json::private::RawValue";
 
 /// `text` as a `T`, which is no enum; `None` if it is no JSON, or no `T`.
 #[must_use]
 pub fn read<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Option<T> {
-    Rest::of(std::str::from_utf8(text).ok()?, usize::MAX).whole()
+    Rest::of(from_utf8(text).ok()?, usize::MAX).whole()
 }
 
 /// `text` as one tree of borrowed values; `None` if it is no JSON, nests too deep, or has too many values.
@@ -41,7 +45,7 @@ pub fn read<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Option<T> {
 /// megabytes of brackets would fill a small container.
 #[must_use]
 pub fn opened(text: &[u8]) -> Option<Value<'_>> {
-    Rest::of(std::str::from_utf8(text).ok()?, ROOM).whole()
+    Rest::of(from_utf8(text).ok()?, ROOM).whole()
 }
 
 /// A text that is read up to a place outside of its texts.
@@ -119,17 +123,43 @@ impl<'t> Rest<'t> {
             return Ok(Cow::Borrowed(piece));
         }
         self.spelt.clear();
-        self.spelt.push_str(piece);
+        self.spell(piece);
         loop {
             let escaped = self.escaped()?;
             self.spelt.push(escaped);
             let piece = self.piece()?;
-            self.spelt.push_str(piece);
+            self.spell(piece);
             if self.has_ended() {
-                let is_long = self.spelt.len() >= LONG;
-                return Ok(Cow::Owned(if is_long { std::mem::take(&mut self.spelt) } else { self.spelt.clone() }));
+                return Ok(Cow::Owned(self.spelt()));
             }
         }
+    }
+
+    /// Adds a piece to a text that is not spelt as it reads.
+    #[inline]
+    fn spell(&mut self, piece: &str) {
+        if piece.len() > self.spelt.capacity() - self.spelt.len() {
+            self.make_room(piece.len());
+        }
+        self.spelt.push_str(piece);
+    }
+
+    /// Makes room for so many more bytes of such a text, and for what may yet come.
+    #[cold]
+    fn make_room(&mut self, more: usize) {
+        let length = self.spelt.len() + more;
+        let room = if length < LONG { LONG } else { GROWTH * length };
+        self.spelt.reserve_exact(room.min(length + self.rest().len()) - self.spelt.len());
+    }
+
+    /// The text that was spelt.
+    fn spelt(&mut self) -> String {
+        if self.spelt.len() < LONG {
+            return self.spelt.clone();
+        }
+        let mut spelt = std::mem::take(&mut self.spelt);
+        spelt.shrink_to_fit();
+        spelt
     }
 
     /// Goes on behind the text that is next.
