@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
@@ -30,7 +31,7 @@ pub type OnEvicted = Box<dyn Fn(Eviction) + Send + Sync>;
 /// Stored responses.
 #[derive(Debug)]
 pub(super) struct Memory {
-    places: Cache<Key, Arc<Place>>,
+    places: Cache<Key, Arc<Place>, RandomState>,
     capacity: u64,
     /// The least that a response counts as.
     least: u64,
@@ -103,7 +104,7 @@ impl Memory {
                     RemovalCause::Replaced => {}
                 }
             })
-            .build();
+            .build_with_hasher(RandomState::default());
         Self { places, capacity, least, held }
     }
 
