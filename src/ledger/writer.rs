@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -99,7 +99,8 @@ impl insert::Written for Taken {
 
 /// The ledger, as those see it who have something to write.
 pub struct Ledger {
-    queue: SyncSender<Offered>,
+    /// Bounded by the count of those that wait: one with a bound of its own has the room for all of them from the beginning.
+    queue: Sender<Offered>,
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
     reader: Reader,
@@ -156,7 +157,7 @@ pub(super) fn at(
     redactor: Arc<Redactor>,
     written: Written,
 ) -> (Ledger, Writer) {
-    let (queue, offered) = mpsc::sync_channel(capacity);
+    let (queue, offered) = mpsc::channel();
     let reader = Reader::new(ANSWER_WITHIN);
     let (commands, commanded) = mpsc::sync_channel(MOST_COMMANDS);
     let shared = Arc::new(Shared {
@@ -204,7 +205,7 @@ impl Ledger {
         let content_bytes = offered.content_bytes();
         // Counted first, so that the thread never takes what was not counted.
         let before = self.shared.waiting.fetch_add(1, Ordering::Release);
-        if self.queue.try_send(offered).is_err() {
+        if before >= self.shared.capacity || self.queue.send(offered).is_err() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             self.shared.content_bytes.fetch_sub(content_bytes, Ordering::Relaxed);
             self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
