@@ -275,6 +275,19 @@ mod tests {
     }
 
     #[test]
+    fn sqlite_is_built_with_what_is_needed_and_no_more() {
+        let connection = Connection::open_in_memory().expect("opened");
+        let mut question = connection.prepare("SELECT compile_options FROM pragma_compile_options").expect("SQL");
+        let options = question.query_map([], |row| row.get(0)).expect("asked");
+        let options: Vec<String> = options.map(|option| option.expect("text")).collect();
+        assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+        for needless in ["API_ARMOR", "DBSTAT", "FTS", "LOAD_EXTENSION=", "RTREE", "SOUNDEX", "STAT4"] {
+            let is_in = options.iter().any(|option| option.contains(needless));
+            assert!(!is_in, "{needless}, which .cargo/config.toml leaves out: {options:?}");
+        }
+    }
+
+    #[test]
     fn a_new_file_is_private_and_as_it_should_be() {
         let dir = tempfile::tempdir().expect("a directory");
         let place = Place::in_dir(dir.path());
