@@ -45,12 +45,12 @@ else
     install -D --mode=644 "$profile" "$guide.profdata"
     "$tools/llvm-profdata" show --temporal-profile-traces "$profile" | awk '
         /Temporal Profile Trace / { is_first = / 0 / }
-        is_first && /^    / { sub(/.*;/, ""); print $1 }' >"$guide.order"
+        is_first && /^    / { sub(/.*;/, ""); print $1; print $1 ".cold" }' >"$guide.order"
     flags=(
         "-Cprofile-use=$guide.profdata"
         # What is never run is built for size, however little of the program is run often.
         -Cllvm-args=-pgso-lwss-only=false
-        # What is never run of a function that is goes elsewhere.
+        # What is never run of a function that is goes elsewhere, as its `.cold`.
         -Cllvm-args=-enable-split-machine-functions -Cllvm-args=-mfs-psi-cutoff=0
         # The compiler's own linker, on every machine.
         "-Clink-arg=-B$tools/gcc-ld" -Clink-arg=-fuse-ld=lld
