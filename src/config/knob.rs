@@ -1,4 +1,4 @@
-//! Knob: one thing that may be written in the configuration, as the JSON Schema of [`File`] describes it.
+//! Knob: one thing that may be written in the configuration, as its JSON Schema describes it.
 //!
 //! The schema is made from the rooms' `Settings` and their doc comments; nothing here names a knob. Serves whoever
 //! must know what exists: the environment, flags, messages, the default file.
@@ -12,7 +12,7 @@ use crate::config::yaml;
 use crate::pattern::nearest;
 
 /// The JSON Schema of the configuration, in one piece without references, as text: `docs/weir.schema.json`, which a test holds
-/// against [`made`]. A weir that made it would have the code for it, which is run once.
+/// against what the rooms' `Settings` say. A weir that made it would have the code for it, which is run once.
 #[must_use]
 pub fn schema() -> String {
     unpacked(include_bytes!(concat!(env!("OUT_DIR"), "/weir.schema.json.gz")))
