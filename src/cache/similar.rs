@@ -4,11 +4,12 @@
 //! Bounded in number and in bytes, over all contexts; the oldest goes first. Sees vectors and keys; not the answers
 //! (whoever finds a key looks for its answer), not what makes the vectors. Keeps no text.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -2,9 +2,11 @@
 //!
 //! Knows recordings and the keys it is given for them; not how a key is made, not providers. Does no I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::cache::key::Key;
 use crate::cache::recording::difference::Difference;
@@ -36,8 +38,8 @@ impl Library {
         key: impl Fn(&Request) -> Result<Key, String>,
     ) -> Result<Self, Damages> {
         let mut damages = Vec::new();
-        let mut owners = HashMap::<Key, String>::new();
-        let mut by_key = HashMap::new();
+        let mut owners = HashMap::<Key, String>::default();
+        let mut by_key = HashMap::default();
         let recordings: BTreeMap<_, _> =
             recordings.into_iter().map(|(name, recording)| (name, Arc::new(recording))).collect();
         for (name, recording) in &recordings {
